@@ -1,0 +1,71 @@
+# cython: autotestdict=False
+"""Which rows are admitted, one stream at a time: the kernel of ext/admit.h with the memory of a plain array.
+
+The server runs the same C over its rings and inbox (ext/receive.h); this module is for tests and for other people's code.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from row cimport flux_row_size
+
+
+cdef extern from "admit.h" nogil:
+    ctypedef struct flux_span:
+        const uint8_t *rows
+        uint64_t count
+
+    enum:
+        FLUX_ADMIT_OUTCOMES
+
+    int flux_row_fault(int kind, const void *row)
+    int flux_look_back(int kind, const uint8_t *row, const flux_span *spans, int span_count)
+    uint32_t flux_admitted_flags(uint32_t flags, int outcome)
+
+
+OUTCOMES = ("new", "repeat", "correction", "late", "not_finite", "high_low", "open_close", "time")
+"""What may become of a row, by number; the first, third and fourth are numbered."""
+
+assert len(OUTCOMES) == FLUX_ADMIT_OUTCOMES
+
+
+def fault(int kind, object row):
+    """Why a row (the bytes of one) cannot be admitted at all, as a number of OUTCOMES; 0 when it is sound."""
+    cdef uint8_t copy[64]
+    cdef Py_buffer view
+    PyObject_GetBuffer(row, &view, PyBUF_SIMPLE)
+    try:
+        if view.len != flux_row_size(kind):
+            raise ValueError(f"a row has {flux_row_size(kind)} bytes, not {view.len}")
+        memcpy(copy, view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    return flux_row_fault(kind, copy)
+
+
+def look_back(int kind, object row, object earlier):
+    """What a sound row is that is not newer than the newest of `earlier` (rows end to end, oldest first)."""
+    cdef Py_buffer one, others
+    cdef flux_span span
+    cdef int outcome
+    PyObject_GetBuffer(row, &one, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(earlier, &others, PyBUF_SIMPLE)
+        try:
+            span.rows = <const uint8_t *>others.buf
+            span.count = others.len // flux_row_size(kind)
+            if one.len != flux_row_size(kind):
+                raise ValueError(f"a row has {flux_row_size(kind)} bytes, not {one.len}")
+            with nogil:
+                outcome = flux_look_back(kind, <const uint8_t *>one.buf, &span, 1)
+        finally:
+            PyBuffer_Release(&others)
+    finally:
+        PyBuffer_Release(&one)
+    return outcome
+
+
+def flags(uint32_t given, int outcome):
+    """The flags that a candle with `given` flags is stored with."""
+    return flux_admitted_flags(given, outcome)

@@ -1,0 +1,215 @@
+# cython: autotestdict=False
+"""Groups and scans for Python: what ext/journal.h draws, over buffers.
+
+A `Group` owns the memory in which records are gathered; its buffer is the records and, once sealed, the COMMIT behind
+them. A scan walks the bytes of one file and hands back (at, size, kind) of every committed record.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+
+
+cdef extern from "journal.h" nogil:
+    enum:
+        FLUX_JOURNAL_FORMAT
+        FLUX_FILE_HEADER_SIZE
+        FLUX_RECORD_HEADER_SIZE
+        FLUX_COMMIT_SIZE
+        FLUX_BATCH
+        FLUX_STREAM
+        FLUX_SOURCE
+        FLUX_HEADS
+        FLUX_EPOCH
+        FLUX_COMMIT
+        FLUX_CLOSE
+        FLUX_SCAN_STOPS
+
+    ctypedef struct flux_entry:
+        uint64_t at
+        uint32_t size
+        uint32_t kind
+        uint64_t label
+        uint64_t label2
+
+    ctypedef struct flux_group:
+        uint8_t *data
+        uint64_t used
+        uint64_t capacity
+        flux_entry *entries
+        uint32_t count
+        uint32_t entry_capacity
+
+    ctypedef struct flux_record:
+        uint64_t at
+        uint32_t size
+        uint32_t kind
+
+    ctypedef struct flux_scan:
+        uint64_t end
+        uint64_t committed
+        uint64_t tail
+        uint64_t committed_records
+        uint32_t format
+        uint32_t number
+        int stop
+        int resumes
+
+    int flux_group_init(flux_group *group, uint64_t capacity, uint32_t entry_capacity) noexcept
+    void flux_group_free(flux_group *group) noexcept
+    void flux_group_clear(flux_group *group) noexcept
+    uint8_t *flux_group_reserve(flux_group *group, uint32_t kind, uint32_t body_size, uint64_t label,
+                                uint64_t label2) noexcept
+    int flux_group_append(flux_group *group, uint32_t kind, const void *content, uint32_t size, uint64_t label,
+                          uint64_t label2) noexcept
+    uint64_t flux_group_seal(flux_group *group, uint64_t start, uint64_t synced) noexcept
+    void flux_file_header(uint8_t *out, uint32_t number) noexcept
+    void flux_scan_begin(flux_scan *scan, const uint8_t *data, uint64_t size, uint64_t start) noexcept
+    uint64_t flux_scan_next(flux_scan *scan, const uint8_t *data, uint64_t size, flux_record *out,
+                            uint64_t max) noexcept
+    void flux_scan_tail(flux_scan *scan, const uint8_t *data, uint64_t size) noexcept
+    uint64_t flux_last_byte(const uint8_t *data, uint64_t size, uint64_t start) noexcept
+    uint32_t flux_crc32c(uint32_t crc, const void *data, size_t size) noexcept
+
+
+cdef extern from "string.h" nogil:
+    void *memcpy(void *to, const void *source, size_t size)
+
+
+FORMAT = int(FLUX_JOURNAL_FORMAT)
+FILE_HEADER_SIZE = int(FLUX_FILE_HEADER_SIZE)
+RECORD_HEADER_SIZE = int(FLUX_RECORD_HEADER_SIZE)
+COMMIT_SIZE = int(FLUX_COMMIT_SIZE)
+BATCH = int(FLUX_BATCH)
+STREAM = int(FLUX_STREAM)
+SOURCE = int(FLUX_SOURCE)
+HEADS = int(FLUX_HEADS)
+EPOCH = int(FLUX_EPOCH)
+COMMIT = int(FLUX_COMMIT)
+CLOSE = int(FLUX_CLOSE)
+STOPS = ("end", "short", "header", "body", "group", "file", "format")
+assert len(STOPS) == FLUX_SCAN_STOPS
+
+
+cdef class Group:
+    cdef flux_group group
+    cdef uint64_t sealed  # bytes of the buffer: records, and the COMMIT once there is one
+
+    def __cinit__(self, capacity, entries):
+        if flux_group_init(&self.group, capacity, entries) != 0:
+            raise MemoryError(f"no group of {capacity} bytes and {entries} records")
+
+    def __dealloc__(self):
+        flux_group_free(&self.group)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.group.data, <Py_ssize_t>max(self.sealed, self.group.used), 1, flags)
+
+    def address(self):
+        return <uintptr_t>&self.group
+
+    def append(self, kind, content, label, label2):
+        """False when the group is full. A BATCH is taken as it is, any other kind gets its CRC here."""
+        cdef Py_buffer view
+        cdef uint8_t *body
+        cdef uint32_t record_kind = kind
+        cdef uint64_t one = label, two = label2
+        cdef int taken
+        PyObject_GetBuffer(content, &view, PyBUF_SIMPLE)
+        try:
+            if <uint64_t>view.len > self.group.capacity or view.len > 0xFFFFFF00:
+                return False
+            if record_kind == FLUX_BATCH:
+                body = flux_group_reserve(&self.group, record_kind, <uint32_t>view.len, one, two)
+                taken = body != NULL
+                if taken:
+                    memcpy(body, view.buf, view.len)
+            else:
+                taken = flux_group_append(&self.group, record_kind, view.buf, <uint32_t>view.len, one, two) == 0
+        finally:
+            PyBuffer_Release(&view)
+        return bool(taken)
+
+    def seal(self, start, synced):
+        cdef uint64_t at = start, disk = synced
+        with nogil:
+            self.sealed = flux_group_seal(&self.group, at, disk)
+        return self.sealed
+
+    def clear(self):
+        flux_group_clear(&self.group)
+        self.sealed = 0
+
+    def entries(self):
+        return (<const char *>self.group.entries)[: self.group.count * sizeof(flux_entry)]
+
+    @property
+    def used(self):
+        return self.group.used
+
+    @property
+    def count(self):
+        return self.group.count
+
+    @property
+    def capacity(self):
+        return self.group.capacity
+
+
+def file_header(number):
+    cdef uint8_t out[FLUX_FILE_HEADER_SIZE]
+    flux_file_header(out, number)
+    return (<const char *>out)[:FLUX_FILE_HEADER_SIZE]
+
+
+def scan(data, start):
+    """(records, committed, end, tail, stop, resumes, format, number); the records are flux_record, back to back."""
+    cdef Py_buffer view
+    cdef flux_scan state
+    cdef uint64_t at = start, room = 1024, used = 0
+    records = bytearray(room * sizeof(flux_record))
+    cdef flux_record *out = <flux_record *>PyByteArray_AS_STRING(records)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        with nogil:
+            flux_scan_begin(&state, <const uint8_t *>view.buf, view.len, at)
+        while state.stop < 0:
+            if used == room:
+                room *= 2
+                PyByteArray_Resize(records, room * sizeof(flux_record))
+                out = <flux_record *>PyByteArray_AS_STRING(records)
+            with nogil:
+                used += flux_scan_next(&state, <const uint8_t *>view.buf, view.len, out + used, room - used)
+        with nogil:
+            flux_scan_tail(&state, <const uint8_t *>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    PyByteArray_Resize(records, state.committed_records * sizeof(flux_record))
+    return (records, state.committed, state.end, state.tail, state.stop, state.resumes != 0, state.format,
+            state.number)
+
+
+def last_byte(data, start):
+    """Behind the last byte from `start` on that is not zero; `start` when there is none."""
+    cdef Py_buffer view
+    cdef uint64_t at = start
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        assert at <= <uint64_t>view.len
+        with nogil:
+            at = flux_last_byte(<const uint8_t *>view.buf, view.len, at)
+    finally:
+        PyBuffer_Release(&view)
+    return at
+
+
+def crc32c(data):
+    cdef Py_buffer view
+    cdef uint32_t crc
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        with nogil:
+            crc = flux_crc32c(0, view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+    return crc

@@ -1,0 +1,535 @@
+# cython: autotestdict=False
+"""Receive, record and publish in batches: the one place where stations meet in C (drawn in ext/pump.h).
+
+    Streams    the table of slots         shared by a receiver, the recorder and the publisher of one process
+    Receiver   socket -> rings | inbox    one thread
+    record     inbox -> rings -> group    the same thread
+    publish    group -> socket -> marks   the committer's thread
+    gather     journal bytes -> rows      the projection's thread
+
+Memory that Python hands in (arrays, rings, groups) is only borrowed: the door keeps it alive.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove, memset
+
+from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
+
+
+COUNTERS = (
+    "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
+    "refused_stream", "others_dropped", "owner", "ahead", "resent",
+    "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time",
+)
+"""What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on."""
+
+assert len(COUNTERS) == FLUX_COUNTERS
+
+LATE_SEARCH_ROWS = int(FLUX_LATE_SEARCH_ROWS)
+"""Rows looked back for one that is not newer than the newest."""
+
+ZMQ_FUNCTIONS = ("zmq_msg_init", "zmq_msg_recv", "zmq_msg_close", "zmq_msg_data", "zmq_msg_size", "zmq_msg_more",
+                 "zmq_send", "zmq_errno")
+"""The functions of libzmq whose addresses `bind` takes, in this order."""
+
+cdef flux_zmq bound
+memset(&bound, 0, sizeof(bound))
+
+
+def bind(addresses):
+    """Takes the addresses of ZMQ_FUNCTIONS in the libzmq whose sockets will be handed in."""
+    cdef uintptr_t a[8]
+    for i, address in enumerate(addresses):
+        a[i] = address
+    memcpy(&bound, a, sizeof(a))
+
+
+# ---------------------------------------------------------------- the same functions by way of pyzmq
+
+cdef object receive_frame = None, send_frame = None
+
+
+def bind_python(receive, send):
+    """Takes what stands in for libzmq's functions where these cannot be had.
+
+    `receive(socket, flags)` gives (frame, whether more of the message follows) or an errno, `send(socket, frame,
+    flags)` 0 or an errno. An exception ends the call that they serve, and comes out of it.
+    """
+    global receive_frame, send_frame
+    receive_frame, send_frame = receive, send
+
+
+cdef int failed(object error) noexcept:
+    """Keeps an exception until the C code has come back: -1, and an errno that no call of libzmq has."""
+    global flux_python_errno, flux_python_raised
+    drop_raised()
+    Py_INCREF(error)
+    flux_python_raised = <void *>error
+    flux_python_errno = ECANCELED
+    return -1
+
+
+cdef drop_raised():
+    global flux_python_raised
+    if flux_python_raised != NULL:
+        Py_DECREF(<object>flux_python_raised)
+        flux_python_raised = NULL
+
+
+cdef raise_kept():
+    if flux_python_raised == NULL:
+        return
+    error = <object>flux_python_raised
+    drop_raised()
+    raise error
+
+
+cdef int python_msg_init(void *message) noexcept nogil:
+    memset(message, 0, sizeof(flux_python_frame))
+    return 0
+
+
+cdef int python_msg_recv(void *message, void *socket, int flags) noexcept with gil:
+    global flux_python_errno
+    cdef flux_python_frame *frame = <flux_python_frame *>message
+    try:
+        got = receive_frame(<object>socket, flags)
+        if isinstance(got, int):
+            flux_python_errno = got
+            return -1
+        data, more = <tuple>got
+        Py_INCREF(data)
+        frame.owner, frame.data, frame.size = <void *>data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+        frame.more = bool(more)
+        return 0
+    except BaseException as error:
+        return failed(error)
+
+
+cdef int python_msg_close(void *message) noexcept with gil:
+    cdef flux_python_frame *frame = <flux_python_frame *>message
+    if frame.owner != NULL:
+        Py_DECREF(<object>frame.owner)
+    memset(message, 0, sizeof(flux_python_frame))
+    return 0
+
+
+cdef void *python_msg_data(void *message) noexcept nogil:
+    return <void *>(<flux_python_frame *>message).data
+
+
+cdef size_t python_msg_size(const void *message) noexcept nogil:
+    return (<const flux_python_frame *>message).size
+
+
+cdef int python_msg_more(const void *message) noexcept nogil:
+    return (<const flux_python_frame *>message).more
+
+
+cdef int python_send(void *socket, const void *data, size_t size, int flags) noexcept with gil:
+    global flux_python_errno
+    try:
+        flux_python_errno = send_frame(<object>socket, PyBytes_FromStringAndSize(<const char *>data, size), flags)
+        return -1 if flux_python_errno else <int>size
+    except BaseException as error:
+        return failed(error)
+
+
+cdef int python_error() noexcept nogil:
+    return flux_python_errno
+
+
+cdef flux_zmq by_python
+by_python.msg_init, by_python.msg_recv, by_python.msg_close = python_msg_init, python_msg_recv, python_msg_close
+by_python.msg_data, by_python.msg_size, by_python.msg_more = python_msg_data, python_msg_size, python_msg_more
+by_python.send, by_python.error = python_send, python_error
+
+# ---------------------------------------------------------------- streams, receiver, record, publish
+
+
+cdef class _Borrowed:
+    """A buffer held for as long as this object lives."""
+
+    cdef Py_buffer view
+    cdef bint held
+
+    def __cinit__(self, object owner, bint writable):
+        PyObject_GetBuffer(owner, &self.view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+        self.held = True
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+
+cdef class Streams:
+    """The table of streams of one process; `limit` bounds it. See ext/streams.h."""
+
+    cdef flux_streams table
+
+    def __cinit__(self, uint32_t limit):
+        if flux_streams_init(&self.table, limit) != 0:
+            raise MemoryError(f"no memory for {limit} streams")
+
+    def __dealloc__(self):
+        flux_streams_free(&self.table)
+
+    def __len__(self):
+        return self.table.count
+
+    cdef flux_stream *at(self, uint32_t slot) except NULL:
+        if slot >= self.table.count:
+            raise IndexError(f"slot {slot} of {self.table.count}")
+        return self.table.streams[slot]
+
+    def add(self, bytes source, bytes symbol, bytes interval, bytes topic, bytes v1_topic, int kind,
+            uint32_t stream_id, uintptr_t ring, uint32_t owner):
+        """A new slot for a key that is not in the table; the ring at that address is borrowed for good."""
+        if self.table.count >= self.table.limit:
+            raise ValueError(f"{self.table.limit} streams is the limit")
+        if self.find(source, symbol, interval) is not None:
+            raise ValueError(f"stream {source!r} {symbol!r} {interval!r} is in the table already")
+        cdef flux_stream *s = <flux_stream *>calloc(1, sizeof(flux_stream))
+        cdef bytes names = topic + v1_topic + source + symbol + interval
+        if s == NULL:
+            raise MemoryError("no memory for a stream")
+        s.names = <uint8_t *>malloc(len(names) + 1)
+        if s.names == NULL or flux_template_make(&s.out, kind, source, len(source), symbol, len(symbol), interval,
+                                                 len(interval)) != 0:
+            free(s.names)
+            free(s)
+            raise ValueError("names too long for a stream")
+        memcpy(s.names, <const char *>names, len(names))
+        s.topic_size, s.v1_topic_size = len(topic), len(v1_topic)
+        s.source_size, s.symbol_size, s.interval_size = len(source), len(symbol), len(interval)
+        s.ring = <flux_ring *>ring
+        s.kind = kind
+        s.stream_id = stream_id
+        s.owner = owner
+        s.highest = s.committed_highest = 0 if flux_row_size(kind) == 40 else INT64_MIN
+        return flux_streams_add(&self.table, s)
+
+    def find(self, bytes source, bytes symbol, bytes interval):
+        """The slot of a key, or None."""
+        cdef uint32_t slot = flux_streams_find(&self.table, <const char *>source, len(source), <const char *>symbol,
+                                               len(symbol), <const char *>interval, len(interval))
+        return None if slot == FLUX_NO_SLOT else slot
+
+    def expect(self, uint32_t slot, uint64_t store_id, uint32_t epoch):
+        """What frames of this stream must carry from now on to be placed (client)."""
+        cdef flux_stream *s = self.at(slot)
+        s.store_id, s.epoch = store_id, epoch
+
+    def restore(self, uint32_t slot, uint64_t head, int64_t latest, int64_t highest):
+        """Sets a stream to what recovery found: all of it is committed (server, before the first row)."""
+        cdef flux_stream *s = self.at(slot)
+        s.head = s.committed = head
+        s.committed_ts = latest
+        s.highest = s.committed_highest = highest
+
+    def highest(self, uint32_t slot):
+        """The highest time (candles, quotes) or trade id admitted so far."""
+        return self.at(slot).highest
+
+    def head(self, uint32_t slot):
+        """The highest sequence recorded, committed or not."""
+        return self.at(slot).head
+
+    def stream_id(self, uint32_t slot):
+        """The number that this stream's frames carry."""
+        return self.at(slot).stream_id
+
+    def committed(self, uint32_t slot):
+        """(highest sequence that may be shown, its time). From any thread."""
+        cdef flux_stream *s = self.at(slot)
+        return s.committed, s.committed_ts
+
+    def persisted(self, uint32_t slot, uint64_t sequence):
+        """The store holds this stream up to `sequence`: its ring may evict that far. From the projection's thread."""
+        self.at(slot).ring.keep = sequence
+
+    def own(self, uint32_t slot, uint32_t owner):
+        """Gives the stream to an input (S19); 0 = nobody yet."""
+        self.at(slot).owner = owner
+
+    def owner(self, uint32_t slot):
+        return self.at(slot).owner
+
+    def want_v1(self, uint32_t slot, bint wanted):
+        """Whether `publish` also sends version 1 batches of this stream."""
+        cdef flux_stream *s = self.at(slot)
+        cdef const uint8_t *source = s.names + s.topic_size + s.v1_topic_size
+        if wanted and s.out_v1 == NULL and s.kind == FLUX_ROWS_CANDLE:
+            s.out_v1 = <flux_v1_template *>calloc(1, sizeof(flux_v1_template))
+            if s.out_v1 == NULL:
+                raise MemoryError("no memory for a version 1 template")
+            flux_v1_template_make(s.out_v1, <const char *>source, s.source_size, <const char *>source + s.source_size,
+                                  s.symbol_size, <const char *>source + s.source_size + s.symbol_size,
+                                  s.interval_size)
+        s.wanted_v1 = wanted
+
+    def heads(self, object out):
+        """Fills `out` (HEAD records, one per slot) and returns how many; from any thread."""
+        cdef _Borrowed buffer = _Borrowed(out, True)
+        cdef uint32_t i, n = self.table.count
+        cdef uint64_t *w = <uint64_t *>buffer.view.buf
+        cdef flux_stream *s
+        if n > <uint64_t>buffer.view.len // 48:
+            n = <uint32_t>(buffer.view.len // 48)
+        with nogil:
+            for i in range(n):
+                s = self.table.streams[i]
+                (<uint32_t *>(w + 6 * i))[0] = s.stream_id
+                (<uint32_t *>(w + 6 * i))[1] = s.kind
+                w[6 * i + 1] = s.committed
+                w[6 * i + 2] = <uint64_t>s.committed_ts
+                w[6 * i + 3] = <uint64_t>s.moved_ns
+                w[6 * i + 4] = s.ring.first
+                w[6 * i + 5] = <uint64_t>s.committed_highest
+        return n
+
+
+cdef class Receiver:
+    """Drains one socket into rings (client) or into an inbox (server). One thread; see ext/receive.h.
+
+    `socket` is libzmq's pointer or, unless `native`, the address of the Python socket (0 = none: a server whose rows
+    come by `offer` alone). The arrays are borrowed for the receiver's life and rewritten by each call of `receive`.
+    """
+
+    cdef flux_receiver r
+    cdef Streams streams
+    cdef _Borrowed arrivals, inbox, others, scratch
+
+    def __cinit__(self, Streams streams, uintptr_t socket, *, bint server, int topic_frames, uint64_t max_frame,
+                  bint native, uint64_t max_rows, uint32_t run_limit, object arrivals, object inbox, object others, object scratch):
+        memset(&self.r, 0, sizeof(self.r))
+        self.streams = streams
+        self.arrivals, self.inbox = _Borrowed(arrivals, True), _Borrowed(inbox, True)
+        self.others, self.scratch = _Borrowed(others, True), _Borrowed(scratch, True)
+        self.r.zmq = bound if native else by_python
+        self.r.socket = <void *>socket
+        self.r.streams = &streams.table
+        self.r.server, self.r.topic_frames = server, topic_frames
+        self.r.max_frame, self.r.max_rows = max_frame, max_rows
+        self.r.arrivals = <flux_arrival *>self.arrivals.view.buf
+        self.r.arrival_limit = <uint32_t>(self.arrivals.view.len // sizeof(flux_arrival))
+        self.r.inbox, self.r.inbox_limit = <uint8_t *>self.inbox.view.buf, self.inbox.view.len
+        self.r.others, self.r.others_limit = <uint8_t *>self.others.view.buf, self.others.view.len
+        self.r.scratch = <flux_candle *>self.scratch.view.buf
+        if not server and <uint64_t>self.scratch.view.len < max_rows * sizeof(flux_candle):
+            raise ValueError("scratch holds fewer rows than a message may")
+        self.r.run_limit = run_limit
+        self.r.runs = <flux_feed_run *>calloc(run_limit + 1, sizeof(flux_feed_run))
+        if self.r.runs == NULL:
+            raise MemoryError("no memory for the positions of feeds")
+
+    def __dealloc__(self):
+        flux_let_go(&self.r)
+        free(self.r.runs)
+
+    def receive(self):
+        """Drains what waits: (arrivals, status). The status numbers are enum flux_drained.
+
+        A signal is seen to here when nothing has arrived yet; what has arrived is told first. So an exception of its
+        handler costs no message.
+        """
+        cdef int status
+        if self.r.zmq.msg_recv == NULL:
+            raise RuntimeError("bind() libzmq first")
+        raise_kept()
+        while True:
+            with nogil:
+                status = flux_receive(&self.r)
+            if self.r.arrival_count or self.r.others_used:
+                return self.r.arrival_count, FLUX_FULL if status == FLUX_INTERRUPTED else status
+            if status == FLUX_SOCKET_ERROR:
+                raise_kept()
+            if status != FLUX_INTERRUPTED:
+                return 0, status
+            PyErr_CheckSignals()
+
+    def begin(self):
+        """Empties arrivals and inbox without touching the socket, for a turn that only offers."""
+        self.r.arrival_count = 0
+        self.r.inbox_used = 0
+        self.r.others_used = 0
+
+    @property
+    def socket_errno(self):
+        return self.r.socket_errno
+
+    @property
+    def arrival_count(self):
+        return self.r.arrival_count
+
+    def counters(self):
+        """Counts since the beginning, by the names of COUNTERS."""
+        return {name: self.r.counters[i] for i, name in enumerate(COUNTERS)}
+
+    def unknown(self):
+        """Of the held message: (source, symbol, interval, kind, store_id, epoch, stream_id, start, count, slot)."""
+        cdef const flux_view *v = &self.r.held
+        if not self.r.holding:
+            return None
+        cdef const char *p = <const char *>self.r.zmq.msg_data(&self.r.message)
+        return (PyBytes_FromStringAndSize(p + v.source_at, v.source_size),
+                PyBytes_FromStringAndSize(p + v.symbol_at, v.symbol_size),
+                PyBytes_FromStringAndSize(p + v.interval_at, v.interval_size),
+                v.row_kind, v.store_id, v.epoch, v.stream_id, v.start_sequence, v.row_count,
+                None if self.r.held_slot == FLUX_NO_SLOT else self.r.held_slot)
+
+    def discard(self):
+        """Drops the held message, counted as `refused_stream`; nothing is said of a run."""
+        self.r.counters[FLUX_COUNT_REFUSED_STREAM] += 1
+        flux_let_go(&self.r)
+
+    def refuse(self, uint32_t index):
+        """Drops the held message, counted as `refused_stream`, and lets its run (server) go on behind it."""
+        if index >= self.r.run_count:
+            raise IndexError(f"run {index} of {self.r.run_count}")
+        flux_refuse(&self.r, index)
+
+    def other_payloads(self):
+        """The payloads without rows that the last `receive` met, as bytes."""
+        cdef uint64_t at = 0
+        cdef uint32_t size
+        found = []
+        while at < self.r.others_used:
+            memcpy(&size, self.r.others + at, 4)
+            found.append(PyBytes_FromStringAndSize(<const char *>self.r.others + at + 4, size))
+            at += 4 + size
+        return found
+
+    def add_run(self, bytes source, uint64_t run_id, uint64_t taken, uint32_t owner):
+        """Remembers a feed's run, of which `taken` rows are known; the oldest run goes when the table is full."""
+        cdef flux_feed_run *run
+        if self.r.run_count == self.r.run_limit:
+            memmove(self.r.runs, self.r.runs + 1, (self.r.run_limit - 1) * sizeof(flux_feed_run))
+            self.r.run_count -= 1
+            flux_streams_forget_routes(&self.streams.table)
+        run = &self.r.runs[self.r.run_count]
+        run.run_id, run.taken, run.owner = run_id, taken, owner
+        run.source_hash = flux_crc32c(0, <const char *>source, len(source))
+        self.r.run_count += 1
+        return self.r.run_count - 1
+
+    def find_run(self, bytes source, uint64_t run_id):
+        """The index of a feed's run, or None."""
+        cdef uint32_t index = flux_find_run(&self.r, run_id, flux_crc32c(0, <const char *>source, len(source)))
+        return None if index == FLUX_NO_RUN else index
+
+    def run_taken(self, uint32_t index):
+        """Rows of that run taken so far: admitted, refused or dropped as repeats."""
+        if index >= self.r.run_count:
+            raise IndexError(f"run {index} of {self.r.run_count}")
+        return self.r.runs[index].taken
+
+    def room(self, uint32_t slot):
+        """Rows of this stream that can be offered now."""
+        return flux_room(&self.r, self.streams.at(slot))
+
+    def offer(self, uint32_t slot, object rows):
+        """Admits rows of a source in this process into the inbox, as one arrival; there must be `room` for all.
+
+        `rows` is a contiguous buffer of the stream's rows. Returns how many were admitted.
+        """
+        cdef _Borrowed buffer = _Borrowed(rows, False)
+        cdef flux_stream *s = self.streams.at(slot)
+        cdef uint64_t n = buffer.view.len // s.ring.row_size
+        cdef flux_view v
+        cdef flux_arrival *a
+        if n > flux_room(&self.r, s) or self.r.arrival_count >= self.r.arrival_limit:
+            raise ValueError(f"no room for {n} rows")
+        memset(&v, 0, sizeof(v))
+        v.row_count = <uint32_t>n
+        v.row_kind = s.kind
+        with nogil:
+            a = flux_arrive(&self.r, slot, &v)
+            flux_admit_rows(&self.r, slot, a, <const uint8_t *>buffer.view.buf, n)
+        return a.rows
+
+
+def record(Streams streams, uintptr_t group, object inbox, object runs, uint32_t count, uint64_t store_id,
+           uint32_t epoch, uint32_t max_rows):
+    """Lays `count` runs (RUN records, sorted by stream, in order of sequence) into the rings and the group.
+
+    `group` is the address of a journal group with room for them. False when the group or a ring was full: a fault of
+    the caller, who must not go on.
+    """
+    cdef _Borrowed rows = _Borrowed(inbox, False), which = _Borrowed(runs, False)
+    cdef int status
+    if count > <uint64_t>which.view.len // 32:
+        raise ValueError("more runs than given")
+    with nogil:
+        status = flux_pump_record(&streams.table, <flux_group *>group, <const uint8_t *>rows.view.buf,
+                             <const flux_run_rows *>which.view.buf, count, store_id, epoch, max_rows)
+    return status == 0
+
+
+def publish(Streams streams, uintptr_t socket, uintptr_t group, object scratch, object order=None, object spoilt=None,
+            *, bint native=True):
+    """Sends the batches of a group and never waits: (sent, sent in version 1, bytes, blocked, errno that ended it or 0).
+
+    `socket` as a Receiver's.
+    `order` (u4): the entries to send, instead of all in turn; `spoilt` (u1, as long): where a bit is to be flipped.
+    `scratch`: a writable buffer for version 1 frames.
+    """
+    cdef _Borrowed space = _Borrowed(scratch, True)
+    cdef _Borrowed which = None, flips = None
+    cdef flux_group *g = <flux_group *>group
+    cdef const uint32_t *entries = NULL
+    cdef const uint8_t *marks = NULL
+    cdef uint32_t count = g.count, i
+    cdef flux_sent sent
+    memset(&sent, 0, sizeof(sent))
+    if order is not None:
+        which = _Borrowed(order, False)
+        entries = <const uint32_t *>which.view.buf
+        count = <uint32_t>(which.view.len // 4)
+        for i in range(count):
+            if entries[i] >= g.count:
+                raise IndexError(f"entry {entries[i]} of {g.count}")
+    if spoilt is not None:
+        flips = _Borrowed(spoilt, False)
+        if <uint64_t>flips.view.len < count:
+            raise ValueError("spoilt is shorter than order")
+        marks = <const uint8_t *>flips.view.buf
+    with nogil:
+        flux_publish(&bound if native else &by_python, <void *>socket, &streams.table, g, entries, marks, count,
+                     <uint8_t *>space.view.buf, space.view.len, &sent)
+    raise_kept()
+    return sent.sent, sent.sent_v1, sent.bytes, sent.blocked, sent.error
+
+
+def mark_committed(Streams streams, uintptr_t group):
+    """Moves the committed marks to what the group holds: requests, marks and status may read it from now on."""
+    with nogil:
+        flux_mark_committed(&streams.table, <flux_group *>group, flux_clock(CLOCK_MONOTONIC))
+
+
+def gather(object data, uint64_t at, object out, object candles, object trades, object quotes):
+    """Rows out of journal records: (where it stopped, records, candles, trades, quotes laid down).
+
+    `out` takes GATHERED records, the others rows of their kind; all are writable buffers. Raises ValueError with the
+    place of a batch that does not verify.
+    """
+    cdef _Borrowed source = _Borrowed(data, False), records = _Borrowed(out, True)
+    cdef _Borrowed c = _Borrowed(candles, True), t = _Borrowed(trades, True), q = _Borrowed(quotes, True)
+    cdef flux_rows_out rows[4]
+    cdef uint32_t count = 0
+    cdef uint64_t stopped
+    memset(rows, 0, sizeof(rows))
+    rows[1].data, rows[1].limit = <uint8_t *>c.view.buf, c.view.len
+    rows[2].data, rows[2].limit = <uint8_t *>t.view.buf, t.view.len
+    rows[3].data, rows[3].limit = <uint8_t *>q.view.buf, q.view.len
+    with nogil:
+        stopped = flux_gather(<const uint8_t *>source.view.buf, at, source.view.len,
+                              <flux_gathered *>records.view.buf, <uint32_t>(records.view.len // 24), &count, rows)
+    if stopped == FLUX_GATHER_BROKEN:
+        raise ValueError(f"record {count} behind byte {at} is not a batch of rows")
+    return stopped, count, rows[1].used // 64, rows[2].used // 40, rows[3].used // 40
