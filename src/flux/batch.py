@@ -1,0 +1,251 @@
+"""Rows of one stream with what they are: what `codec.decode`, `Live` and `Historical` give.
+
+A batch from `codec.decode` lends a read-only view that keeps its frame alive; nothing is read from the frame
+before it is asked for, so that making one costs the same whatever it holds. A batch from `Live` or
+`Historical` owns its rows.
+
+This file is the door of `ext/arrow.pyx`: a batch gives itself to whatever speaks the Arrow PyCapsule interface
+(`duckdb.sql("from batch")`, `polars.DataFrame(batch)`, `pyarrow.table(batch)`), and needs none of them for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+import numpy as np
+
+from flux.kernels import arrow as _arrow
+from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind, StreamKey
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+_FROM_FRAME: Final = (
+    "key",
+    "start_sequence",
+    "rows",
+    "epoch",
+    "store_id",
+    "stream_id",
+    "origin_ns",
+    "recorded_ns",
+    "schema_version",
+    "message_type",
+    "type_hint",
+    "correlation_id",
+)
+
+
+class Batch:
+    """What `Candles`, `Trades` and `Quotes` share. `batch.close` and so on are views of one column of `rows`.
+
+    `key` is None only where a message of version 1 carried none; names that a message left out read "". Rows
+    have `start_sequence`, `start_sequence + 1`, ...; `cached` says that they come from the local cache.
+    """
+
+    __slots__ = (*_FROM_FRAME, "_frame", "cached")
+
+    kind: ClassVar[RowKind] = RowKind.NONE
+    dtype: ClassVar[np.dtype[np.void]]
+    time_field: ClassVar[str]
+
+    key: StreamKey | None
+    start_sequence: int
+    rows: np.ndarray[Any, np.dtype[np.void]]
+    epoch: int
+    store_id: int
+    stream_id: int
+    origin_ns: int
+    recorded_ns: int
+    schema_version: int
+    message_type: int
+    type_hint: int
+    correlation_id: str | None
+    cached: bool
+
+    def __init__(
+        self,
+        key: StreamKey | None,
+        start_sequence: int,
+        rows: np.ndarray[Any, np.dtype[np.void]],
+        *,
+        epoch: int = 0,
+        store_id: int = 0,
+        stream_id: int = 0,
+        origin_ns: int = 0,
+        recorded_ns: int = 0,
+        cached: bool = False,
+    ) -> None:
+        """A batch of `rows` (1-d, of this class's dtype), which it keeps and lends read-only.
+
+        Raises `TypeError` where the rows are of another dtype.
+        """
+        if rows.dtype != self.dtype or rows.ndim != 1:
+            raise TypeError(
+                f"{type(self).__name__} holds rows of {self.dtype}, not {rows.ndim}-d {rows.dtype}"
+            )
+        if rows.flags.writeable:
+            rows = rows.view()
+            rows.flags.writeable = False
+        self._frame = None
+        self.key = key
+        self.start_sequence = start_sequence
+        self.rows = rows
+        self.epoch = epoch
+        self.store_id = store_id
+        self.stream_id = stream_id
+        self.origin_ns = origin_ns
+        self.recorded_ns = recorded_ns
+        self.schema_version = 2
+        self.message_type = self.type_hint = 0
+        self.correlation_id = None
+        self.cached = cached
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for what is not set: a field of the frame, read now and kept, or a column.
+        if name in _FROM_FRAME:
+            value = getattr(self._frame, name)
+            setattr(self, name, value)
+            return value
+        if name == "cached":
+            return False
+        if name in self.dtype.names:  # type: ignore[operator]  # a structured dtype has names
+            return self.rows[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def end_sequence(self) -> int:
+        """The last row's sequence; `start_sequence - 1` without rows."""
+        return self.start_sequence + len(self.rows) - 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        key = str(self.key) if self.key is not None else "no key"
+        if not len(self.rows):
+            return f"<{type(self).__name__} {key!a} empty at {self.start_sequence}>"
+        return (
+            f"<{type(self).__name__} {key!a} {self.start_sequence}..{self.end_sequence} epoch {self.epoch}>"
+        )
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(self.dtype.names or ())]
+
+    def __copy__(self) -> Self:
+        return self  # nothing in it changes
+
+    def to_numpy(self) -> np.ndarray[Any, np.dtype[np.void]]:
+        """The rows as an array of the caller's own: a copy, writable and aligned."""
+        return self.rows.copy()
+
+    def to_df(self, *, label: str = "open") -> pandas.DataFrame:
+        """The rows as a pandas DataFrame with a `sequence` column, indexed by time (UTC).
+
+        `label="close"` puts a candle's label at the end of its interval instead of its open; raises
+        `ValueError` where the interval has no fixed length. Needs pandas (`pip install
+        flux-marketdata[pandas]`).
+        """
+        import pandas  # late: heavy and optional
+
+        if label not in ("open", "close"):
+            raise ValueError(f"label is 'open' or 'close', not {label!r}")
+        unit = "ms" if self.time_field == "ts_ms" else "ns"
+        times = self.rows[self.time_field] + self._label_shift_ms(label)
+        names = [name for name in self.dtype.names or () if name not in (self.time_field, "reserved")]
+        columns = {name: np.ascontiguousarray(self.rows[name]) for name in names}
+        columns["sequence"] = np.arange(len(self.rows), dtype=np.uint64) + np.uint64(self.start_sequence)
+        index = pandas.DatetimeIndex(times.astype(f"datetime64[{unit}]"), tz="UTC", name=self.time_field)
+        return pandas.DataFrame(columns, index=index)
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The rows as a pyarrow Table of the columns that `__arrow_c_stream__` describes, one chunk each. Needs
+        pyarrow (`pip install flux-marketdata[arrow]`)."""
+        import pyarrow  # late: heavy and optional
+
+        return pyarrow.table(self)
+
+    def to_polars(self) -> polars.DataFrame:
+        """The rows as a polars DataFrame of the columns that `__arrow_c_stream__` describes. Needs polars (`pip
+        install flux-marketdata[polars]`)."""
+        import polars  # late: heavy and optional
+
+        return polars.DataFrame(self)
+
+    def __arrow_c_schema__(self) -> Any:
+        """A capsule `arrow_schema` of what the two below give when nothing is requested."""
+        return _arrow.export_schema(self.kind, self._arrow_metadata())
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> tuple[Any, Any]:
+        """Capsules (`arrow_schema`, `arrow_array`) of the rows as a struct array, one column for each field.
+
+        The time is `timestamp[ms, UTC]` (candles) or `timestamp[ns, UTC]`, prices and sizes `double`, counts and
+        flags `uint32`, `trade_id` and, behind the row's own fields, `sequence` `uint64`; `reserved` is left out.
+        No value is null. The schema's metadata name the stream: `source_id symbol interval epoch store_id`.
+
+        The columns are a copy, made here, owned by the capsule until a consumer takes them, and released by it
+        on any thread: they outlive batch and frame. `requested_schema` is heeded where it costs nothing: the time
+        in its own unit under another zone, or as `int64`. Raises `ValueError` where its fields are others.
+        """
+        return _arrow.export_array(
+            self.rows, self.kind, self.start_sequence, self._arrow_metadata(), requested_schema
+        )
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """A capsule `arrow_array_stream` that gives what `__arrow_c_array__` does, as one array."""
+        return _arrow.export_stream(
+            self.rows, self.kind, self.start_sequence, self._arrow_metadata(), requested_schema
+        )
+
+    def _arrow_metadata(self) -> bytes:
+        """Names and values as the C data interface has them: a count, then each with its length, int32."""
+        said = {} if self.key is None else self.key._asdict()
+        said |= {"epoch": str(self.epoch), "store_id": str(self.store_id)}
+        texts = [text.encode() for pair in said.items() for text in pair]
+        return struct.pack("=i", len(said)) + b"".join(struct.pack("=i", len(t)) + t for t in texts)
+
+    def _label_shift_ms(self, label: str) -> int:
+        if label == "open" or self.kind != RowKind.CANDLE:
+            return 0
+        interval = self.key.interval if self.key is not None else ""
+        if not INTERVALS_MS.get(interval):
+            raise ValueError(f"interval {interval!a} has no fixed length: label='open' only")
+        return INTERVALS_MS[interval]
+
+
+class Candles(Batch):
+    """Closed candles of one stream. `batch.vwap` is turnover / volume, NaN where they are not known."""
+
+    __slots__ = ()
+    kind = RowKind.CANDLE
+    dtype = CANDLE
+    time_field = "ts_ms"
+
+    @property
+    def vwap(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Turnover / volume for each row, NaN where the row lacks TRADED or the volume is 0: f8, new."""
+        volume, known = self.rows["volume"], (self.rows["flags"] & CandleFlag.TRADED) != 0
+        out = np.full(len(self.rows), np.nan)
+        np.divide(self.rows["turnover"], volume, out=out, where=known & (volume != 0))
+        return out
+
+
+class Trades(Batch):
+    """Trades of one stream, whose interval is `trade`."""
+
+    __slots__ = ()
+    kind = RowKind.TRADE
+    dtype = TRADE
+    time_field = "ts_ns"
+
+
+class Quotes(Batch):
+    """Quotes of one stream, whose interval is `quote`."""
+
+    __slots__ = ()
+    kind = RowKind.QUOTE
+    dtype = QUOTE
+    time_field = "ts_ns"

@@ -1,0 +1,88 @@
+"""`flux get`: a range of one stream, in order of time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+
+from flux.cli import output
+from flux.client.historical import Historical
+from flux.config import DEFAULT_CHUNK_REP
+from flux.errors import ConfigError
+from flux.loadgen.plan import parse_count
+from flux.model import StreamKey
+
+if TYPE_CHECKING:
+    from flux.batch import Batch
+
+BY_SUFFIX: Final = {".csv": "csv", ".ndjson": "ndjson", ".parquet": "parquet"}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="flux get",
+        description="Fetch a range of one stream: the latest revision of each row, in order of time.",
+    )
+    made.add_argument("key", metavar="KEY", help="SOURCE/SYMBOL/INTERVAL")
+    made.add_argument(
+        "--start", metavar="T", help="from this time on: ISO 8601 (UTC) or epoch ms (the oldest kept)"
+    )
+    made.add_argument("--end", metavar="T", help="up to before this time (the newest)")
+    made.add_argument("--limit", metavar="N", help="rows at most")
+    made.add_argument("--revisions", action="store_true", help="every row, in order of sequence")
+    made.add_argument("--rpc", metavar="EP", help=f"where the server answers ({DEFAULT_CHUNK_REP})")
+    made.add_argument(
+        "-o", "--output", default="-", metavar="FILE", help="FILE.csv, .ndjson or .parquet; - as text"
+    )
+    return made
+
+
+def _time(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _write_parquet(batch: Batch, path: Path) -> None:
+    names = batch.rows.dtype.names or ()
+    columns = {name: batch.rows[name] for name in names}
+    with duckdb.connect() as connection:
+        connection.register("fetched", columns)
+        connection.execute("COPY fetched TO $path (FORMAT parquet)", {"path": str(path)})
+
+
+def _write(batch: Batch, path: Path, numbered: bool) -> None:
+    form = BY_SUFFIX[path.suffix]
+    try:
+        if form == "parquet":
+            _write_parquet(batch, path)
+            return
+        with path.open("w", encoding="utf-8", newline="") as file:
+            output.writer(form, file, numbered=numbered).write(batch)
+    except (OSError, duckdb.IOException) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def run(arguments: argparse.Namespace) -> int:
+    key = StreamKey.parse(arguments.key)
+    path = Path(arguments.output)
+    if arguments.output != "-" and path.suffix not in BY_SUFFIX:
+        raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
+    with Historical(rep=arguments.rpc) as server:
+        batch = server.get_range(
+            key.symbol,
+            interval=key.interval,
+            source=key.source_id,
+            start=_time(arguments.start),
+            end=_time(arguments.end),
+            limit=None if arguments.limit is None else parse_count(arguments.limit),
+            revisions=arguments.revisions,
+        )
+    if arguments.output == "-":
+        output.writer(output.default_format(), sys.stdout, numbered=arguments.revisions).write(batch)
+    else:
+        _write(batch, path, arguments.revisions)
+        print(f"{path}: {len(batch):,} rows of {key}", file=sys.stderr)
+    return 0

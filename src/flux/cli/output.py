@@ -1,0 +1,84 @@
+"""How rows are written out: a table for people, ndjson and csv for programs. Formatting is not on any hot path."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flux.batch import Batch
+
+FORMATS: Final = ("table", "ndjson", "csv")
+
+WIDTH: Final = 14
+
+
+def default_format() -> str:
+    """A table on a terminal, ndjson into a pipe."""
+    return "table" if sys.stdout.isatty() else "ndjson"
+
+
+def _records(batch: Batch, limit: int | None, numbered: bool) -> Iterator[dict[str, Any]]:
+    names = batch.rows.dtype.names or ()
+    for at, row in enumerate(batch.rows[:limit].tolist()):
+        sequence = {"sequence": batch.start_sequence + at} if numbered else {}
+        yield {"key": str(batch.key), **sequence, **dict(zip(names, row, strict=True))}
+
+
+class Writer(ABC):
+    """Writes batch after batch; `numbered` False where rows have no sequences of their own (`flux get`)."""
+
+    def __init__(self, file: IO[str], *, numbered: bool = True) -> None:
+        self._file = file
+        self._numbered = numbered
+        self._columns: list[str] = []
+
+    def write(self, batch: Batch, limit: int | None = None) -> None:
+        """Write the batch's first `limit` rows (all when None)."""
+        for record in _records(batch, limit, self._numbered):
+            self._write(record, batch.time_field)
+        self._file.flush()
+
+    @abstractmethod
+    def _write(self, record: dict[str, Any], time_field: str) -> None: ...
+
+
+class _Ndjson(Writer):
+    def _write(self, record: dict[str, Any], time_field: str) -> None:
+        self._file.write(json.dumps(record) + "\n")
+
+
+class _Csv(Writer):
+    def _write(self, record: dict[str, Any], time_field: str) -> None:
+        lines = csv.writer(self._file, lineterminator="\n")
+        if list(record) != self._columns:
+            self._columns = list(record)
+            lines.writerow(self._columns)
+        lines.writerow(record.values())
+
+
+class _Table(Writer):
+    def _write(self, record: dict[str, Any], time_field: str) -> None:
+        columns = [name for name in record if name not in ("key", time_field, "reserved")]
+        if columns != self._columns:
+            self._columns = columns
+            heads = " ".join(f"{name:>{WIDTH}}" for name in columns)
+            self._file.write(f"{'stream':<24} {'time (UTC)':<23} {heads}\n")
+        seconds = record[time_field] / (1_000 if time_field == "ts_ms" else 1_000_000_000)
+        moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        cells = " ".join(f"{record[name]!s:>{WIDTH}}" for name in columns)
+        self._file.write(f"{record['key']:<24} {moment:<23} {cells}\n")
+
+
+_WRITERS: Final[dict[str, type[_Ndjson | _Csv | _Table]]] = {"table": _Table, "ndjson": _Ndjson, "csv": _Csv}
+
+
+def writer(output: str, file: IO[str], *, numbered: bool = True) -> Writer:
+    """A writer of one of FORMATS."""
+    return _WRITERS[output](file, numbered=numbered)

@@ -1,0 +1,124 @@
+"""`flux sub`: follow streams; each row once, in order, gaps repaired."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from typing import Final
+
+from flux.cli import output
+from flux.client.deliver import StateChange
+from flux.client.historical import Historical
+from flux.client.live import Live
+from flux.config import DEFAULT_CHUNK_REP, DEFAULT_LIVE_PUB
+from flux.errors import ConfigError, NotFoundError, RequestTimeout
+from flux.loadgen.plan import parse_count, parse_duration
+from flux.model import StreamKey
+from flux.protocol.stream_state import StreamState
+
+LOOK_S: Final = 1.5
+WORTH_SAYING: Final = (
+    StreamState.DISCONNECTED,
+    StreamState.CONNECTING,
+    StreamState.STALLED,
+    StreamState.FAILED,
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="flux sub",
+        description="Follow streams. Ctrl-C ends it; with --cache the next run goes on where this one ended.",
+    )
+    made.add_argument(
+        "keys", nargs="+", metavar="KEY", help="SOURCE/SYMBOL/INTERVAL; * stands for any symbol"
+    )
+    made.add_argument("--pub", metavar="EP", help=f"where the server publishes ({DEFAULT_LIVE_PUB})")
+    made.add_argument("--rpc", metavar="EP", help=f"where it answers ({DEFAULT_CHUNK_REP})")
+    made.add_argument("--count", metavar="N", help="end after so many rows")
+    made.add_argument(
+        "--cache", metavar="FILE", help="keep rows and position here, begin behind that position"
+    )
+    begin = made.add_mutually_exclusive_group()
+    begin.add_argument("--since", metavar="T", help="begin so long ago, by the rows' times: 1h, 30m, 90s")
+    begin.add_argument("--from-sequence", metavar="N", help="begin at this sequence")
+    begin.add_argument("--oldest", action="store_true", help="begin with the oldest row the server keeps")
+    made.add_argument("--output", choices=output.FORMATS, help="table on a terminal, else ndjson")
+    return made
+
+
+def _start(arguments: argparse.Namespace, key: StreamKey) -> str | int | None:
+    if arguments.from_sequence is not None:
+        return parse_count(arguments.from_sequence)
+    if arguments.oldest:
+        return "oldest"
+    if arguments.since is None:
+        return "cache" if arguments.cache else None
+    if key.symbol == "*":
+        raise ConfigError("--since needs the names of the streams, not *")
+    since_ms = time.time_ns() // 1_000_000 - parse_duration(arguments.since) // 1_000_000
+    with Historical(rep=arguments.rpc) as server:
+        try:
+            found = server.get_range(
+                key.symbol,
+                interval=key.interval,
+                source=key.source_id,
+                start=since_ms,
+                limit=1,
+                revisions=True,
+            )
+        except NotFoundError:
+            return None
+    return found.start_sequence if len(found) else None
+
+
+def _key(text: str) -> StreamKey:
+    source, _, rest = text.partition("/")
+    if rest.startswith("*/"):
+        StreamKey(source, "ANY", rest[2:]).checked()
+        return StreamKey(source, "*", rest[2:])
+    return StreamKey.parse(text)
+
+
+def _look(rpc: str | None, keys: list[StreamKey]) -> None:
+    """Say what would otherwise be a silent wait: no server, or a stream that it does not know (yet)."""
+    with Historical(rep=rpc, timeout=LOOK_S) as server:
+        for key in keys:
+            try:
+                if key.symbol != "*":
+                    server.get_status(key)
+            except NotFoundError as error:
+                print(f"flux sub: {error}; waiting for it", file=sys.stderr, flush=True)
+            except RequestTimeout as error:
+                print(f"flux sub: {error}; waiting for it", file=sys.stderr, flush=True)
+                return
+
+
+def _say(change: StateChange) -> None:
+    """States that a person should know of, on standard error: the rows have standard output to themselves."""
+    if change.state in WORTH_SAYING:
+        reason = f": {change.reason}" if change.reason else ""
+        print(f"flux sub: {change.key} {change.state.name.lower()}{reason}", file=sys.stderr, flush=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    logging.getLogger("flux.client").setLevel(logging.WARNING)
+    left = None if arguments.count is None else parse_count(arguments.count)
+    writer = output.writer(arguments.output or output.default_format(), sys.stdout)
+    keys = [_key(text) for text in arguments.keys]
+    _look(arguments.rpc, keys)
+    with Live(cache=arguments.cache, pub=arguments.pub, rep=arguments.rpc) as live:
+        live.add_state_callback(_say)
+        for key in keys:
+            live.subscribe(
+                key.symbol, interval=key.interval, source=key.source_id, start=_start(arguments, key)
+            )
+        for batch in live:
+            writer.write(batch, left)
+            if left is not None:
+                left -= len(batch)
+                if left <= 0:
+                    break
+    return 0

@@ -1,0 +1,362 @@
+"""`flux.Live`: follow streams from Python, as an iterator, an async iterator or by callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeAlias, TypeVar
+
+from flux.batch import Batch
+from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange
+from flux.client.keeper import Keeper
+from flux.client.loop import Loop, Start
+from flux.config import DEFAULT_SOURCE_ID, endpoints, value
+from flux.errors import ConfigError, FluxError, NotFoundError
+from flux.model import Gap, StreamKey
+from flux.transport.sockets import Wake
+
+_LOG: Final = logging.getLogger("flux.client")
+
+T = TypeVar("T")
+
+BatchCallback: TypeAlias = Callable[[Batch], object]
+ExceptionCallback: TypeAlias = Callable[[Exception], object]
+GapCallback: TypeAlias = Callable[[Gap], object]
+StateCallback: TypeAlias = Callable[[StateChange], object]
+
+CALL_TIMEOUT_S: Final = 5.0  # the loop turns far more often
+
+
+class Live:
+    """Follows streams of one server: each row once, in order, repaired, also over restarts of either side.
+
+    `pub` and `rep` are the server's endpoints (default: FLUX_LIVE_PUB, FLUX_CHUNK_REP, else this machine's).
+    `cache`: a file that keeps rows and, per stream, how far the consumer has come (`ack`), for
+    `start="cache"`.
+
+    Batches come by iteration (`for`, `async for`), or to callbacks in a thread of their own; not by both. A
+    consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing.
+    """
+
+    def __init__(
+        self, *, cache: str | Path | None = None, pub: str | None = None, rep: str | None = None
+    ) -> None:
+        self._wake = Wake()
+        self._handover = Handover(self._wake.set)
+        self._notices = Notices()
+        self._keeper = None if cache is None else Keeper.open(Path(cache))
+        self._loop = Loop(endpoints(pub, rep), self._handover, self._notices, self._wake, self._keeper)
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._ended_waiters: list[Callable[[], None]] = []
+        self._callbacks: list[tuple[BatchCallback, ExceptionCallback | None]] = []
+        self._gap_callbacks: list[GapCallback] = []
+        self._state_callbacks: list[StateCallback] = []
+        self._current: Delivery | None = None  # what the consumer works on
+        self._running = False
+        self._failure: FluxError | None = None
+
+    # -- what to follow --------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        symbols: str | Iterable[str],
+        *,
+        interval: str,
+        source: str | None = None,
+        start: Start = None,
+    ) -> None:
+        """Follow `symbols` (one, several, or "*" for all there are and will be) of a source and an interval.
+
+        `start`: None (from now on), "cache" (behind what this consumer was done with; without a cache entry
+        as "oldest"), "oldest" (all that the server keeps), or a sequence. A stream that is followed already
+        is left alone. Raises `InvalidNameError` for names outside the grammar, `ConfigError` for another
+        `start`.
+        """
+        if isinstance(start, bool) or (isinstance(start, str) and start not in ("cache", "oldest")):
+            raise ConfigError(f"start is None, 'cache', 'oldest' or a sequence, not {start!r}")
+        if isinstance(start, int) and start < 1:
+            raise ConfigError(f"sequences begin at 1, not {start}")
+        source = value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
+        for symbol in [symbols] if isinstance(symbols, str) else symbols:
+            if symbol == "*":
+                StreamKey(source, "ANY", interval).checked()
+                self._post(partial(self._loop.follow_all, source, interval, start))
+            else:
+                key = StreamKey(source, symbol, interval).checked()
+                self._post(partial(self._loop.follow, key, start))
+
+    def resync(self, key: StreamKey | str) -> None:
+        """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError` if
+        not followed.
+        """
+        slot = self._slot(key)
+        self._call(lambda: self._loop.resync(slot))
+
+    # -- rows ------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._begin_iteration()
+        return self
+
+    def __next__(self) -> Batch:
+        self._done_with_current()
+        while (delivery := self._handover.take(None)) is not None:
+            if (batch := self._received(delivery)) is not None:
+                return batch
+        raise StopIteration
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        self._begin_iteration()
+        return self
+
+    async def __anext__(self) -> Batch:
+        self._done_with_current()
+        while True:
+            closed = self._handover.closed  # looked at first: nothing comes after it
+            delivery = self._handover.take(0)
+            if delivery is not None:
+                if (batch := self._received(delivery)) is not None:
+                    return batch
+            elif closed:
+                raise StopAsyncIteration
+            else:
+                await _until(self._handover.when_changed)
+
+    def ack(self, batch: Batch) -> None:
+        """This batch, the last one given, was handled for good: a restart from the cache goes on behind it.
+
+        Asking for the next batch does the same, so that for any other batch there is nothing left to do.
+        """
+        current = self._current
+        if current is not None and current.item is batch:
+            self._done_with_current()
+
+    def add_callback(
+        self, callback: BatchCallback, exception_callback: ExceptionCallback | None = None
+    ) -> None:
+        """Have `callback(batch)` called for every batch, in order, in a thread of its own; then the batch is
+        acked.
+
+        What it raises goes to `exception_callback`, else to the log. Before `start`.
+        """
+        self._before_start("add_callback")
+        self._callbacks.append((callback, exception_callback))
+
+    def add_gap_callback(self, callback: GapCallback) -> None:
+        """Have `callback(gap)` called, between the batches before and after it, in the thread that gets
+        these.
+        """
+        self._gap_callbacks.append(callback)
+
+    def add_state_callback(self, callback: StateCallback) -> None:
+        """Have `callback(change)` called when a stream's state changes, in a thread of its own. Before
+        `start`.
+        """
+        self._before_start("add_state_callback")
+        self._state_callbacks.append(callback)
+
+    def status(self, key: StreamKey | str) -> LiveStatus:
+        """Where a stream stands. Raises `NotFoundError` if it is not followed."""
+        slot = self._slot(key)
+        return self._call(lambda: self._loop.status(slot))
+
+    def keys(self) -> list[StreamKey]:
+        """The streams that are followed by now."""
+        return self._call(lambda: self._loop.streams.keys())
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and receive; iterating does the same. A second call does nothing."""
+        with self._lock:
+            if self._running or self._ended.is_set():
+                return
+            self._running = True
+            self._spawn("flux-live", self._run)
+            if self._callbacks:
+                self._spawn("flux-callbacks", self._run_callbacks)
+            if self._state_callbacks:
+                self._spawn("flux-states", self._run_state_callbacks)
+
+    def stop(self) -> None:
+        """End: no more is received, consumers get what is there already. From any thread; does not wait."""
+        self._finish(drain=True)
+
+    def terminate(self) -> None:
+        """End at once: what was not taken yet is dropped (and comes again after a restart from the cache)."""
+        self._finish(drain=False)
+
+    def block_for_close(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, at most `timeout` seconds; False when it has not. Raises what ended it."""
+        if not self._ended.wait(timeout):
+            return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    async def wait_for_close(self) -> None:
+        """`block_for_close` for event loops."""
+        await _until(self._when_ended)
+        if self._failure is not None:
+            raise self._failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A consumer that left because of an error is not done with the batch it was given.
+        if error is None:
+            self._done_with_current()
+        self.terminate()
+        here = threading.current_thread()
+        for thread in self._threads:
+            if thread is not here:
+                thread.join()
+        if self._keeper is not None:
+            self._keeper.close()
+        self._wake.close()
+
+    # -- threads ---------------------------------------------------------------------------------------------
+
+    def _spawn(self, name: str, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._failure = self._loop.run()
+        finally:
+            with self._lock:
+                self._ended.set()
+                waiters, self._ended_waiters = self._ended_waiters, []
+            for waiter in waiters:
+                waiter()
+
+    def _run_callbacks(self) -> None:
+        # What ended it is raised by block_for_close and wait_for_close.
+        with contextlib.suppress(FluxError):
+            while (delivery := self._handover.take(None)) is not None:
+                batch = self._received(delivery)
+                if batch is not None:
+                    for callback, exception_callback in self._callbacks:
+                        _guarded(callback, batch, exception_callback)
+                    self._done_with_current()
+
+    def _run_state_callbacks(self) -> None:
+        while (change := self._notices.take()) is not None:
+            for callback in self._state_callbacks:
+                _guarded(callback, change, None)
+
+    def _received(self, delivery: Delivery) -> Batch | None:
+        """The batch that a consumer gets next; a gap goes to its callbacks instead."""
+        item = delivery.item
+        if isinstance(item, Batch):
+            self._current = delivery
+            return item
+        if not self._gap_callbacks:
+            _LOG.warning("%s: %d to %d: %s", item.key, item.first_sequence, item.last_sequence, item.reason)
+        for callback in self._gap_callbacks:
+            _guarded(callback, item, None)
+        return None
+
+    def _finish(self, *, drain: bool) -> None:
+        with self._lock:
+            if self._running:
+                self._loop.stop(drain)
+            elif not self._ended.is_set():
+                self._handover.close()
+                self._notices.close()
+                self._ended.set()
+
+    # -- small things ----------------------------------------------------------------------------------------
+
+    def _begin_iteration(self) -> None:
+        if self._callbacks:
+            raise FluxError("batches go to the callbacks: iterate, or add callbacks, not both")
+        self.start()
+
+    def _before_start(self, what: str) -> None:
+        if self._running:
+            raise FluxError(f"{what} comes before start")
+
+    def _done_with_current(self) -> None:
+        delivery, self._current = self._current, None
+        if delivery is not None and self._keeper is not None:
+            self._keeper.ack(delivery)
+
+    def _slot(self, key: StreamKey | str) -> int:
+        key = StreamKey.parse(key) if isinstance(key, str) else key
+        slot = self._call(lambda: self._loop.coordinator.slot(key))
+        if slot is None:
+            raise NotFoundError(f"{key} is not followed")
+        return slot
+
+    def _post(self, act: Callable[[], None]) -> None:
+        if self._ended.is_set():
+            raise FluxError("this Live has ended")
+        self._loop.post(act)
+
+    def _call(self, act: Callable[[], T]) -> T:
+        """What `act` gives in the loop's thread; here, while or after there is none."""
+        if not self._running:
+            return act()
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(act())
+            except FluxError as error:
+                future.set_exception(error)
+
+        self._loop.post(run)
+        return future.result(CALL_TIMEOUT_S)
+
+    def _when_ended(self, waiter: Callable[[], None]) -> None:
+        with self._lock:
+            if not self._ended.is_set():
+                self._ended_waiters.append(waiter)
+                return
+        waiter()
+
+
+def _guarded(callback: Callable[[T], object], item: T, exception_callback: ExceptionCallback | None) -> None:
+    """Call into the user's code, whose faults end neither the stream nor the thread."""
+    try:
+        callback(item)
+    except Exception as error:  # the user's code may raise anything
+        if exception_callback is None:
+            _LOG.exception("a callback failed on %r", item)
+        else:
+            exception_callback(error)
+
+
+async def _until(register: Callable[[Callable[[], None]], None]) -> None:
+    """Wait in the running event loop until the callback given to `register` is called, from whatever
+    thread.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def done() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def call() -> None:
+        # The event loop may be gone by then, and with it who waited.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(done)
+
+    register(call)
+    await future

@@ -1,0 +1,410 @@
+"""The client's loop: one thread that receives, repairs and hands over.
+
+    SUB ──► pump.receive ──► rings ──► Coordinator ──► batches ──► Handover ──► consumers
+    DEALER ◄── requests ──────────────────┘                                       │
+    Keeper (cache) ◄───────────────── ack(batch) ─────────────────────────────────┘
+
+A turn: drain the socket in batches, tell the coordinator what arrived, what was answered and what time it is,
+carry out its effects, hand over what became contiguous. Other threads post functions to it; it never waits
+for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from flux import codec
+from flux.batch import Batch
+from flux.client import asking
+from flux.client.deliver import BATCHES, Delivery, Handover, Item, LiveStatus, Notices, StateChange, Tenure
+from flux.errors import DecodeError, FluxError, InvalidNameError, VersionError
+from flux.limits import MAX_DELIVERY_ROWS, MAX_STREAMS, MAX_TURNS
+from flux.model import Cursor, Gap, RowKind, StreamKey
+from flux.protocol import effects as fx
+from flux.protocol.coordinator import Coordinator
+from flux.transport.pump import Drained, Receiver, Streams, UnknownStream
+from flux.transport.requester import Requester
+from flux.transport.sockets import LinkEvent, Poller, Sockets, Wake, subscribe
+from flux.transport.topics import BEAT, TopicKind, stream_topic, v1_topic, v2_prefix
+
+if TYPE_CHECKING:
+    from flux.client.keeper import Keeper
+    from flux.config import Endpoints
+
+_LOG: Final = logging.getLogger("flux.client")
+
+_TOPICS: Final[dict[RowKind, TopicKind]] = {
+    RowKind.CANDLE: "candles",
+    RowKind.TRADE: "trades",
+    RowKind.QUOTE: "quotes",
+}
+
+Start = str | int | None
+
+
+class Loop:
+    """Everything here but `post`, `wake` and `call` belongs to the loop's thread."""
+
+    def __init__(
+        self, endpoints: Endpoints, handover: Handover, notices: Notices, wake: Wake, keeper: Keeper | None
+    ) -> None:
+        self._endpoints = endpoints
+        self._handover = handover
+        self._notices = notices
+        self._keeper = keeper
+        self._wake = wake
+        self._posted: deque[Callable[[], None]] = deque()
+        self._stopping = False
+        self._drain = True
+        self._closing = threading.Lock()
+        self._closed = False
+
+        self.coordinator = Coordinator(random.Random())
+        self.streams = Streams()
+        self.counters: dict[str, int] = {}
+        self._version = 2
+        self._wildcards: dict[tuple[str, str], Start] = {}
+        self._asked: dict[int, int] = {}  # the requester's id -> the coordinator's number
+        self._offered: dict[int, None] = {}  # slots with rows to hand over, in order
+        self._tenures: dict[int, Tenure] = {}
+        self._kept: set[int] = set()  # slots whose batches go into the cache
+        self._after_gap: set[int] = set()  # slots whose next batch has a gap before it
+        # Streams whose cached rows are to be handed over first.
+        self._painting: deque[tuple[StreamKey, Cursor, Iterator[Batch]]] = deque()
+        self._deliveries: dict[type[fx.Effect], Callable[[Any], None]] = {
+            fx.Ask: self._ask,
+            fx.Deliver: self._offer,
+            fx.DeliverGap: self._gap,
+            fx.Rewind: self._rewind,
+            fx.SetAside: self._set_aside,
+            fx.SetExpected: lambda effect: self.streams.expect(effect.slot, effect.store_id, effect.epoch),
+            fx.Join: self._join,
+            fx.Speak: self._speak,
+            fx.Tell: self._tell,
+            fx.Fail: self._fail,
+        }
+
+    # -- from other threads ----------------------------------------------------------------------------------
+
+    def post(self, act: Callable[[], None]) -> None:
+        """Have the loop's thread call `act` soon; after the end it is called at once."""
+        with self._closing:
+            if not self._closed:
+                self._posted.append(act)
+                self._wake.set()
+                return
+        act()
+
+    def stop(self, drain: bool) -> None:
+        """End the loop after this turn; `drain`: what was received in order is handed over while there is
+        room.
+        """
+        self._drain = self._drain and drain
+        self._stopping = True
+        self._wake.set()
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def run(self) -> FluxError | None:
+        """Until stopped or failed: then what it failed of. Whatever happens, consumers are told the end."""
+        error: FluxError | None = FluxError("the client's loop ended by an error of its own: see the log")
+        try:
+            with Sockets() as sockets:
+                self._run(sockets)
+            error = None
+        except FluxError as failure:
+            error = failure
+        finally:
+            with self._closing:
+                self._closed = True
+            self._do_posted()
+            self._handover.close(error, drop=not self._drain)
+            self._notices.close()
+        return error
+
+    def _run(self, sockets: Sockets) -> None:
+        self._live, link = sockets.watched_subscriber(self._endpoints.live_pub, [BEAT])
+        self._requester = Requester(sockets, self._endpoints.chunk_rep)
+        self._receiver = Receiver(self._live, self.streams)
+        asked = self._requester.socket
+        poller = Poller(self._live, link.socket, asked, self._wake)
+        while not self._stopping:
+            poller.wait(self._patience())
+            self._wake.clear()
+            for event in link.events():
+                self._link(event)
+            self._do_posted()
+            self._receive()
+            self._answers()
+            if asked is not self._requester.socket:
+                poller.remove(asked)
+                asked = self._requester.socket
+                poller.add(asked)
+            self.coordinator.tick(time.monotonic_ns())
+            self._carry_out()
+            self._paint()
+            self._hand_over()
+        self._requester.close()
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due, rounded up to what poll can wait."""
+        due = self.coordinator.next_ns()
+        now = time.monotonic_ns()
+        waits = [] if due is None else [(due - now) / 1e9]
+        if self._requester.in_flight:
+            waits.append(self._requester.next_deadline() - time.monotonic())
+        return math.ceil(max(0.0, min(waits)) * 1_000) / 1_000 if waits else None
+
+    def _do_posted(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
+
+    def _link(self, event: LinkEvent) -> None:
+        now = time.monotonic_ns()
+        if event is LinkEvent.UP:
+            self.coordinator.link_up(now)
+        elif event is LinkEvent.DOWN:
+            self.coordinator.link_down(now)
+        else:
+            self.coordinator.refuse(
+                f"{self._endpoints.live_pub} refused this client's keys: check them on both sides", now
+            )
+
+    def _receive(self) -> None:
+        self._carry_out()  # what is expected of a stream is set before its rows are looked at
+        for _ in range(MAX_TURNS):
+            arrivals, status = self._receiver.receive()
+            now = time.monotonic_ns()
+            self.coordinator.arrivals(arrivals, now)
+            for payload in self._receiver.others:
+                self._other(payload, now)
+            self._carry_out()
+            if status is Drained.UNKNOWN_STREAM:
+                unknown = self._receiver.unknown
+                if unknown is None or not self._first_seen(unknown, now):
+                    self._receiver.discard()
+                self._carry_out()
+            elif status is not Drained.FULL:
+                return
+            self._hand_over()
+        self._wake.set()  # more waits: the other sockets first
+
+    def _other(self, payload: bytes, now: int) -> None:
+        try:
+            message = codec.decode(payload)
+        except DecodeError:
+            return  # the pump verified it
+        if message.schema_version > 2:
+            self.coordinator.spoke(message.schema_version, now)
+        elif isinstance(message, codec.Heartbeat):
+            self.coordinator.heartbeat(asking.beat(message), now)
+
+    def _answers(self) -> None:
+        for outcome in self._requester.receive():
+            number = self._asked.pop(outcome.id)
+            now = time.monotonic_ns()
+            if isinstance(outcome.error, VersionError) and "schema_version" not in str(outcome.error):
+                self.coordinator.refuse(str(outcome.error), now, wrong_version=True)
+            self.coordinator.answer(number, asking.read(outcome), now)
+            self._carry_out()
+
+    # -- subscriptions ---------------------------------------------------------------------------------------
+
+    def follow(self, key: StreamKey, start: Start) -> None:
+        """Subscribe one stream: cached rows first, then what follows them."""
+        if self.streams.slot(key) is not None or self._is_painting(key):
+            return
+        subscribe(self._live, stream_topic(key) if self._version == 2 else v1_topic(key))
+        cursor = self._keeper.cursor(key) if self._keeper is not None and start == "cache" else None
+        if cursor is None:
+            self._start(key, start, None)
+        elif self._keeper is not None:
+            self._painting.append((key, cursor, self._keeper.pages(key, cursor)))
+
+    def follow_all(self, source_id: str, interval: str, start: Start) -> None:
+        """Subscribe every symbol of a source and an interval, now and later."""
+        if (source_id, interval) in self._wildcards:
+            return
+        self._wildcards[source_id, interval] = start
+        self._subscribe_all(source_id, interval)
+        self.coordinator.subscribe_all(source_id, interval, start, time.monotonic_ns())
+        if start == "cache" and self._keeper is not None:
+            for key in self._keeper.kept():
+                if (key.source_id, key.interval) == (source_id, interval):
+                    self.follow(key, start)
+
+    def _subscribe_all(self, source_id: str, interval: str) -> None:
+        kind = StreamKey(source_id, "*", interval).kind
+        if self._version == 2:
+            subscribe(self._live, v2_prefix(_TOPICS[kind], source_id, interval))
+        else:
+            subscribe(self._live, f"candles.{source_id}.".encode())
+
+    def _start(self, key: StreamKey, start: Start, cursor: Cursor | None) -> None:
+        slot = self.streams.add(key)
+        if start == "cache":
+            self._kept.add(slot)
+        self.coordinator.subscribe(key, slot, self.streams.ring(slot), start, time.monotonic_ns(), cursor)
+
+    def _first_seen(self, unknown: UnknownStream, now: int) -> bool:
+        """Take a stream that showed itself, if a wildcard asked for it."""
+        try:
+            key = StreamKey(*(name.decode("ascii") for name in unknown.key)).checked()
+        except (UnicodeDecodeError, InvalidNameError):
+            return False
+        wildcard = (key.source_id, key.interval)
+        if wildcard not in self._wildcards or len(self.streams) >= MAX_STREAMS or self._is_painting(key):
+            return False
+        start = self._wildcards[wildcard]
+        if start is not None:
+            self._start(key, start, None)
+            return True
+        slot = self.streams.add(key, first=unknown.start)
+        self.coordinator.first_seen(
+            key,
+            slot,
+            self.streams.ring(slot),
+            now,
+            start_sequence=unknown.start,
+            store_id=unknown.store_id,
+            epoch=unknown.epoch,
+            stream_id=unknown.stream_id,
+        )
+        return True
+
+    def _is_painting(self, key: StreamKey) -> bool:
+        return any(key == painted for painted, _, _ in self._painting)
+
+    def _join(self, effect: fx.Join) -> None:
+        if self.streams.slot(effect.key) is None and not self._is_painting(effect.key):
+            self._start(effect.key, effect.start, None)
+
+    def _speak(self, effect: fx.Speak) -> None:
+        """Only version 1 is understood over there: its topics, from now on."""
+        self._version = effect.version
+        _LOG.warning("%s speaks schema version %d only", self._endpoints.chunk_rep, effect.version)
+        for key in list(self.streams.keys()):
+            subscribe(self._live, v1_topic(key))
+        for source_id, interval in self._wildcards:
+            self._subscribe_all(source_id, interval)
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        while effects := self.coordinator.take():
+            for effect in effects:
+                self._deliveries[type(effect)](effect)
+
+    def _ask(self, ask: fx.Ask) -> None:
+        self._asked[asking.send(self._requester, ask)] = ask.number
+
+    def _offer(self, effect: fx.Deliver) -> None:
+        self._offered[effect.slot] = None
+
+    def _gap(self, effect: fx.DeliverGap) -> None:
+        self._after_gap.add(effect.slot)
+        self._put(effect.slot, effect.gap)
+
+    def _rewind(self, effect: fx.Rewind) -> None:
+        if self._keeper is not None:
+            self._keeper.drop_above(effect.key, effect.to_sequence)
+        self._end_tenure(effect.slot, effect.to_sequence)
+        reason = "void: the epoch ended before them"
+        self._put(effect.slot, Gap(effect.key, effect.to_sequence + 1, effect.last_sequence, reason))
+
+    def _set_aside(self, effect: fx.SetAside) -> None:
+        _LOG.warning("%s is fetched anew: %s", effect.key, effect.reason)
+        if self._keeper is not None:
+            self._keeper.set_aside(effect.key)
+        self._end_tenure(effect.slot, 0)
+        self._after_gap.add(effect.slot)
+        self._offered.pop(effect.slot, None)
+
+    def _end_tenure(self, slot: int, upto: int) -> None:
+        """Batches that are still with consumers are void above `upto`: late acks must not bring them back."""
+        tenure = self._tenures.pop(slot, None)
+        if tenure is not None:
+            tenure.upto = upto
+
+    def _put(self, slot: int, item: Item) -> None:
+        tenure = self._tenures.get(slot)
+        if tenure is None:
+            tenure = self._tenures[slot] = Tenure(slot in self._kept)
+        self._handover.put(Delivery(item, tenure, isinstance(item, Batch) and slot in self._after_gap))
+        if isinstance(item, Batch):
+            self._after_gap.discard(slot)
+
+    def _tell(self, effect: fx.Tell) -> None:
+        self._notices.put(StateChange(effect.key, effect.state, effect.reason))
+
+    def _fail(self, effect: fx.Fail) -> None:
+        raise VersionError(effect.reason) if effect.wrong_version else FluxError(effect.reason)
+
+    # -- asked by other threads through `post` ---------------------------------------------------------------
+
+    def resync(self, slot: int) -> None:
+        """Fetch a stream anew."""
+        if self._keeper is not None:
+            self._keeper.forget(self.streams.key(slot))
+        self.coordinator.resync(slot, time.monotonic_ns())
+
+    def status(self, slot: int) -> LiveStatus:
+        """Where a stream stands."""
+        coordinator, ring = self.coordinator, self.streams.ring(slot)
+        stream = coordinator.stream(slot)
+        state, reason = coordinator.state(slot, time.monotonic_ns())
+        return LiveStatus(
+            key=stream.key,
+            state=state,
+            reason=reason,
+            store_id=stream.store_id,
+            epoch=stream.epoch,
+            delivered=stream.delivered,
+            contiguous=ring.contiguous,
+            head=coordinator.head(slot),
+            duplicates=ring.duplicates,
+            conflicts=ring.conflicts,
+            beyond=ring.beyond,
+            stale=ring.stale,
+        )
+
+    # -- handing over ----------------------------------------------------------------------------------------
+
+    def _paint(self) -> None:
+        """Hand over cached rows while there is room; a stream whose rows are all out goes on with the
+        server.
+        """
+        while self._painting and self._handover.room():
+            key, cursor, pages = self._painting[0]
+            batch = next(pages, None)
+            if batch is None:
+                self._painting.popleft()
+                self._start(key, "cache", cursor)
+            else:
+                self._handover.put(Delivery(batch, Tenure(kept=False)))
+
+    def _hand_over(self) -> None:
+        """Copy newly contiguous rows out of the rings, as much as consumers leave room for."""
+        while self._offered and self._handover.room():
+            slot = next(iter(self._offered))
+            del self._offered[slot]
+            stream, ring = self.coordinator.stream(slot), self.streams.ring(slot)
+            first = stream.delivered + 1
+            if ring.contiguous < first:
+                continue
+            rows = ring.window(first, min(ring.contiguous, stream.delivered + MAX_DELIVERY_ROWS))
+            assert len(rows), "a ring let go of rows that were not delivered"
+            last = first + len(rows) - 1
+            make = BATCHES[stream.key.kind]
+            self._put(slot, make(stream.key, first, rows, epoch=stream.epoch, store_id=stream.store_id))
+            if last < ring.contiguous:
+                self._offered[slot] = None
+            self.coordinator.delivered(slot, last, time.monotonic_ns())
+            self._carry_out()

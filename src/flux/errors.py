@@ -1,0 +1,122 @@
+"""Every error a caller can meet.
+
+FluxError                      exit 1: something went wrong while running
+├── ConfigError                exit 2: usage, flags, FLUX_* values
+│   ├── InvalidNameError       a source, symbol, interval or key outside the grammar
+│   └── SourceFileError        file:line:column and the reason
+├── InUseError                 exit 3: data directory or port, with the pid or the endpoint
+├── DataError                  exit 4: data that needs a decision (newer format, corrupt journal, changed file)
+│   └── NewerFormatError       written by a newer flux or DuckDB: upgrade, it is not damaged
+├── DecodeError                a frame that is not what it says: reason and byte offset
+├── EncodeError                rows or a key that cannot go on the wire
+├── VersionError               the peer speaks another major version of the schema
+├── RequestError               the server's answer to a request was an error: status, retry_after_ms
+│   ├── NotFoundError
+│   ├── InvalidArgumentError
+│   └── UnavailableError
+├── RequestTimeout             no answer within the deadline
+└── StorageError               disk full or a database failure: nothing acknowledged is lost
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FluxError(Exception):
+    """The root: catch this to catch all that flux raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(FluxError):
+    """What was asked for cannot be: a wrong flag, value, file or name."""
+
+    exit_code = 2
+
+
+class InvalidNameError(ConfigError, ValueError):
+    """A source, symbol, interval or key outside the grammar; the message holds the name escaped."""
+
+
+class SourceFileError(ConfigError):
+    """A file to replay has a fault at `line`, `column` (both from 1; 0 = the file as a whole)."""
+
+    def __init__(self, path: str, line: int, column: int, reason: str) -> None:
+        super().__init__(f"{path}:{line}:{column}: {reason}" if line else f"{path}: {reason}")
+        self.path = path
+        self.line = line
+        self.column = column
+        self.reason = reason
+
+
+class InUseError(FluxError):
+    """The data directory or the endpoint belongs to another process."""
+
+    exit_code = 3
+
+
+class DataError(FluxError):
+    """Data on disk that only a person can decide about; nothing was changed."""
+
+    exit_code = 4
+
+
+class NewerFormatError(DataError):
+    """Data on disk that a newer flux or DuckDB wrote: intact, only not for us."""
+
+
+class DecodeError(FluxError, ValueError):
+    """A frame was refused before anything in it was believed.
+
+    `reason` is one word (`short`, `size`, `checksum`, `verify` ...), `offset` the byte in the frame at which it was
+    found.
+    """
+
+    def __init__(self, reason: str, offset: int, detail: str = "") -> None:
+        super().__init__(f"{reason} at byte {offset}" + (f": {detail}" if detail else ""))
+        self.reason = reason
+        self.offset = offset
+
+
+class EncodeError(FluxError, ValueError):
+    """Rows, a key or a sequence that cannot be put on the wire."""
+
+
+class VersionError(FluxError):
+    """The peer speaks another major version of the schema."""
+
+
+class RequestError(FluxError):
+    """The server answered with an error; `status` is the schema's ErrorResponse.status."""
+
+    def __init__(self, message: str, status: int = 0, code: int = 0, retry_after_ms: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_ms = retry_after_ms
+
+
+class NotFoundError(RequestError):
+    """No such stream; the message holds up to five near names."""
+
+
+class InvalidArgumentError(RequestError):
+    """The request itself is wrong."""
+
+
+class UnavailableError(RequestError):
+    """Not now: draining, overloaded or out of space; `retry_after_ms` says when to ask again."""
+
+
+class RequestTimeout(FluxError, TimeoutError):  # noqa: N818  the field calls it a timeout
+    """No answer within the deadline."""
+
+
+class StorageError(FluxError):
+    """The disk or the database refused; what was acknowledged stays."""
+
+    @classmethod
+    def of(cls, path: object, error: OSError) -> StorageError:
+        """What the operating system said about `path`."""
+        return cls(f"{path}: {error.strerror or error}")

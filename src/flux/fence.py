@@ -1,0 +1,106 @@
+"""The fence: how far the journal had come when rows were last shown. Part of the journal's door, in a file of
+its own.
+
+A journal that ends before its fence has lost rows that somebody may have seen.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from flux.errors import StorageError
+from flux.kernels import journal as _kernel
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until names made or changed in `folder` are on the disk. Raises `OSError`."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class FenceMark(NamedTuple):
+    """How far the journal had come when rows were last shown to somebody."""
+
+    store_id: int
+    epoch: int
+    file: int
+    offset: int
+
+
+class Fence:
+    """`DIR/fence`: the newest mark, in mapped memory, so that it survives a killed process without a system
+    call.
+
+    Two slots, a page apart, are written in turn: a slot torn by a kill leaves the other. A slot is store_id
+    u64 · epoch u32 · file u32 · offset u64 · serial u32 (which of the two is newer) · CRC-32C of these 28
+    bytes.
+    """
+
+    _SLOT: Final = struct.Struct("<QIIQI")
+    _CRC: Final = struct.Struct("<I")
+    _PAGE: Final = 4096
+
+    def __init__(self, directory: Path) -> None:
+        """Open or make the file. Raises `StorageError` when the disk refuses."""
+        path = Path(directory) / "fence"
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                # Allocated, not only long: a store into a mapped hole on a full disk is a SIGBUS.
+                os.posix_fallocate(self._fd, 0, 2 * self._PAGE)
+                os.fsync(self._fd)
+                sync_folder(path.parent)
+                self._map = mmap.mmap(self._fd, 2 * self._PAGE)
+            except OSError:
+                os.close(self._fd)
+                raise
+        except OSError as error:
+            raise StorageError.of(path, error) from error
+        self._slot, self._serial, self._mark = self._newest()
+
+    def store(self, store_id: int, epoch: int, file: int, offset: int) -> None:
+        """Replace the older mark."""
+        slot, serial = 1 - self._slot, (self._serial + 1) & 0xFFFFFFFF
+        fields = self._SLOT.pack(store_id, epoch, file, offset, serial)
+        at = slot * self._PAGE
+        self._map[at : at + 32] = fields + self._CRC.pack(_kernel.crc32c(fields))
+        self._slot, self._serial = slot, serial
+        self._mark = FenceMark(store_id, epoch, file, offset)
+
+    def load(self) -> FenceMark | None:
+        """The newest mark; None when none was ever stored, or both slots are damaged."""
+        return self._mark
+
+    def sync(self) -> None:
+        """Wait until the marks are on the disk. Raises `StorageError`."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise StorageError.of(self._path, error) from error
+
+    def close(self) -> None:
+        """Let go of the file; harmless when closed already."""
+        if not self._map.closed:
+            self._map.close()
+            os.close(self._fd)
+
+    def _newest(self) -> tuple[int, int, FenceMark | None]:
+        newest: tuple[int, int, FenceMark | None] = (1, 0, None)
+        for slot in (0, 1):
+            fields = self._map[slot * self._PAGE : slot * self._PAGE + 28]
+            crc = self._map[slot * self._PAGE + 28 : slot * self._PAGE + 32]
+            if self._CRC.pack(_kernel.crc32c(fields)) != crc:
+                continue
+            *mark, serial = self._SLOT.unpack(fields)
+            if newest[2] is None or (serial - newest[1]) & 0xFFFFFFFF < 2**31:
+                newest = (slot, serial, FenceMark(*mark))
+        return newest

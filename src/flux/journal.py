@@ -1,0 +1,409 @@
+"""The journal's door: groups of records appended to preallocated files, scanned back after any kind of end.
+
+    DIR/journal/00000001.fluxlog      header, groups, zeros (drawn byte by byte in ext/journal.h)
+    DIR/fence                         two slots that say how far the journal had come when rows were last
+    shown
+
+A commit is one write of a whole group with its COMMIT record last, and where asked an fdatasync. A group
+without its COMMIT never happened. A new file gets its name only once it is complete and on the disk, so a
+file that has a name and no valid HEADS in front is damaged, never half made.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flux.errors import DataError, StorageError
+from flux.fence import Fence, FenceMark, sync_folder
+from flux.kernels import journal as _kernel
+from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES, MIB
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = [
+    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
+    "Fence", "FenceMark", "Group", "Journal", "JournalFile", "Position", "Scan",
+    "files", "map_file", "path_of", "scan", "truncate",
+]  # fmt: skip
+
+BATCH: Final[int] = _kernel.BATCH
+STREAM: Final[int] = _kernel.STREAM
+SOURCE: Final[int] = _kernel.SOURCE
+HEADS: Final[int] = _kernel.HEADS
+EPOCH: Final[int] = _kernel.EPOCH
+COMMIT: Final[int] = _kernel.COMMIT
+CLOSE: Final[int] = _kernel.CLOSE
+
+FILE_HEADER_BYTES: Final[int] = _kernel.FILE_HEADER_SIZE
+"""Where the first group of a file begins."""
+
+RECORD: Final = np.dtype([("at", "<u8"), ("size", "<u4"), ("kind", "<u4")])
+"""A record as a scan finds it: the content is `buffer[at:at + size]`, as it was given to `Group.append`."""
+
+ENTRY: Final = np.dtype(
+    [("at", "<u8"), ("size", "<u4"), ("kind", "<u4"), ("label", "<u8"), ("label2", "<u8")]
+)
+"""A record in a group, with the labels of whoever appended it."""
+
+_NAME: Final = re.compile(r"(\d{8})\.fluxlog")
+_CLOSE_BYTES: Final = 16 + _kernel.COMMIT_SIZE  # an empty CLOSE record and its COMMIT
+
+
+class Position(NamedTuple):
+    """A place between two groups: file number, and offset from that file's first byte."""
+
+    file: int
+    offset: int
+
+
+class JournalFile(NamedTuple):
+    """A file of the journal."""
+
+    number: int
+    path: Path
+
+
+class Scan(NamedTuple):
+    """What `scan` found. Offsets are in bytes from the first byte of the buffer."""
+
+    records: npt.NDArray[np.void]
+    """`RECORD`s up to the last COMMIT, COMMITs included."""
+    committed: int
+    """Behind the last COMMIT: where the journal goes on."""
+    end: int
+    """Where valid records stop; those between `committed` and here were never committed."""
+    tail: int
+    """Behind the last byte that is not zero; `tail - committed` bytes are to be cut."""
+    reason: str
+    """Why it stopped: `end` (nothing wrong), `short`, `header`, `body`, `group` or `file` (no journal file).
+    """
+    resumes: bool
+    """The disk once held what is bad or missing here: damage in the middle, not a torn tail."""
+    number: int
+    """The file's number as its header says it; 0 when the scan began behind the header."""
+
+
+class Group:
+    """Records gathered in memory until one commit writes them: at most `capacity` bytes, the COMMIT included.
+
+    One thread fills it, then one thread commits it. It owns its memory; `clear` makes it empty again.
+    """
+
+    def __init__(self, capacity: int, records: int | None = None) -> None:
+        """`records` bounds their number (default: one for each 128 bytes of capacity)."""
+        if capacity < _kernel.COMMIT_SIZE:
+            raise ValueError(f"a group of {capacity} bytes has no room for its COMMIT")
+        self._kernel = _kernel.Group(capacity, max(64, capacity // 128) if records is None else records)
+
+    def append(self, kind: int, content: Buffer, label: int = 0, label2: int = 0) -> None:
+        """Add a record holding a copy of `content` (a buffer). A BATCH must end in its payload's checksum,
+        other kinds get theirs here.
+
+        Raises `BufferError` when the group is full (nothing was added), `ValueError` for a COMMIT or a
+        content of more than `limits.MAX_RECORD_BYTES`.
+        """
+        size = memoryview(content).nbytes
+        if kind == COMMIT or not 0 < kind < 2**32 or size > MAX_RECORD_BYTES:
+            raise ValueError(f"no record of kind {kind} and {size} bytes")
+        if not self._kernel.append(kind, content, label, label2):
+            raise BufferError(
+                f"{size} bytes do not fit a group with {self.used} of {self.capacity} bytes used"
+            )
+
+    def clear(self) -> None:
+        """Empty it."""
+        self._kernel.clear()
+
+    @property
+    def used(self) -> int:
+        """Bytes of the records so far, without a COMMIT."""
+        return self._kernel.used
+
+    @property
+    def count(self) -> int:
+        """Records so far."""
+        return self._kernel.count
+
+    @property
+    def capacity(self) -> int:
+        """Bytes."""
+        return self._kernel.capacity
+
+    @property
+    def entries(self) -> npt.NDArray[np.void]:
+        """The records so far as `ENTRY`s, a copy; `at` counts from the group's first byte."""
+        return np.frombuffer(self._kernel.entries(), ENTRY)
+
+    @property
+    def data(self) -> memoryview:
+        """The bytes of the records so far, lent: valid until the next change."""
+        return memoryview(self._kernel)[: self.used]
+
+    @property
+    def _address(self) -> int:
+        """Address of the C `flux_group`, for the pump, which must keep this object alive."""
+        return self._kernel.address()
+
+
+class Journal:
+    """The file being appended to. Used by one thread; the GIL is released while the disk works.
+
+    When a method raises `StorageError`, nothing it was asked to add counts as added, and it may be called
+    again: a commit then writes to the same place.
+    """
+
+    def __init__(self, directory: Path, number: int, fd: int, offset: int, file_bytes: int) -> None:
+        """Use `create` or `open`. Takes over `fd`, whose bytes before `offset` are on the disk."""
+        self._directory = directory
+        self._number = number
+        self._fd = fd
+        self._offset = offset
+        self._synced = offset
+        self._spoiled = offset  # behind the last byte that a failed commit may have left
+        self._file_bytes = file_bytes
+
+    @classmethod
+    def create(
+        cls, directory: Path, heads: Buffer, *, file: int = 1, file_bytes: int = JOURNAL_FILE_BYTES
+    ) -> Journal:
+        """Begin file `file` in `directory`/journal, preallocated, with HEADS and COMMIT, on the disk.
+
+        Raises `StorageError` (disk full, say: nothing is left behind), `DataError` when that file exists.
+        """
+        fd, offset = _new_file(directory, file, heads, file_bytes)
+        return cls(directory, file, fd, offset, file_bytes)
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, file: int, offset: int, file_bytes: int = JOURNAL_FILE_BYTES
+    ) -> Journal:
+        """Go on in `file` at `offset`, the `Scan.committed` of that file; what stands behind it is cut.
+
+        A file that is shorter than `file_bytes` is preallocated again. Raises `DataError` for a file that is
+        none of this format's or ends before `offset`, `StorageError` when the disk refuses.
+        """
+        path = path_of(directory, file)
+        _cut(path, offset)
+        with _translated(path):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_size < file_bytes:
+                    os.posix_fallocate(fd, 0, file_bytes)
+                    os.fsync(fd)
+            except OSError:
+                os.close(fd)
+                raise
+        return cls(directory, file, fd, offset, file_bytes)
+
+    @property
+    def position(self) -> Position:
+        """Behind the last committed group."""
+        return Position(self._number, self._offset)
+
+    @property
+    def synced(self) -> Position:
+        """Behind what is known to be on the disk."""
+        return Position(self._number, self._synced)
+
+    def fits(self, group: Group) -> bool:
+        """Whether `group` fits the rest of this file, with room for a clean end; if not, `rotate` first."""
+        return self._offset + group.used + _kernel.COMMIT_SIZE + _CLOSE_BYTES <= self._file_bytes
+
+    def commit(self, group: Group, sync: bool) -> Position:
+        """Write all records of `group` and a COMMIT at once, and wait for the disk if `sync`; an empty group
+        writes nothing. The group itself is not changed.
+
+        Raises `ValueError` when the group does not fit, `StorageError` as the class says.
+        """
+        if group.count and not self.fits(group):
+            raise ValueError(f"{group.used} bytes do not fit behind {self.position}: rotate first")
+        return self._commit(group, sync)
+
+    def sync(self) -> None:
+        """Wait until all that is committed is on the disk."""
+        if self._synced < self._offset:
+            with _translated(path_of(self._directory, self._number)):
+                os.fdatasync(self._fd)
+            self._synced = self._offset
+
+    def rotate(self, heads: Buffer) -> Position:
+        """Go on in the next file, which begins with `heads` and is preallocated: a full disk is met here.
+
+        The file left behind is on the disk before the new one has a name. Raises as the class says.
+        """
+        self._wipe_spoiled()
+        self.sync()
+        fd, offset = _new_file(self._directory, self._number + 1, heads, self._file_bytes)
+        os.close(self._fd)
+        self._fd, self._number = fd, self._number + 1
+        self._offset = self._synced = self._spoiled = offset
+        return self.position
+
+    def close(self, clean: bool = True) -> None:
+        """Close the file; `clean` adds a CLOSE record and waits for the disk first. Again is harmless."""
+        if self._fd < 0:
+            return
+        try:
+            if clean:
+                group = Group(_CLOSE_BYTES)
+                group.append(CLOSE, b"")
+                self._commit(group, sync=True)
+        finally:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _commit(self, group: Group, sync: bool) -> Position:
+        start = self._offset
+        try:
+            if group.count:
+                size = group._kernel.seal(start, self._synced)
+                self._spoiled = max(self._spoiled, start + size)
+                with memoryview(group._kernel) as data:
+                    _write(self._fd, data[:size], start)
+                self._offset = start + size
+            if sync and self._synced < self._offset:
+                os.fdatasync(self._fd)
+                self._synced = self._offset
+        except OSError as error:
+            self._offset = start
+            raise StorageError.of(path_of(self._directory, self._number), error) from error
+        return self.position
+
+    def _wipe_spoiled(self) -> None:
+        # Else a scan of the file left behind could take a group for committed whose commit failed.
+        if self._spoiled > self._offset:
+            with _translated(path_of(self._directory, self._number)):
+                _write_zeros(self._fd, self._offset, self._spoiled)
+                os.fdatasync(self._fd)
+            self._synced = self._spoiled = self._offset
+
+
+def path_of(directory: Path, file: int) -> Path:
+    """The path of journal file `file` of the data directory `directory`."""
+    return Path(directory) / "journal" / f"{file:08}.fluxlog"
+
+
+def files(directory: Path) -> list[JournalFile]:
+    """The journal's files in the data directory `directory`, oldest first; none when there is no journal."""
+    try:
+        names = os.listdir(Path(directory) / "journal")
+    except FileNotFoundError:
+        return []
+    numbers = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+    return [JournalFile(number, path_of(directory, number)) for number in numbers]
+
+
+def map_file(path: Path) -> mmap.mmap | bytes:
+    """The bytes of a journal file, read-only, mapped (empty files have nothing to map)."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def scan(buffer: Buffer, start: int = 0) -> Scan:
+    """Read the records of one journal file's bytes, from its header or from a `start` where a group begins.
+
+    Believes nothing that a CRC does not cover, and never reads outside `buffer`. Raises `DataError` for a
+    format newer than this code, `ValueError` for a `start` outside the buffer.
+    """
+    size = memoryview(buffer).nbytes
+    if not 0 <= start <= size or start % 8:
+        raise ValueError(f"no group begins at byte {start} of {size}")
+    records, committed, end, tail, stop, resumes, file_format, number = _kernel.scan(buffer, start)
+    reason = _kernel.STOPS[stop]
+    if reason == "format":
+        raise DataError(
+            f"the journal has format {file_format}, this flux reads {_kernel.FORMAT}: install a newer flux"
+        )
+    return Scan(np.frombuffer(records, RECORD), committed, end, tail, reason, resumes, number)
+
+
+def truncate(directory: Path, position: Position) -> int:
+    """Zero all that stands behind `position` in its file, which keeps its length, and wait for the disk.
+
+    How many bytes there were, up to the last that was not zero. Raises as `Journal.open` does.
+    """
+    return _cut(path_of(directory, position.file), position.offset)
+
+
+def _cut(path: Path, offset: int) -> int:
+    with _translated(path):
+        data = map_file(path)
+        head = scan(data[: _kernel.FILE_HEADER_SIZE])
+        if head.reason == "file" or not head.committed <= offset <= len(data) or offset % 8:
+            raise DataError(f"{path}: {len(data)} bytes, no journal file with a group's end at byte {offset}")
+        tail = _kernel.last_byte(data, offset)
+        if tail > offset:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                _write_zeros(fd, offset, tail)
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+    return tail - offset
+
+
+def _new_file(directory: Path, number: int, heads: Buffer, file_bytes: int) -> tuple[int, int]:
+    """A complete new file on the disk: its descriptor, and the offset behind its first group."""
+    path = path_of(directory, number)
+    size = memoryview(heads).nbytes
+    group = Group(size + _kernel.COMMIT_SIZE + 32)
+    group.append(HEADS, heads)
+    start = _kernel.FILE_HEADER_SIZE
+    end = start + group.used + _kernel.COMMIT_SIZE
+    if end + _CLOSE_BYTES > file_bytes:
+        raise ValueError(f"HEADS of {size} bytes do not fit a file of {file_bytes}")
+    # The name comes last, so what the COMMIT says holds for every file that has one: it is on the disk.
+    group._kernel.seal(start, end)
+    hidden = path.with_name(f".{path.name}.new")
+    with _translated(path):
+        if path.exists():
+            raise DataError(f"{path} exists already")
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
+            sync_folder(path.parent.parent)
+        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(fd, 0, file_bytes)
+            _write(fd, memoryview(_kernel.file_header(number) + bytes(group._kernel)), 0)
+            os.fsync(fd)
+            os.rename(hidden, path)
+            sync_folder(path.parent)
+        except OSError:
+            os.close(fd)
+            for name in (hidden, path):
+                with suppress(OSError):
+                    os.unlink(name)
+            raise
+    return fd, end
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def _write(fd: int, data: memoryview, offset: int) -> None:
+    while len(data):
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _write_zeros(fd: int, start: int, end: int) -> None:
+    zeros = memoryview(bytes(min(MIB, end - start)))
+    for at in range(start, end, MIB):
+        _write(fd, zeros[: end - at], at)

@@ -1,0 +1,9 @@
+from typing import Final
+
+from typing_extensions import Buffer
+
+OUTCOMES: Final[tuple[str, ...]]
+
+def fault(kind: int, row: Buffer) -> int: ...
+def look_back(kind: int, row: Buffer, earlier: Buffer) -> int: ...
+def flags(given: int, outcome: int) -> int: ...

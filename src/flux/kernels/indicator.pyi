@@ -1,0 +1,19 @@
+"""Stub of ext/indicator.pyx. The door `flux.indicator` checks lengths and types; an `object` is a buffer."""
+
+from typing import Final, final
+
+SMA: Final[int]
+EMA: Final[int]
+RSI: Final[int]
+ATR: Final[int]
+VWAP: Final[int]
+VWAP_ANCHORED: Final[int]
+
+@final
+class Indicator:
+    def __new__(cls, kind: int, n: int, length: int, origin: int) -> Indicator: ...
+    def push(self, rows: object, field: int | None, out: object) -> None: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def skipped(self) -> int: ...

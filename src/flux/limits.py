@@ -1,0 +1,157 @@
+"""Every bound, with its unit, and how the bounds relate. Nothing in flux grows without one of these.
+
+The sum at the end is what a server may take in the worst case.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# Frames
+MAX_LIVE_ROWS: Final = 64  # rows in a message that we publish
+MAX_REPLY_ROWS: Final = 10_000  # rows in a reply
+MAX_REPLY_BYTES: Final = 4 * MIB
+MAX_REQUEST_BYTES: Final = 64 * KIB
+MAX_FRAME_BYTES: Final = 4 * MIB  # any frame we accept (MAXMSGSIZE)
+MAX_TOPIC_BYTES: Final = 128
+MAX_HEAD_BYTES: Final = 384  # a v2 message before its first row
+MAX_VERIFY_TABLES: Final = 1_000_000
+MAX_CORRELATION_BYTES: Final = 4 * KIB  # longer ones decode, but are not echoed
+
+# Streams and rings
+MAX_STREAMS: Final = 100_000
+MAX_RUNS: Final = 1_024  # feed runs whose position is remembered
+RING_CLASSES: Final = ((16, 262_144), (256, 16_384), (4_096, 1_024), (MAX_STREAMS, 16))
+"""(streams up to, rows per ring): the first streams of a process get long rings, later ones short ones."""
+MAX_RING_BYTES: Final = 1 * GIB
+MAPPED_RING_ROWS: Final = 4_096  # rings of so many rows or more are mapped twice in a row
+MAX_MAPPED_RINGS: Final = 8_192  # of a process: each takes two of the 65,530 mappings that Linux allows it
+LATE_SEARCH_ROWS: Final = 4_096  # rows looked back for a row that is not newer than the newest
+
+# Windows
+WINDOW_KEPT_ROWS: Final = LATE_SEARCH_ROWS  # newest rows a window remembers: what a server can still correct
+WINDOW_OUT_ROWS: Final = 65_536  # buckets written by one call of the kernel
+AGGREGATE_ROWS: Final = 65_536  # rows between two calls of the user's function
+MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate may need: 256 MiB
+RESAMPLED_BYTES: Final = 64 * MIB  # buckets of all intervals that a Resampler remembers
+MAX_INDICATOR_ROWS: Final = 1_000_000  # rows that a rolling indicator looks back
+ZONE_YEARS: Final = (1900, 2200)  # of days, weeks and months in a named zone
+ZONE_EDGE_LISTS: Final = 64  # lists of those days, by zone, interval and years
+
+# Files to replay
+CSV_BLOCK_BYTES: Final = 128 * KIB  # parsed at once: some 2 ms in which other threads wait
+CSV_LINE_BYTES: Final = 64 * KIB  # more is no line
+CSV_SAMPLE_ROWS: Final = 10_000  # looked at for the interval
+MAX_FAULTS_LISTED: Final = 10
+
+# Receiving
+MAX_ARRIVALS: Final = 4_096  # messages per turn of a loop
+INBOX_BYTES: Final = 2 * MIB  # rows per turn of a server's loop
+MAX_INGEST_ROWS: Final = 4_096  # rows in a message of a feed
+INGEST_HWM: Final = 20_000  # messages
+FEED_PENDING_BYTES: Final = 64 * MIB  # rows a feed keeps until they are committed
+
+# Journal
+JOURNAL_FILE_BYTES: Final = 256 * MIB
+GROUP_BYTES: Final = 16 * MIB  # one group of records between two commits
+TURN_BYTES: Final = (
+    INBOX_BYTES
+    + (2 * MAX_ARRIVALS + INBOX_BYTES // 40 // MAX_LIVE_ROWS + 64) * (MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32)
+    + MAX_RUNS * 128
+)  # records of one turn: its rows; a head and a topic per message, of which a stream's rows make one more where they
+# are full and one more where its ring ends; the feeds' positions
+MAX_RECORD_BYTES: Final = 16 * MIB  # as read from a file: more is not a record
+
+# Publishing
+LIVE_HWM: Final = 65_536  # messages per subscriber: x 64 rows of 64 bytes is 256 MiB, with heads under 320
+MAX_SUBSCRIPTIONS: Final = 200_000  # prefixes of all subscribers together
+MAX_SUBSCRIBE_BYTES: Final = 4 * KIB  # a frame that a subscriber sends; more disconnects it
+LINGER_MS: Final = 500  # a closing socket waits this long for what it has still to send
+HEARTBEAT_MS: Final = 1_000
+MAX_MARKS: Final = 4_096  # per heartbeat message
+MARK_RECENT_MS: Final = 5_000  # a head that moved within this is in every heartbeat
+MARK_ROUND_MS: Final = 30_000  # each head is in a heartbeat at least this often
+
+# Requests
+MAX_REPLIES_PER_PEER: Final = 8  # in flight
+MAX_HELD_REPLIES: Final = 1_024  # per peer, and MAX_REPLY_BYTES: waiting until those in flight are read
+REQUEST_HWM: Final = 16  # requests per peer that wait to be looked at
+MAX_REQUESTS_PER_PEER: Final = 16  # backfills of one peer that were looked at and wait for their answer
+REQUESTS_PER_TURN: Final = 64  # looked at before the next backfill is answered
+MAX_REQUEST_FRAME_BYTES: Final = (
+    4 * MAX_REQUEST_BYTES
+)  # up to here a request is told its limit, beyond it is cut off
+MAX_BACKFILL_QUEUE: Final = 256  # backfills waiting for the store, all peers together
+REQUEST_DEADLINE_MS: Final = 2_000
+MAX_LIST_STREAMS: Final = 1_000
+MAX_NEAR_NAMES: Final = 5
+NEAR_SEARCH_NAMES: Final = 500  # names compared with one that is unknown
+SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched for in a ring
+ZSTD_MIN_ROWS: Final = 256  # fewer are not worth compressing
+
+# Store
+PROJECT_ROWS: Final = 20_000  # smallest batch into the database while there is a backlog
+PROJECT_MAX_ROWS: Final = 200_000
+STORE_WAL_BYTES: Final = 64 * MIB  # write-ahead log at which a commit checkpoints
+STORE_IDLE_WAL_BYTES: Final = 1 * MIB  # write-ahead log at which an idle moment is used for it
+STORE_MEMORY_BYTES: Final = 512 * MIB  # DuckDB's own buffers, per open file
+STORE_REOPEN_S: Final = 10.0  # wait for other threads' statements before a failed file is opened again
+
+# Client
+MAX_DELIVERY_ROWS: Final = 65_536  # rows in one delivered batch
+MAX_DELIVERY_BATCHES: Final = 64  # waiting for the consumer
+MAX_NOTICES: Final = 10_000  # state changes waiting for callbacks
+MAX_TURNS: Final = 4  # of the receiving loop before it looks at its other sockets
+MAX_ASKS: Final = 16  # requests in flight per client
+ASK_TIMEOUT_MS: Final = 3_000  # a client waits longer than a server may take
+RECONNECT_MIN_MS: Final = 100
+RECONNECT_MAX_MS: Final = 5_000
+CACHE_FLUSH_MS: Final = 250
+CACHE_PENDING_ROWS: Final = 1_000_000  # acked and not yet in the cache: then consumers wait for the disk
+REORDER_GRACE_MS: Final = 20  # a hole in a ring may close by itself for this long
+MARK_GRACE_MS: Final = 100  # a heartbeat's mark may be ahead of the rows for this long
+BACKOFF_MIN_MS: Final = 100
+BACKOFF_MAX_MS: Final = 5_000
+PROBE_MS: Final = 1_000  # without proof of life, requests begin this long after the link is up: a v1 server
+V1_POLL_MS: Final = 5_000  # a v1 server sends no marks: its head is asked for this often
+BEATS_MISSED: Final = 3  # heartbeats missing before a link counts as stalled
+MAX_RELINK_ASKS: Final = 1_024  # streams whose head is asked for after a reconnect; more wait for their mark
+MAX_GAPS_LISTED: Final = 1_024
+
+# Logs
+LOG_REPEAT_NS: Final = 1_000_000_000  # the same reason at most once in this
+
+
+def ring_rows(streams: int) -> int:
+    """Rows of the ring that the next stream gets when `streams` already exist."""
+    for upto, rows in RING_CLASSES:
+        if streams < upto:
+            return rows
+    raise ValueError(f"{streams} streams: the limit is {MAX_STREAMS}")
+
+
+def _all_rings_bytes() -> int:
+    total, before = 0, 0
+    for upto, rows in RING_CLASSES:
+        total += (upto - before) * rows * 64
+        before = upto
+    return total
+
+
+assert _all_rings_bytes() <= MAX_RING_BYTES
+assert 2 * MAX_MAPPED_RINGS < 65_530 // 2
+assert MAX_LIVE_ROWS * 64 + MAX_HEAD_BYTES < 8 * KIB
+assert MAX_REPLY_ROWS * 64 + MAX_HEAD_BYTES <= MAX_REPLY_BYTES <= MAX_FRAME_BYTES
+assert MAX_INGEST_ROWS * 64 + MAX_HEAD_BYTES <= MAX_FRAME_BYTES
+assert MAX_INGEST_ROWS * 64 <= INBOX_BYTES
+assert 2 * TURN_BYTES <= GROUP_BYTES  # a turn goes on while the one before is being committed
+assert WINDOW_KEPT_ROWS >= LATE_SEARCH_ROWS  # what a server still corrects, a window behind it can follow
+assert GROUP_BYTES * 4 <= JOURNAL_FILE_BYTES
+assert all(rows & (rows - 1) == 0 for _, rows in RING_CLASSES)
+assert MAX_REPLY_ROWS <= MAX_DELIVERY_ROWS
+assert MAX_ASKS <= MAX_REQUESTS_PER_PEER <= MAX_HELD_REPLIES
+assert ASK_TIMEOUT_MS > REQUEST_DEADLINE_MS
+assert MARK_GRACE_MS + BACKOFF_MIN_MS < HEARTBEAT_MS  # a lost last row is repaired within two heartbeats
+assert BACKOFF_MIN_MS < BACKOFF_MAX_MS

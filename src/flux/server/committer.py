@@ -1,0 +1,280 @@
+"""The committer: the one thread that owns the journal and the PUB socket.
+
+    take a group ─► journal (write, sync) ─► fence ─► committed marks ─► publish ─► give it back
+
+In that order, so that what is published or read is in the journal, and no subscriber is ahead of the head. Once a
+second it says how things are in a heartbeat, with the heads that moved. When the disk refuses, the group stays,
+nothing of it is published, and it is tried again until there is space.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from flux import limits
+from flux.errors import StorageError
+from flux.journal import Fence, Journal, Position
+from flux.model import MARK, State
+from flux.schema import messages
+from flux.server.exchange import Exchange, Filled
+from flux.server.records import FORMAT, EpochRecord, HeadsRecord, StreamHead, StreamRecord, pack, remember
+from flux.server.version1 import Version1
+from flux.server.vitals import Vitals
+from flux.transport import sockets
+from flux.transport.pump import Sender, Streams
+from flux.transport.topics import BEAT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flux.journal import Group
+    from flux.server.records import Position as SourcePosition
+
+_LOG = logging.getLogger("flux.server")
+
+SYNC_NS: Final = 100_000_000  # durability "process": the journal is synced this often
+RETRY_S: Final = 0.25
+
+Order = tuple["NDArray[np.uint32]", "NDArray[np.uint8]"]
+Faults = Callable[["Group"], "Order | None"]
+"""Which entries of a group to send in which order, and which of them to spoil (flux.testing.faults)."""
+
+
+@dataclass(slots=True)
+class Identity:
+    """What the store is called, in every message and record."""
+
+    store_id: int
+    epoch: int
+    boot_id: int
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the committer did since the start."""
+
+    groups: int = 0
+    messages: int = 0
+    messages_v1: int = 0
+    bytes: int = 0
+    blocked: int = 0
+    heartbeats: int = 0
+    commit_failures: int = 0
+
+
+class Committer:
+    """See the module; `run` is the thread's body, `close` ends it once everything filled is committed."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        journal: Journal,
+        fence: Fence,
+        publisher: sockets.Publisher,
+        streams: Streams,
+        exchange: Exchange,
+        vitals: Vitals,
+        records: dict[int, StreamRecord],
+        sources: dict[str, SourcePosition],
+        disk: bool,
+        faults: Faults | None = None,
+    ) -> None:
+        self._identity = identity
+        self._journal = journal
+        self._fence = fence
+        self._publisher = publisher
+        self._sender = Sender(publisher.socket, streams)
+        self._streams = streams
+        self._exchange = exchange
+        self._vitals = vitals
+        self._records = records
+        self._sources = sources
+        self._disk = disk
+        self._faults = faults
+        self._closing = threading.Event()
+        self._unsynced_since = 0
+        self._beat_number = 0
+        self._beat_due = 0
+        self._mark_from = 0
+        self._version1 = Version1(streams, publisher)
+        self.counts = Counts()
+        self.committed: Position = journal.position
+        self.moved = threading.Condition()
+
+    def source_position(self, name: str) -> SourcePosition | None:
+        """The committed position of a source; from any thread."""
+        return self._sources.get(name)
+
+    def run(self) -> None:
+        """Commit until closed and empty, then say goodbye."""
+        while True:
+            filled = self._exchange.take(self._idle_seconds())
+            self._version1.follow()
+            if filled is not None:
+                if not self._commit_until_it_holds(filled):
+                    break  # what comes behind a group that is not in the journal must not get there either
+                self._exchange.give_back(filled)
+            elif self._closing.is_set():
+                break
+            self._sync_if_due()
+            if time.monotonic_ns() >= self._beat_due:
+                self._beat()
+        self._sync()
+        self._vitals.set("closing", State.CLOSING, "the server is stopping")
+        self._beat()
+        self._journal.close(clean=not self._exchange_holds())
+
+    def close(self) -> None:
+        """No more groups will be filled; the thread ends when all are committed."""
+        self._closing.set()
+        self._exchange.close()
+
+    def wait_past(self, position: Position, timeout: float) -> Position:
+        """The committed position, once it is past `position` or `timeout` seconds have gone by."""
+        with self.moved:
+            self.moved.wait_for(lambda: self.committed > position, timeout)
+            return self.committed
+
+    # ------------------------------------------------------------------ groups
+
+    def _idle_seconds(self) -> float:
+        due = self._beat_due
+        if self._unsynced_since:
+            due = min(due, self._unsynced_since + SYNC_NS)
+        return max(0.0, (due - time.monotonic_ns()) / 1e9)
+
+    def _exchange_holds(self) -> bool:
+        return not self._exchange.empty
+
+    def _commit_until_it_holds(self, filled: Filled) -> bool:
+        """Whether the group is in the journal and published; False when it was closed while the disk refused."""
+        while True:
+            try:
+                self._commit(filled)
+            except StorageError as error:
+                self.counts.commit_failures += 1
+                self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
+                if self._closing.wait(RETRY_S):
+                    _LOG.error("stopping with rows that were never published: %s", error)
+                    return False
+                if time.monotonic_ns() >= self._beat_due:
+                    self._beat()
+                continue
+            self._vitals.clear("journal")
+            self._publish(filled)
+            return True
+
+    def _commit(self, filled: Filled) -> None:
+        if not self._journal.fits(filled.group):
+            self._journal.rotate(pack(self._heads()))
+            self._fence.sync()
+        position = self._journal.commit(filled.group, self._disk)
+        if not self._disk and not self._unsynced_since:
+            self._unsynced_since = time.monotonic_ns()
+        self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        remember(self._sources, filled.sources)
+        for record in filled.streams:
+            self._records[record.stream_id] = record
+        with self.moved:
+            self.committed = position
+            self.moved.notify_all()
+        self.counts.groups += 1
+
+    def _publish(self, filled: Filled) -> None:
+        # The marks first: a subscriber that is quick to ask behind what it just got must not be ahead of the head.
+        self._sender.mark_committed(filled.group)
+        order = self._faults(filled.group) if self._faults else None
+        sent = self._sender.send(filled.group, *(order or ()))
+        self.counts.messages += sent.sent
+        self.counts.messages_v1 += sent.sent_v1
+        self.counts.bytes += sent.bytes
+        self.counts.blocked += sent.blocked
+
+    def _sync_if_due(self) -> None:
+        if self._unsynced_since and time.monotonic_ns() - self._unsynced_since >= SYNC_NS:
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            self._journal.sync()
+        except StorageError as error:
+            self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")
+        self._unsynced_since = 0
+
+    def _heads(self) -> HeadsRecord:
+        """The committed state of the store, for the first record of a file."""
+        heads = self._streams.heads()
+        return HeadsRecord(
+            format=FORMAT,
+            store_id=self._identity.store_id,
+            epoch=self._identity.epoch,
+            streams=[
+                StreamHead(
+                    record,
+                    int(heads["committed"][slot]),
+                    int(heads["committed_ts"][slot]),
+                    int(heads["highest"][slot]),
+                )
+                for slot, record in self._committed_records()
+            ],
+            epochs=self._identity.epochs,
+            sources=self._sources,
+        )
+
+    def _committed_records(self) -> list[tuple[int, StreamRecord]]:
+        found = []
+        for record in self._records.values():
+            slot = self._streams.slot(record.key)
+            if slot is not None:
+                found.append((slot, record))
+        return found
+
+    # ------------------------------------------------------------------ heartbeats
+
+    def _beat(self) -> None:
+        now = time.monotonic_ns()
+        self._beat_due = now + limits.HEARTBEAT_MS * 1_000_000
+        marks = self._marks(now)
+        for begin in range(0, max(1, len(marks)), limits.MAX_MARKS):
+            self._beat_number += 1
+            payload = messages.heartbeat(
+                store_id=self._identity.store_id,
+                epoch=self._identity.epoch,
+                boot_id=self._identity.boot_id,
+                server_time_ns=time.time_ns(),
+                number=self._beat_number,
+                interval_ms=limits.HEARTBEAT_MS,
+                marks=marks[begin : begin + limits.MAX_MARKS],
+                state=int(self._vitals.state),
+                reason=self._vitals.reason or None,
+                loop_age_ms=self._vitals.loop_age_ms(),
+            )
+            sockets.send(self._publisher.socket, [BEAT, payload])
+            self.counts.heartbeats += 1
+
+    def _marks(self, now: int) -> NDArray[np.void]:
+        """Heads that moved in the last 5 s, and a slice of the others, so that all come round each 30 s."""
+        heads = self._streams.heads()
+        recent = heads["moved_ns"] > now - limits.MARK_RECENT_MS * 1_000_000
+        beats_a_round = limits.MARK_ROUND_MS // limits.HEARTBEAT_MS
+        size = -(-len(heads) // beats_a_round)
+        recent[self._mark_from : self._mark_from + size] = True
+        self._mark_from = self._mark_from + size if self._mark_from + size < len(heads) else 0
+        chosen = heads[recent]
+        marks = np.zeros(len(chosen), MARK)
+        for field_name, column in (
+            ("latest_sequence", "committed"),
+            ("latest_ts_ms", "committed_ts"),
+            ("stream_id", "stream_id"),
+        ):
+            marks[field_name] = chosen[column]
+        return marks

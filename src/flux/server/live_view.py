@@ -1,0 +1,113 @@
+"""What requests see of the running server: committed heads of its streams, and rows out of the rings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
+from flux.server.records import feed_name
+from flux.server.view import Health, StreamView
+from flux.transport.topics import V1Topics
+
+if TYPE_CHECKING:
+    from flux.server.committer import Committer, Identity
+    from flux.server.records import StreamRecord
+    from flux.server.view import Rows
+    from flux.server.vitals import Vitals
+    from flux.transport.pump import Streams
+
+
+class LiveView:
+    """A `ServerView` over the tables of the running threads; used by the request threads."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        streams: Streams,
+        records: dict[int, StreamRecord],
+        committer: Committer,
+        vitals: Vitals,
+    ) -> None:
+        self._identity = identity
+        self._streams = streams
+        self._records = records
+        self._committer = committer
+        self._vitals = vitals
+        self._version1 = V1Topics()
+        self._version1_known = 0
+        self.cursors_ahead = 0
+
+    @property
+    def store_id(self) -> int:
+        return self._identity.store_id
+
+    @property
+    def epoch(self) -> int:
+        return self._identity.epoch
+
+    def health(self) -> Health:
+        return Health(self._vitals.state, self._vitals.reason)
+
+    def stream(self, key: StreamKey) -> StreamView | None:
+        slot = self._streams.slot(key)
+        return None if slot is None else self._view(slot, key)
+
+    def stream_by_id(self, stream_id: int) -> StreamView | None:
+        record = self._records.get(stream_id)
+        return None if record is None else self.stream(record.key)
+
+    def streams_after(self, stream_id: int) -> Iterator[StreamView]:
+        newest = max(list(self._records), default=0)  # a copy: another thread may add one now
+        for number in range(stream_id + 1, newest + 1):
+            found = self.stream_by_id(number)
+            if found is not None:
+                yield found
+
+    def epoch_ends(self, stream_id: int) -> Mapping[int, int]:
+        return {
+            record.epoch - 1: record.ends[stream_id]
+            for record in self._identity.epochs
+            if stream_id in record.ends
+        }
+
+    def ring_first(self, stream_id: int) -> int:
+        return self._streams.ring(self._slot(stream_id)).first
+
+    def ring_rows(self, stream_id: int, first: int, last: int) -> Rows | None:
+        rows = self._streams.ring(self._slot(stream_id)).window(first, last)
+        return rows if len(rows) == last - first + 1 else None
+
+    def committed_rows(self, source_id: str, run: int) -> int:
+        position = self._committer.source_position(feed_name(source_id, run))
+        return 0 if position is None else position[0]
+
+    def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
+        self.cursors_ahead += 1
+        self._vitals.set(
+            "cursor",
+            State.DEGRADED,
+            f"a client has seen {key} up to {min(sequence, MAX_SEQUENCE)} of epoch {epoch}, which is not here: "
+            "is the disk an older copy?",
+        )
+
+    def _slot(self, stream_id: int) -> int:
+        slot = self._streams.slot(self._records[stream_id].key)
+        assert slot is not None
+        return slot
+
+    def _view(self, slot: int, key: StreamKey) -> StreamView | None:
+        head, latest = self._streams.kernel.committed(slot)
+        stream_id = self._streams.kernel.stream_id(slot)
+        if stream_id not in self._records:
+            return None  # its first group is not committed yet
+        self._follow_version1()
+        if key.kind is not RowKind.CANDLE:
+            latest //= 1_000_000
+        return StreamView(key, stream_id, 1, head, latest, v1=key not in self._version1.shadowed)
+
+    def _follow_version1(self) -> None:
+        for slot in range(self._version1_known, len(self._streams)):
+            self._version1.add(self._streams.key(slot))
+        self._version1_known = len(self._streams)

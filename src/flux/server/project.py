@@ -1,0 +1,202 @@
+"""Projection: the journal's committed records into the store, exactly once, behind the loop's back.
+
+Rows and the journal position behind them go in in one transaction, so a start goes on where the last transaction
+ended. What the store has, the rings may evict; the loop is told, for it may be waiting for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from flux import journal
+from flux.errors import DataError, StorageError
+from flux.journal import Position
+from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
+from flux.model import RowKind, State, StreamKey
+from flux.server.records import HeadsRecord, StreamRecord, unpack
+from flux.store.base import Store, StoreBatch
+from flux.transport.pump import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from flux.server.committer import Committer
+    from flux.server.vitals import Vitals
+
+_LOG = logging.getLogger("flux.server")
+
+PAUSE_S: Final = 0.05  # small batches wait this long for company
+RETRY_S: Final = 0.5
+WAIT_S: Final = 0.25
+
+Persisted = dict[int, int]
+"""stream_id -> the sequence up to which the store has it."""
+
+
+class Projection:
+    """Steps from the store's position towards a committed one; no thread of its own."""
+
+    def __init__(self, directory: Path, store: Store, first: Position) -> None:
+        self._store = store
+        self._first = first
+        self._directory = directory
+        self._file: tuple[int, mmap.mmap | bytes] = (0, b"")
+        self.position = self._stored()
+        self.rows = 0
+
+    def _stored(self) -> Position:
+        stored = self._store.position()
+        return self._first if stored is None else Position(*stored)
+
+    def step(self, committed: Position) -> Persisted:
+        """Store the next rows below `committed`, at most PROJECT_MAX_ROWS, in one transaction.
+
+        Raises StorageError: nothing of the step went in, and the next one begins at the store's own position.
+        Raises DataError where the journal cannot be read: what stands before that is in the store.
+        """
+        position = self.position
+        data = self._bytes(position.file)
+        end = committed.offset if committed.file == position.file else len(data)
+        with memoryview(data) as whole, whole[:end] as part:
+            try:
+                gathered = gather(part, position.offset, PROJECT_MAX_ROWS)
+            except ValueError as error:
+                raise self._damaged(position) from error
+            streams = _streams(part, gathered.records)
+        after = Position(position.file, gathered.stopped)
+        if after == position:
+            after = self._behind(position, committed, data)
+        batches = [
+            batch for kind in gathered.rows if (batch := _batch(kind, gathered.records, gathered.rows[kind]))
+        ]
+        try:
+            if after != position:
+                self._store.commit(batches, streams, after)
+        except StorageError:
+            self.position = self._stored()
+            raise
+        self.position = after
+        self.rows += sum(len(batch.rows) for batch in batches)
+        return {
+            int(batch.stream_ids[i]): int(batch.sequences[i])
+            for batch in batches
+            for i in np.flatnonzero(np.append(batch.stream_ids[1:] != batch.stream_ids[:-1], True))
+        }
+
+    def _behind(self, position: Position, committed: Position, data: mmap.mmap | bytes) -> Position:
+        """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""
+        if position >= committed:
+            return position
+        if position.file == committed.file or journal.scan(data, position.offset).tail > position.offset:
+            raise self._damaged(position)
+        # Not simply one more: `flux rebuild --cut` sets aside a file of which nothing reads.
+        number = min(file.number for file in journal.files(self._directory) if file.number > position.file)
+        return Position(number, journal.FILE_HEADER_BYTES)
+
+    def _damaged(self, at: Position) -> DataError:
+        return DataError(
+            f"{journal.path_of(self._directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
+            f"read; `flux rebuild {self._directory} --cut` tells what that loses"
+        )
+
+    def _bytes(self, number: int) -> mmap.mmap | bytes:
+        if self._file[0] != number:
+            self._file = (number, journal.map_file(journal.path_of(self._directory, number)))
+        return self._file[1]
+
+
+def _streams(data: memoryview, records: NDArray[np.void]) -> dict[int, StreamKey]:
+    """The streams that STREAM records among these give a number to, and those that a file's HEADS name: the file
+    in which they got theirs may be gone."""
+    found = {}
+    for record in records[records["kind"] == 0]:
+        body = data[int(record["first"]) :][: int(record["count"])]
+        if record["epoch"] == journal.STREAM:
+            stream = unpack(body, StreamRecord)
+            found[stream.stream_id] = stream.key
+        elif record["epoch"] == journal.HEADS:
+            heads = unpack(body, HeadsRecord)
+            found |= {head.stream.stream_id: head.stream.key for head in heads.streams}
+    return found
+
+
+def _batch(kind: RowKind, records: NDArray[np.void], rows: NDArray[np.void]) -> StoreBatch | None:
+    """The rows of one kind with the columns that their records imply."""
+    if len(rows) == 0:
+        return None
+    mine = records[records["kind"] == kind]
+    counts = mine["count"]
+    within = np.arange(len(rows), dtype=np.uint64) - np.repeat(np.cumsum(counts) - counts, counts).astype(
+        np.uint64
+    )
+    return StoreBatch(
+        kind=kind,
+        stream_ids=np.repeat(mine["stream_id"], counts),
+        sequences=np.repeat(mine["first"], counts) + within,
+        epochs=np.repeat(mine["epoch"], counts),
+        rows=rows,
+    )
+
+
+class Projector:
+    """The thread that follows the committer with a projection; `run` is its body."""
+
+    def __init__(
+        self,
+        *,
+        projection: Projection,
+        store: Store,
+        committer: Committer,
+        vitals: Vitals,
+        persisted: Callable[[Persisted], None],
+        hurry: threading.Event,
+    ) -> None:
+        self._projection = projection
+        self._store = store
+        self._committer = committer
+        self._vitals = vitals
+        self._persisted = persisted
+        self._hurry = hurry
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Project until stopped, and what is committed by then."""
+        while True:
+            stopping = self._stopping.is_set()
+            committed = self._committer.wait_past(self._projection.position, 0 if stopping else WAIT_S)
+            if committed > self._projection.position:
+                if not self._step(committed):
+                    if stopping:
+                        break  # the journal has it: the next start projects it
+                    self._stopping.wait(RETRY_S)
+            elif stopping:
+                break
+            else:
+                self._store.idle()
+
+    def stop(self) -> None:
+        """End `run` once it has caught up with what is committed."""
+        self._stopping.set()
+        self._hurry.set()
+
+    def _step(self, committed: Position) -> bool:
+        before = self._projection.rows
+        try:
+            persisted = self._projection.step(committed)
+        except (StorageError, DataError) as error:
+            self._vitals.set("store", State.DEGRADED, f"the store does not take rows: {error}")
+            return False
+        self._vitals.clear("store")
+        self._persisted(persisted)
+        if self._projection.rows - before < PROJECT_ROWS:
+            self._hurry.wait(PAUSE_S)
+        self._hurry.clear()
+        return True

@@ -1,0 +1,132 @@
+"""The database anew from the journal, and a damaged journal cut back to what reads.
+
+    flux.duckdb.new   filled beside the old one; a crash leaves it behind, and the next rebuild begins it again
+    flux.duckdb       the old one is set aside only once the new one is complete
+
+A cut in the last file takes rows away that were shown: the fence stays ahead of the journal, so the next start begins
+a new epoch. A cut in an older file leaves a hole: what the later files hold stays where it is, and whoever asks for the
+rows between is told that they will not come.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from flux import journal
+from flux.errors import ConfigError, DataError, StorageError
+from flux.journal import JournalFile, Position
+from flux.server.damage import Damage
+from flux.server.directory import DirectoryLock, read_identity
+from flux.server.project import Projection
+from flux.server.recover import scan_file
+from flux.store.duck import DuckStore
+
+DATABASE: Final = "flux.duckdb"
+SAY_S: Final = 1.0
+
+
+class Rebuilt(NamedTuple):
+    """What a rebuild did. `aside` is where the old database is, if there was one."""
+
+    rows: int
+    aside: Path | None
+    first_file: int
+
+
+def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None]) -> Rebuilt:
+    """Fill the database of a data directory that no server uses; `say` is told of losses and of progress.
+
+    Raises ConfigError (no data directory), InUseError, StorageError, and DataError where the journal is damaged and
+    `cut` was not asked for, or where nothing would be left.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is no directory")
+    if not journal.files(directory):
+        raise ConfigError(
+            f"{directory} holds no journal: it is no data directory, or nothing was ever kept in it"
+        )
+    lock = DirectoryLock(directory)
+    try:
+        read_identity(directory)  # a newer format is refused before anything is touched
+        for damage in _damages(directory):
+            if not cut:
+                raise DataError(
+                    f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it"
+                )
+            say(f"{damage}: cut")
+            _cut(directory, damage)
+        return _fill(directory, say)
+    finally:
+        lock.release()
+
+
+def _damages(directory: Path) -> list[Damage]:
+    """Every file's, the newest first: a cut that is interrupted then leaves what a second one would find."""
+    files = journal.files(directory)
+    found = [scan_file(file, following)[1] for file, following in zip(files, [*files[1:], None], strict=True)]
+    if not any(damage is None or damage.kept for damage in found):
+        raise DataError(
+            f"{found[0]}. Nothing of the journal reads, so a cut would keep nothing: restore {files[0].path}, or move "
+            f"{directory} away to begin a new store"
+        )
+    return [damage for damage in reversed(found) if damage is not None]
+
+
+def _cut(directory: Path, damage: Damage) -> None:
+    if damage.kept:
+        journal.truncate(directory, Position(damage.file.number, damage.kept))
+        return
+    path = damage.file.path
+    try:
+        path.rename(path.with_name(path.name + ".damaged"))
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def _fill(directory: Path, say: Callable[[str], None]) -> Rebuilt:
+    files = journal.files(directory)
+    scanned, _ = scan_file(files[-1])
+    assert scanned is not None, "what does not read was cut"
+    path = directory / DATABASE
+    fresh = path.with_name(f"{DATABASE}.new")
+    for leftover in (fresh, _log_of(fresh)):
+        leftover.unlink(missing_ok=True)
+    store = DuckStore(fresh, scanned.heads.store_id)
+    try:
+        projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
+        _project(projection, scanned.end, files, say)
+    finally:
+        store.close()
+    aside = _set_aside(path)
+    fresh.rename(path)
+    return Rebuilt(projection.rows, aside, files[0].number)
+
+
+def _project(
+    projection: Projection, end: Position, files: list[JournalFile], say: Callable[[str], None]
+) -> None:
+    due = time.monotonic() + SAY_S
+    while projection.position < end:
+        projection.step(end)
+        if time.monotonic() >= due:
+            due += SAY_S
+            say(f"{projection.rows} rows, file {projection.position.file} of {files[-1].number}")
+
+
+def _set_aside(path: Path) -> Path | None:
+    if not path.exists():
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    # Its write-ahead log goes first: alone it harms nothing, beside the new database it would.
+    if _log_of(path).exists():
+        _log_of(path).rename(_log_of(aside))
+    return path.rename(aside)
+
+
+def _log_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}.wal")

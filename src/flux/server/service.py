@@ -1,0 +1,276 @@
+"""The server: starts its threads in the order of `recover.py`, and stops them so that nothing is lost.
+
+thread      owns                               waits for
+loop        PULL socket, streams, sequencer    messages, inputs, room
+committer   journal, PUB socket                groups; beats each second
+projector   the store's writer                 committed groups
+requests    ROUTER socket, a store reader      requests
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from flux.config import Replay, ServeConfig
+from flux.feed.pacing import Pacing
+from flux.feed.replay import CsvSource
+from flux.model import StreamKey
+from flux.server.answers import Answers
+from flux.server.committer import Committer, Faults
+from flux.server.exchange import Exchange
+from flux.server.inputs import ReplayInput
+from flux.server.live_view import LiveView
+from flux.server.loop import INGEST_OWNER, Loop
+from flux.server.project import Persisted, Projector
+from flux.server.records import StreamHead
+from flux.server.recover import recover
+from flux.server.requests import Requests
+from flux.server.vitals import Vitals
+from flux.transport.pump import Streams
+from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
+
+if TYPE_CHECKING:
+    from flux.store.base import Store
+
+_LOG = logging.getLogger("flux.server")
+
+WARM_ROWS: Final = 4_096  # per stream, out of the store into its ring
+WARM_STREAMS: Final = 1_024  # the others begin with an empty ring; the store has their rows
+STOP_S: Final = 5.0
+SWITCH_INTERVAL_S: Final = 0.0001  # a loop that gave up the GIL gets it back this soon
+
+
+class Server:
+    """A running server; the object is made stopped.
+
+    `start` raises what recovery and binding raise (InUseError, DataError, ConfigError, StorageError, SourceFileError)
+    and leaves nothing behind. Afterwards `failure` is what ended it early, if anything did.
+    """
+
+    def __init__(self, config: ServeConfig, *, faults: Faults | None = None) -> None:
+        self._config = config
+        self._faults = faults
+        self._threads: list[threading.Thread] = []
+        self._inputs: list[ReplayInput] = []
+        self._ended = threading.Event()
+        self.failure: BaseException | None = None
+        self.vitals = Vitals()
+
+    def start(self) -> None:
+        """Recover, warm, bind, beat, and only then take rows in."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        config = self._config
+        self._recovered = recover(
+            config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes
+        )
+        self._sockets = Sockets(insecure=config.insecure)
+        try:
+            for name, state, reason in self._recovered.conditions:
+                self.vitals.set(name, state, reason)
+            self.streams = Streams()
+            _warm(self.streams, self._recovered.streams, self._recovered.store)
+            self._bind()
+            self._open_inputs()
+        except BaseException:
+            self._release()
+            raise
+        for source in self._inputs:
+            source.start()
+        self._spawn("projector", self.projector.run)
+        self._spawn("committer", self.committer.run)
+        self._requests.start()
+        self._spawn("loop", self.loop.run)
+
+    def _bind(self) -> None:
+        config, recovered = self._config, self._recovered
+        self._publisher = self._sockets.publisher(config.live_pub)
+        self.live_pub = endpoint_of(self._publisher.socket)
+        puller: Socket | None = None
+        self.ingest: str | None = None
+        if config.ingest is not None:
+            puller = self._sockets.puller(config.ingest)
+            self.ingest = endpoint_of(puller)
+        self._exchange = Exchange()
+        self._wake = Wake()
+        hurry = threading.Event()
+        records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
+        self.committer = Committer(
+            identity=recovered.identity,
+            journal=recovered.journal,
+            fence=recovered.fence,
+            publisher=self._publisher,
+            streams=self.streams,
+            exchange=self._exchange,
+            vitals=self.vitals,
+            records=records,
+            sources=dict(recovered.sources),
+            disk=config.durability == "disk",
+            faults=self._faults,
+        )
+        self.loop = Loop(
+            identity=recovered.identity,
+            streams=self.streams,
+            exchange=self._exchange,
+            vitals=self.vitals,
+            wake=self._wake,
+            puller=puller,
+            next_stream_id=max(records, default=0) + 1,
+            positions=dict(recovered.sources),
+            hurry=hurry,
+        )
+        self.projector = Projector(
+            projection=recovered.projection,
+            store=recovered.store,
+            committer=self.committer,
+            vitals=self.vitals,
+            persisted=self._persisted,
+            hurry=hurry,
+        )
+        view = LiveView(
+            identity=recovered.identity,
+            streams=self.streams,
+            records=records,
+            committer=self.committer,
+            vitals=self.vitals,
+        )
+        self._stream_ids = {self.streams.kernel.stream_id(slot): slot for slot in range(len(self.streams))}
+        self._requests = Requests(
+            self._sockets, config.chunk_rep, Answers(view), recovered.store, failed=self._failed
+        )
+        self.chunk_rep = self._requests.endpoint
+
+    def _open_inputs(self) -> None:
+        for number, replay in enumerate(self._config.replays):
+            source = _open_replay(replay, self._config.source_id)
+            position = self._recovered.sources.get(source.name)
+            if position is not None:
+                source.resume(*position)
+            opened = ReplayInput(
+                source,
+                INGEST_OWNER + 1 + number,
+                self.loop.ring_rows(source.key),
+                _pacing(replay),
+                1 if replay.tick_s is None else replay.batch_rows,
+                self._wake,
+                self._input_ended,
+            )
+            self.loop.add_input(opened)
+            self._inputs.append(opened)
+
+    # ------------------------------------------------------------------ while it runs
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether it ended by itself within `timeout` seconds: then `failure` says why."""
+        return self._ended.wait(timeout)
+
+    def counts(self) -> dict[str, int]:
+        """Everything that was received, sent, answered or dropped since the start, by what became of it."""
+        found = {f"ingest_{name}": n for name, n in self.loop.counters.items()}
+        found |= {f"live_{name}": n for name, n in asdict(self.committer.counts).items()}
+        found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
+        return found
+
+    def inputs_finished(self) -> bool:
+        """Whether every replayed file was taken to its end (its last rows may still be on their way)."""
+        return all(source.finished for source in self._inputs)
+
+    def _persisted(self, persisted: Persisted) -> None:
+        for stream_id, sequence in persisted.items():
+            slot = self._stream_ids.get(stream_id)
+            if slot is None:
+                for new in range(len(self._stream_ids), len(self.streams)):
+                    self._stream_ids[self.streams.kernel.stream_id(new)] = new
+                slot = self._stream_ids[stream_id]
+            self.streams.kernel.persisted(slot, sequence)
+        self._wake.set()
+
+    def _input_ended(self, source: ReplayInput) -> None:
+        if source.error is None:
+            _LOG.info("%s: replayed to its end", source.name)
+        else:
+            self._failed(source.error)
+
+    def _failed(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+        _LOG.error("the server stops: %s", error)
+        self._ended.set()
+
+    def _spawn(self, name: str, body: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                body()
+            except BaseException as error:  # a thread that dies unseen would leave a server that hangs
+                _LOG.exception("the %s ended", name)
+                self._failed(error)
+
+        thread = threading.Thread(target=guarded, name=f"flux {name}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    # ------------------------------------------------------------------ the end
+
+    def stop(self) -> None:
+        """Stop ingest, drain, sync, say goodbye: within 5 s. What is not projected by then, the next start projects."""
+        deadline = time.monotonic() + STOP_S
+        for source in self._inputs:
+            source.stop()
+        self.loop.stop()
+        projector, committer, loop = self._threads
+        loop.join(deadline - time.monotonic())
+        self._requests.stop()
+        self.committer.close()
+        committer.join(max(0.1, deadline - time.monotonic()))
+        self.projector.stop()
+        projector.join(max(0.1, deadline - time.monotonic()))
+        _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
+        self._release()
+        self._ended.set()
+
+    def _release(self) -> None:
+        recovered = self._recovered
+        self._sockets.close()
+        recovered.journal.close(clean=False)
+        recovered.fence.close()
+        recovered.store.close()
+        recovered.lock.release()
+
+
+def _warm(streams: Streams, heads: dict[int, StreamHead], store: Store) -> None:
+    """Slots for the streams that recovery found, with their last rows in the rings."""
+    for number in sorted(heads):
+        head = heads[number]
+        slot = streams.add(head.stream.key, stream_id=number)
+        ring = streams.ring(slot)
+        rows = min(ring.capacity, WARM_ROWS, head.head) if slot < WARM_STREAMS else 0
+        ring.reset(head.head + 1)
+        if rows:
+            first, found = store.read(number, head.stream.key.kind, head.head - rows, head.head, rows)
+            if first == head.head - rows + 1 and len(found) == rows:
+                ring.reset(first)
+                ring.place(first, found)
+        ring.keep = head.head
+        streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
+
+
+def _open_replay(replay: Replay, source_id: str) -> CsvSource:
+    return CsvSource(
+        replay.path,
+        None if replay.key is None else StreamKey.parse(replay.key),
+        default_source=source_id,
+        skip_bad_rows=replay.skip_bad_rows,
+        limit=replay.limit,
+        loop=replay.loop,
+    )
+
+
+def _pacing(replay: Replay) -> Pacing | None:
+    if replay.tick_s is not None:
+        return Pacing(tick_ns=round(replay.tick_s * 1e9), batch_rows=replay.batch_rows)
+    return None if replay.speed is None else Pacing(replay.speed)

@@ -1,0 +1,47 @@
+"""How the server is: what its heartbeats and its health reply say. Written by its threads, read by any."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from flux.model import State
+
+_LOG = logging.getLogger("flux.server")
+
+
+class Vitals:
+    """The state as the worst of the conditions that hold now, and when the loop last turned."""
+
+    def __init__(self) -> None:
+        self._conditions: dict[str, tuple[State, str]] = {}
+        self.loop_turned_ns = time.monotonic_ns()
+
+    def set(self, name: str, state: State, reason: str) -> None:
+        """A condition holds; said in the log when it is new."""
+        if self._conditions.get(name) != (state, reason):
+            _LOG.log(logging.INFO if state is State.CLOSING else logging.ERROR, "%s: %s", state.name, reason)
+        self._conditions = {**self._conditions, name: (state, reason)}
+
+    def clear(self, name: str) -> None:
+        """A condition holds no more."""
+        if name in self._conditions:
+            _LOG.warning("no longer: %s", self._conditions[name][1])
+            self._conditions = {k: v for k, v in self._conditions.items() if k != name}
+
+    @property
+    def state(self) -> State:
+        return max((state for state, _ in self._conditions.values()), default=State.OK)
+
+    @property
+    def reason(self) -> str:
+        """The reasons of all conditions, the worst first; empty when all is well."""
+        return "; ".join(reason for _, reason in sorted(self._conditions.values(), reverse=True))
+
+    def turned(self) -> None:
+        """The loop came round."""
+        self.loop_turned_ns = time.monotonic_ns()
+
+    def loop_age_ms(self) -> int:
+        """How long ago that was."""
+        return (time.monotonic_ns() - self.loop_turned_ns) // 1_000_000

@@ -1,0 +1,39 @@
+"""Says what a receiver dropped and why: each reason at most once a second, however hostile the sender."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from flux.limits import LOG_REPEAT_NS
+
+if TYPE_CHECKING:
+    from flux.transport.pump import Receiver
+
+_LOG: Final = logging.getLogger("flux.transport")
+
+NOT_DROPS: Final = frozenset(("messages", "bytes", "admitted", "corrections", "late", "repeats", "resent"))
+"""Counters of what is in order: taken, or seen before."""
+
+
+class DropLog:
+    """Looks at a receiver's counters and logs those that grew."""
+
+    def __init__(self, receiver: Receiver, what: str) -> None:
+        self._receiver = receiver
+        self._what = what
+        self._said: dict[str, int] = {}
+        self._due_ns = 0
+
+    def look(self) -> None:
+        """Once a turn: does nothing until a second has gone by since the last look."""
+        now = time.monotonic_ns()
+        if now < self._due_ns:
+            return
+        self._due_ns = now + LOG_REPEAT_NS
+        for reason, count in self._receiver.counters.items():
+            new = count - self._said.get(reason, 0)
+            if new and reason not in NOT_DROPS:
+                _LOG.warning("%s: dropped %d: %s (%d since the start)", self._what, new, reason, count)
+            self._said[reason] = count
