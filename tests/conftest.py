@@ -1,0 +1,43 @@
+"""Options of the test run: how long the long tests are. CI takes a share; the README says the whole."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("FLUX_SHARED", Path(__file__).parents[2] / "shared"))
+"""Real data and wire vectors, beside the project when they are there."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cycles", type=int, default=20, help="kills of each kind in the kill -9 tests (20)")
+    parser.addoption("--fuzz-seconds", type=float, default=20.0, help="how long to fuzz the kernels (20)")
+    parser.addoption(
+        "--messages", type=int, default=20_000, help="random messages of a differential test (20,000)"
+    )
+    parser.addoption("--seed", type=int, default=None, help="seed of the random system tests (random)")
+
+
+@pytest.fixture
+def cycles(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--cycles"))
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Seeded by --seed, else at random; the seed is printed, and shown when the test fails."""
+    seed = request.config.getoption("--seed")
+    seed = random.SystemRandom().randrange(2**32) if seed is None else int(seed)
+    print(f"seed {seed}: run again with --seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def real_month() -> Path:
+    path = SHARED / "data" / "btc_perp_1m.csv"
+    if not path.exists():
+        pytest.skip("the real month is not beside the project (FLUX_SHARED)")
+    return path

@@ -1,0 +1,169 @@
+"""The window in plain Python, all rows remembered: the specification of ext/grid.h and ext/window.h.
+
+Rows are tuples in the order of their struct. Sums are taken in order of time, one row after the other.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+
+CLOSED, CORRECTION, SYNTHETIC, INJECTED, LATE, TRADED = 1, 2, 4, 8, 16, 32
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+DAY = 86_400_000
+
+CANDLE = struct.Struct("<q6dII")
+TRADE = struct.Struct("<q2dQII")
+QUOTE = struct.Struct("<q4d")
+LAYOUT = {1: CANDLE, 2: TRADE, 3: QUOTE}
+
+Row = tuple  # as struct.unpack gives it
+
+
+def cut(value: int) -> int:
+    return min(max(value, LOWEST), HIGHEST)
+
+
+def leap(year: int) -> int:
+    return int(year % 4 == 0 and (year % 100 != 0 or year % 400 == 0))
+
+
+def months() -> list[int]:
+    """Epoch ms at which the months of 1970 to 2369 and one more open, by counting days."""
+    opens = [0]
+    for year in range(1970, 2370):
+        for days in (31, 28 + leap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31):
+            opens.append(opens[-1] + days * DAY)
+    return opens
+
+
+MONTHS = months()
+
+
+@dataclass
+class Grid:
+    length: int = 0
+    origin: int = 0
+    edges: list[int] = field(default_factory=list)
+
+    def find(self, ts_ms: int) -> tuple[int, int]:
+        """(open, last) of the bucket, both inclusive."""
+        if self.edges:
+            at = bisect_right(self.edges, ts_ms)
+            opens = [LOWEST, *self.edges, HIGHEST + 1]
+            return opens[at], opens[at + 1] - 1
+        if self.length:
+            low = (ts_ms - self.origin) // self.length * self.length + self.origin
+            return cut(low), cut(low + self.length - 1)
+        era = ts_ms // MONTHS[-1] * MONTHS[-1]  # after 400 years the calendar comes again
+        at = bisect_right(MONTHS, ts_ms - era) - 1
+        return cut(MONTHS[at] + era), cut(MONTHS[at + 1] + era - 1)
+
+
+def fold(kind: int, rows: list[Row], open_ms: int, flags: int) -> bytes:
+    """One bucket out of its rows, in order of time."""
+    if kind == 1:
+        prices = [row[1:5] for row in rows]
+        sizes = [row[5:8] for row in rows]
+    elif kind == 2:
+        prices = [(row[1],) * 4 for row in rows]
+        sizes = [(row[2], row[1] * row[2], 1) for row in rows]
+    else:
+        middles = [row[1] * 0.5 + row[2] * 0.5 for row in rows]
+        prices = [(middle,) * 4 for middle in middles]
+        sizes = [(0.0, 0.0, 0) for _ in rows]
+    high, low = prices[0][1], prices[0][2]
+    for price in prices:
+        high = price[1] if price[1] > high else high
+        low = price[2] if price[2] < low else low
+    # Candles go on from the first one's sums, trades from nothing: -0.0 is the difference.
+    volume, turnover, count = sizes[0] if kind == 1 else (0.0, 0.0, 0)
+    for size in sizes[1 if kind == 1 else 0 :]:
+        volume, turnover, count = volume + size[0], turnover + size[1], count + size[2]
+    if kind == 1:
+        traded = all(row[8] & TRADED for row in rows)
+        flags |= SYNTHETIC * any(row[8] & SYNTHETIC for row in rows)
+        flags |= INJECTED * any(row[8] & INJECTED for row in rows)
+    else:
+        traded = kind == 2
+    if not traded:
+        turnover, count = 0.0, 0
+    flags |= TRADED * traded
+    return CANDLE.pack(
+        open_ms, prices[0][0], high, low, prices[-1][3], volume, turnover, min(count, 2**32 - 1), flags
+    )
+
+
+class Window:
+    """Every row is remembered, so nothing is ever `late`."""
+
+    def __init__(self, kind: int, grid: Grid, row_ms: int = 0) -> None:
+        self.kind = kind
+        self.grid = grid
+        self.row_ms = row_ms
+        self.rows: list[Row] = []
+        self.newest: int | None = None
+        self.open: int | None = None  # open of the bucket that is not out yet
+        self.corrected = 0
+
+    def push(self, rows: list[Row]) -> list[bytes]:
+        out: list[bytes] = []
+        for row in rows:
+            out += self._in_order(row) if self._ascends(row[0]) else self._amended(row)
+            if self.open is not None and self._complete():
+                out.append(self._bucket(self.open, CLOSED))
+                self.newest = self.grid.find(self.open)[1]
+                self.open = None
+        return out
+
+    def partial(self) -> list[bytes]:
+        return [] if self.open is None else [self._bucket(self.open, 0)]
+
+    def _ascends(self, ts: int) -> bool:
+        return self.newest is None or ts > self.newest or (self.kind != 1 and ts == self.newest)
+
+    def _ms(self, ts: int) -> int:
+        return ts if self.kind == 1 else ts // 1_000_000
+
+    def _of_bucket(self, open_ms: int) -> list[Row]:
+        return [row for row in self.rows if self.grid.find(self._ms(row[0]))[0] == open_ms]
+
+    def _bucket(self, open_ms: int, flags: int) -> bytes:
+        return fold(self.kind, self._of_bucket(open_ms), open_ms, flags)
+
+    def _in_order(self, row: Row) -> list[bytes]:
+        open_ms = self.grid.find(self._ms(row[0]))[0]
+        out = [] if self.open in (None, open_ms) else [self._bucket(self.open, CLOSED)]
+        self.rows.append(row)
+        self.newest, self.open = row[0], open_ms
+        return out
+
+    def _amended(self, row: Row) -> list[bytes]:
+        times = [kept[0] for kept in self.rows]
+        at = bisect_left(times, row[0]) if self.kind == 1 else bisect_right(times, row[0])
+        if self.kind == 1 and at < len(times) and times[at] == row[0]:
+            if CANDLE.pack(*self.rows[at]) == CANDLE.pack(*row):
+                return []
+            self.rows[at] = row
+        else:
+            self.rows.insert(at, row)
+        self.corrected += 1
+        open_ms = self.grid.find(self._ms(row[0]))[0]
+        if open_ms == self.open:
+            return []
+        revised = len(self._of_bucket(open_ms)) > 1
+        return [self._bucket(open_ms, CLOSED | (CORRECTION if revised else LATE))]
+
+    def _complete(self) -> bool:
+        last = self._of_bucket(self.open)[-1]
+        return bool(self.row_ms and last[8] & CLOSED and self.grid.find(last[0])[1] - last[0] < self.row_ms)
+
+
+def resample(kind: int, grid: Grid, rows: list[Row], row_ms: int = 0) -> list[bytes]:
+    """All rows at once: sorted by time, of candles with the same time the latest."""
+    ordered = sorted(rows, key=lambda row: row[0])
+    if kind == 1:
+        ordered = list({row[0]: row for row in ordered}.values())
+    window = Window(kind, grid, row_ms)
+    return window.push(ordered) + window.partial()

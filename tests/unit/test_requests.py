@@ -1,0 +1,301 @@
+"""The request thread over real sockets: one reply per request, nobody waits behind a backfill."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import zmq
+
+from flux import codec, limits
+from flux.errors import StorageError
+from flux.limits import MAX_REQUEST_BYTES, MAX_REQUESTS_PER_PEER
+from flux.schema import messages
+from flux.server.answers import Answers
+from flux.server.requests import Requests, split
+from flux.server.view import Rows
+from flux.transport.sockets import Sockets
+from tests.unit.served import KEY, Served, Stream, rows_at
+from tests.unit.vectors import CASES, Case, expect
+
+WAIT_MS = 5_000
+
+
+class Serving:
+    """A request thread and the sockets of its clients, which are plain pyzmq."""
+
+    def __init__(self, server: Served, store: Any = None) -> None:
+        self.sockets = Sockets()
+        self.requests = Requests(self.sockets, "tcp://127.0.0.1:*", Answers(server), store)
+        self.context = zmq.Context()
+        self.requests.start()
+
+    def client(self, kind: int, **options: int) -> zmq.Socket[bytes]:
+        socket = self.context.socket(kind)
+        for name, value in {"LINGER": 0, "RCVTIMEO": WAIT_MS, **options}.items():
+            socket.setsockopt(getattr(zmq, name), value)
+        socket.connect(self.requests.endpoint)
+        return socket
+
+    def close(self) -> None:
+        self.requests.stop()
+        self.context.destroy(linger=0)
+        self.sockets.close()
+
+
+@contextmanager
+def serving(server: Served, store: Any = None) -> Iterator[Serving]:
+    made = Serving(server, store)
+    try:
+        yield made
+    finally:
+        made.close()
+        counts = made.requests.counts
+        ended = counts.replied + counts.dropped_gone + counts.dropped_full
+        assert made.requests.waiting == 0
+        assert counts.received == ended, "every request ends in exactly one column"
+
+
+def candles() -> Served:
+    return Served(Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000))))
+
+
+def health(n: int = 0) -> bytes:
+    return messages.health_request(correlation_id=str(n))
+
+
+def test_a_req_peer_and_dealers_with_and_without_the_delimiter_are_answered_as_they_asked() -> None:
+    with serving(candles()) as it:
+        req, dealer = it.client(zmq.REQ), it.client(zmq.DEALER)
+        req.send(health(1))
+        assert codec.decode(req.recv()).correlation_id == "1"
+        dealer.send_multipart([b"", health(2)])
+        empty, reply = dealer.recv_multipart()
+        assert (empty, codec.decode(reply).correlation_id) == (b"", "2")
+        dealer.send(health(3))
+        (reply,) = dealer.recv_multipart()
+        assert codec.decode(reply).correlation_id == "3"
+        dealer.send_multipart([b"hop", b"", health(4)])
+        hop, empty, reply = dealer.recv_multipart()
+        assert (hop, empty, codec.decode(reply).correlation_id) == (b"hop", b"", "4")
+        assert it.requests.counts.received == 4
+
+
+def test_how_a_reply_begins() -> None:
+    assert split([b"p", b"x"]) == ([b"p"], [b"x"])
+    assert split([b"p", b""]) == ([b"p"], [b""])
+    assert split([b"p", b"", b""]) == ([b"p", b""], [b""])
+    assert split([b"p", b"", b"x", b"y"]) == ([b"p", b""], [b"x", b"y"])
+    assert split([b"p", b"x", b"y"]) == ([b"p"], [b"x", b"y"])
+    assert split([b"p", b"h", b"", b"x"]) == ([b"p", b"h", b""], [b"x"])
+
+
+def test_wrong_frame_counts_and_sizes_get_one_error_each() -> None:
+    with serving(candles()) as it:
+        for frames in ([b""], [b"a", b"b"], [b"x" * (MAX_REQUEST_BYTES + 1)]):
+            req = it.client(zmq.REQ)
+            req.send_multipart(frames)
+            assert codec.decode(req.recv()).code == 400
+
+
+def test_what_is_larger_than_any_request_ends_the_connection_not_the_server() -> None:
+    with serving(candles()) as it:
+        big, other = it.client(zmq.DEALER, RCVTIMEO=50), it.client(zmq.REQ)
+        big.send(b"x" * (limits.MAX_REQUEST_FRAME_BYTES + 1))
+        other.send(health())
+        assert other.recv()
+        with pytest.raises(zmq.Again):
+            big.recv()
+
+
+@pytest.mark.skipif(not CASES, reason="the wire vectors are not beside this checkout")
+@pytest.mark.parametrize("delimiter", [True, False])
+def test_every_vector_gets_exactly_one_reply_of_its_class(delimiter: bool) -> None:
+    with serving(candles()) as it:
+        dealer = it.client(zmq.DEALER)
+        for case in CASES:
+            _one_reply(dealer, case, [b""] if delimiter else [])
+        assert it.requests.counts.received == 2 * len(CASES)
+
+
+def _one_reply(dealer: zmq.Socket[bytes], case: Case, envelope: list[bytes]) -> None:
+    dealer.send_multipart([*envelope, case.frame])
+    dealer.send_multipart([*envelope, messages.health_request(correlation_id=case.name)])
+    # Health is answered at once, so a backfill's reply may come behind it; there are exactly two.
+    replies = [codec.decode(dealer.recv_multipart()[-1]) for _ in range(2)]
+    probe = [reply for reply in replies if reply.correlation_id == case.name]
+    assert len(probe) == 1
+    (reply,) = [reply for reply in replies if reply is not probe[0]]
+    expect(case, reply)
+
+
+class Gate:
+    """A store that answers once it is let."""
+
+    def __init__(self, inner: Served) -> None:
+        self.inner = inner
+        self.asked = threading.Event()
+        self.open = threading.Event()
+        self.fails = False
+
+    def read(self, *bounds: Any) -> tuple[int, Rows]:
+        self.asked.set()
+        assert self.open.wait(10)
+        if self.fails:
+            raise StorageError("disk full")
+        return self.inner.read(*bounds)
+
+    def sequence_range(self, *bounds: Any) -> tuple[int, int] | None:
+        return self.inner.sequence_range(*bounds)
+
+
+def stored() -> Served:
+    return Served(Stream(KEY, 1, rows_at(range(10)), ring_first=6, stored=10))
+
+
+def backfill(n: int, after: int = 0) -> bytes:
+    return messages.backfill_rows_request(key=KEY, from_sequence_exclusive=after, correlation_id=str(n))
+
+
+def test_health_and_what_memory_has_do_not_wait_for_the_store() -> None:
+    server = stored()
+    store = Gate(server)
+    with serving(server, store) as it:
+        dealer = it.client(zmq.DEALER)
+        dealer.send(backfill(1))
+        assert store.asked.wait(5)
+        dealer.send(health(2))
+        dealer.send(backfill(3, after=7))
+        assert {codec.decode(dealer.recv()).correlation_id for _ in range(2)} == {"2", "3"}
+        store.open.set()
+        reply = codec.decode(dealer.recv())
+        assert (reply.correlation_id, len(reply.rows)) == ("1", 10)
+        assert it.requests.counts.from_store == 1
+
+
+def test_a_store_that_fails_or_is_not_there_is_said() -> None:
+    server = stored()
+    store = Gate(server)
+    store.fails = True
+    store.open.set()
+    for it_is in (store, None):
+        with serving(server, it_is) as it:
+            req = it.client(zmq.REQ)
+            req.send(backfill(1))
+            reply = codec.decode(req.recv())
+            assert (reply.code, reply.status) == (503, 5)
+
+
+def test_a_backfill_past_its_deadline_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.server.requests.REQUEST_DEADLINE_MS", 30)
+    server = stored()
+    store = Gate(server)
+    with serving(server, store) as it:
+        dealer = it.client(zmq.DEALER)
+        dealer.send(backfill(1))
+        reply = codec.decode(dealer.recv())
+        assert (reply.correlation_id, reply.status, reply.retry_after_ms > 0) == ("1", 5, True)
+        store.open.set()
+        dealer.send(health(2))
+        assert codec.decode(dealer.recv()).correlation_id == "2", "the late answer is not sent"
+        assert it.requests.counts.refused == 1
+
+
+def test_one_peer_has_only_so_many_backfills_waiting() -> None:
+    server = stored()
+    store = Gate(server)
+    with serving(server, store) as it:
+        dealer, other = it.client(zmq.DEALER), it.client(zmq.DEALER)
+        for n in range(MAX_REQUESTS_PER_PEER + 3):
+            dealer.send(backfill(n))
+        refused = [codec.decode(dealer.recv()) for _ in range(3)]
+        assert {reply.status for reply in refused} == {4}
+        other.send(backfill(99))
+        store.open.set()
+        assert codec.decode(other.recv()).correlation_id == "99"
+        rest = {codec.decode(dealer.recv()).correlation_id for _ in range(MAX_REQUESTS_PER_PEER)}
+        assert rest == {str(n) for n in range(MAX_REQUESTS_PER_PEER)}
+
+
+def test_a_client_may_have_many_small_requests_in_flight() -> None:
+    with serving(candles()) as it:
+        dealer = it.client(zmq.DEALER)
+        for n in range(200):
+            dealer.send(health(n))
+        assert [codec.decode(dealer.recv()).correlation_id for _ in range(200)] == [
+            str(n) for n in range(200)
+        ]
+
+
+def test_a_peer_that_never_reads_costs_a_bounded_amount(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.server.requests.REQUEST_DEADLINE_MS", 200)
+    server = Served(Stream(KEY, 1, rows_at(range(10_000))))
+    with serving(server) as it:
+        deaf = it.client(zmq.DEALER, RCVHWM=1, RCVBUF=4_096, SNDHWM=0)
+        other = it.client(zmq.REQ)
+        for n in range(100):
+            deaf.send(backfill(n))
+        held = 0
+        while it.requests.counts.received < 100 or it.requests.waiting:
+            other.send(health())
+            other.recv()
+            held = max(held, sum(some.bytes for some in list(it.requests._held.values())))
+        assert held <= limits.MAX_REPLY_BYTES
+        counts = it.requests.counts
+        assert counts.dropped_full + counts.refused > 0
+
+
+def test_a_peer_that_left_is_counted() -> None:
+    server = stored()
+    store = Gate(server)
+    with serving(server, store) as it:
+        gone, other = it.client(zmq.DEALER), it.client(zmq.REQ)
+        gone.send(backfill(1))
+        assert store.asked.wait(5)
+        gone.close(linger=0)
+        for _ in range(50):
+            other.send(health())
+            other.recv()
+        store.open.set()
+        while it.requests.waiting:
+            other.send(health())
+            other.recv()
+        assert it.requests.counts.dropped_gone == 1
+
+
+def test_stopping_answers_what_waits() -> None:
+    server = stored()
+    store = Gate(server)
+    with serving(server, store) as it:
+        dealer = it.client(zmq.DEALER)
+        dealer.send(backfill(1))
+        assert store.asked.wait(5)
+        store.open.set()
+        it.requests.stop()
+        reply = codec.decode(dealer.recv())
+        assert reply.correlation_id == "1"
+        assert isinstance(reply, codec.BackfillRowsResponse) or "closing" in reply.message
+
+
+def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    failures: list[BaseException] = []
+
+    class Broken:
+        def answer(self, body: object) -> bytes:
+            raise RuntimeError("a bug")
+
+    with Sockets() as sockets, zmq.Context() as context:
+        requests = Requests(sockets, "tcp://127.0.0.1:*", Broken(), failed=failures.append)
+        requests.start()
+        req = context.socket(zmq.REQ)
+        req.setsockopt(zmq.LINGER, 0)
+        req.connect(requests.endpoint)
+        req.send(b"x")
+        requests._threads[0].join(5)
+        requests.stop()
+        req.close()
+    assert [str(error) for error in failures] == ["a bug"]
+    assert "no longer answered" in caplog.text
