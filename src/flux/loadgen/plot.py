@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SIZE_INCHES: Final = (9.0, 5.4)
 _DPI: Final = 120
+_HEADROOM: Final = 1.15  # above the curves, for the legend
 _SERIES: Final = (
     ("from_schedule", "from the intended send time", "#0b5fa5"),
     ("from_send", "from the actual send time", "#d9822b"),
@@ -39,9 +40,9 @@ def _percent(nines: int) -> str:
 
 
 def _draw(axes: Axes, histogram: Histogram, label: str, colour: str) -> None:
-    """One latency in ms over 1 / (1 - percentile), its maximum as a dot at one in all."""
+    """One latency in ms over 1 / (1 - percentile), its maximum as a dot where no percentile is above it."""
     steps = [(1 / (1 - point.percentile / 100), point.value / 1e6) for point in curve(histogram)]
-    most = (float(max(histogram.total, 1)), histogram.max / 1e6)
+    most = (2.0 * max(histogram.total, 1), histogram.max / 1e6)
     axes.plot(*zip(*steps, most, strict=True), color=colour, linewidth=1.6, label=label)
     axes.plot(*most, "o", color=colour, markersize=5)
 
@@ -59,11 +60,11 @@ def plot(path: str, made: Mapping[str, Any], histograms: Mapping[str, Histogram]
         times = made["latency_ns"][name]
         shown = ", ".join(f"{p} {duration_text(times[p])}" for p in ("p50", "p99", "p99.9", "max"))
         _draw(axes, histograms[name], f"{label}: {shown}", colour)
-    nines = max(2, *(len(str(histogram.total)) for histogram in histograms.values()))
+    nines = max(2, *(len(str(2 * histogram.total)) for histogram in histograms.values()))
     axes.set_xscale("log")
     axes.set_xlim(1, 10**nines)
     axes.set_xticks([10**n for n in range(nines + 1)], [_percent(n) for n in range(nines + 1)], minor=False)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, _HEADROOM * max(axes.get_ylim()[1], 1e-3))
     axes.set_xlabel("percentile, as 1 / (1 - p)")
     axes.set_ylabel("latency, ms")
     axes.grid(True, alpha=0.3)
