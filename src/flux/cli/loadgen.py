@@ -7,27 +7,67 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from flux.cli import loadgen_output
 from flux.errors import ConfigError, FluxError
 from flux.loadgen import find_max
 from flux.loadgen import report as reports
 from flux.loadgen.environment import Surroundings
+from flux.loadgen.faults import Faults
 from flux.loadgen.find_max import Measured
-from flux.loadgen.gates import PLACES, Gate, parse_objective
-from flux.loadgen.histogram import distribution
-from flux.loadgen.plan import NS_PER_S, Plan, parse_count, parse_duration
-from flux.loadgen.plot import check_plot, plot
-from flux.loadgen.search import RESOLUTION
+from flux.loadgen.gates import PLACES, parse_objective
+from flux.loadgen.plan import MODES, Audience, Plan, Servers, parse_count, parse_duration
+from flux.loadgen.schedule import Burst, Ramp, Replay
 
 EXIT_CODES = """exit codes: 0 held; 1 error while running; 2 usage; 5 a --fail-if expression was true; 6 the
 rate was not held, or --find-max found none; 130 interrupted (the report is still given, with complete: false)"""
 
 
-class _Schema(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        sys.stdout.write(reports.to_json(reports.schema()))
-        parser.exit()
+def _add_pace(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--rate", metavar="N", help="messages per second: 100, 10k, 1.5M")
+    group.add_argument(
+        "--ramp", metavar="FROM:TO:T", help="the rate grows evenly over T: 10k:1M:20s; the warm-up is at FROM"
+    )
+    group.add_argument("--burst", metavar="N/T", help="N messages at once each T: 5k/100ms")
+    group.add_argument("--replay", metavar="FILE", help="a message for each candle of a CSV, at their times")
+    group.add_argument("--speed", metavar="X", help="divides the times between the candles (1)")
+
+
+def _add_size(group: argparse._ArgumentGroup) -> None:
+    default = Plan()
+    group.add_argument(
+        "--mode", default=default.mode, metavar="|".join(MODES), help="what is measured (pubsub)"
+    )
+    group.add_argument("--duration", metavar="T", help="measured time (30s)")
+    group.add_argument("--warmup", metavar="T", help="sent before it, not measured (3s)")
+    group.add_argument("--streams", default=str(default.streams), metavar="N", help="streams, in turn (64)")
+    group.add_argument("--rows", default=str(default.rows), metavar="N", help="rows per message (1)")
+    group.add_argument("--seed", default=str(default.seed), metavar="N", help="seed of the prices (1)")
+    group.add_argument("--publishers", default="1", metavar="N", help="processes that share the streams (1)")
+
+
+def _add_others(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--subscribers", default="1", metavar="N", help="processes that take everything (1)")
+    group.add_argument(
+        "--slow", default="0", metavar="N", help="more of them, which pause behind each drain (0)"
+    )
+    group.add_argument("--pause", default="10ms", metavar="T", help="how long a slow one pauses (10ms)")
+    group.add_argument(
+        "--stopped", default="0", metavar="N", help="more of them, which once stop reading (0)"
+    )
+    group.add_argument(
+        "--stop", default="200ms@1s", metavar="T@T", help="for how long, and when in measured time (200ms@1s)"
+    )
+    group.add_argument("--pub", default="", metavar="EP", help="publisher of a server that runs already")
+    group.add_argument("--rpc", default="", metavar="EP", help="where that server takes requests")
+    group.add_argument("--ingest", default="", metavar="EP", help="where that server takes rows")
+    group.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND=N",
+        help="to test the instrument: drop, corrupt, reorder or duplicate every N-th message; may be repeated",
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,66 +78,88 @@ def parser() -> argparse.ArgumentParser:
         " late, and its latency counts from when it should have left.",
         epilog=f"{EXIT_CODES}. EXPR compares one of: {', '.join(PLACES)}.",
     )
-    default = Plan(rate=1)
-    made.add_argument("--rate", metavar="N", help="messages per second: 100, 10k, 1.5M")
-    made.add_argument("--duration", metavar="T", help="measured time (30s)")
-    made.add_argument("--warmup", metavar="T", help="sent before it, not measured (3s)")
-    made.add_argument("--streams", default=str(default.streams), metavar="N", help="streams, in turn (64)")
-    made.add_argument("--rows", default=str(default.rows), metavar="N", help="rows per message (1)")
-    made.add_argument("--seed", default=str(default.seed), metavar="N", help="seed of the prices (1)")
-    _add_outputs(made)
-    _add_search(made)
+    _add_pace(made.add_argument_group("how fast, one of them"))
+    _add_size(made.add_argument_group("what"))
+    _add_others(made.add_argument_group("who else"))
+    loadgen_output.add_outputs(made)
+    loadgen_output.add_search(made)
     return made
 
 
-def _add_outputs(made: argparse.ArgumentParser) -> None:
-    outputs = made.add_argument_group("what comes out", "The JSON's schema: flux-loadgen --schema.")
-    outputs.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
-    outputs.add_argument("--csv", metavar="FILE", help="write the seconds of the run as CSV")
-    outputs.add_argument("--hdr", metavar="FILE", help="write the percentile distribution (.hgrm, µs)")
-    outputs.add_argument("--plot", metavar="FILE.png", help="draw the percentile curve; needs matplotlib")
-    outputs.add_argument(
-        "--schema", action=_Schema, nargs=0, help="print the JSON schema of a report, and exit"
-    )
-    outputs.add_argument(
-        "--fail-if",
-        action="append",
-        default=[],
-        metavar="EXPR",
-        help="exit 5 when true of the report, such as 'p99>5ms' or 'missing>0'; may be repeated",
-    )
+def _ramp(text: str) -> Ramp:
+    first, last, over = _parts("--ramp", text, ":", 3, "10k:1M:20s")
+    return Ramp(parse_count(first), parse_count(last), parse_duration(over))
 
 
-def _add_search(made: argparse.ArgumentParser) -> None:
-    searching = made.add_argument_group(
-        "the highest rate",
-        f"Runs of {find_max.TRIAL_NS // NS_PER_S} s (--duration) behind {find_max.WARMUP_NS // NS_PER_S} s"
-        f" (--warmup), from --rate ({find_max.START_RATE:,}) doubled until one fails, then between the two"
-        f" down to {RESOLUTION:.0%}; what is found is confirmed by a run {find_max.CONFIRMING} times"
-        " as long, or lowered until it is. What fails is run once more before it counts.",
-    )
-    searching.add_argument("--find-max", action="store_true", help="find the highest rate that keeps --slo")
-    searching.add_argument(
-        "--slo",
-        metavar="EXPR,EXPR",
-        help=f"what must be true at that rate, beside its being held ({find_max.SLO})",
-    )
+def _burst(text: str) -> Burst:
+    messages, period = _parts("--burst", text, "/", 2, "5k/100ms")
+    return Burst(parse_count(messages), parse_duration(period))
+
+
+def _replay(file: str | None, speed: str | None) -> Replay | None:
+    if file is None:
+        if speed is not None:
+            raise ConfigError("--speed is that of a --replay")
+        return None
+    try:
+        return Replay(file, float(speed or 1))
+    except ValueError as error:
+        raise ConfigError(f"--speed {speed!a} is not a number") from error
+
+
+def _faults(texts: Sequence[str]) -> Faults:
+    kinds = [name.name for name in dataclasses.fields(Faults)]
+    every: dict[str, int] = {}
+    for text in texts:
+        kind, number = _parts("--fault", text, "=", 2, "drop=1000")
+        if kind not in kinds or parse_count(number) == 0:
+            raise ConfigError(f"--fault {text[:40]!a}: one of {' '.join(kinds)}, = and 1 or more")
+        every[kind] = parse_count(number)
+    return Faults(**every)
+
+
+def _parts(flag: str, text: str, sign: str, number: int, example: str) -> list[str]:
+    parts = text.split(sign)
+    if len(parts) != number:
+        raise ConfigError(f"{flag} {text[:40]!a}: write it like {example}")
+    return parts
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
     """The checked plan that the flags ask for; ConfigError where they cannot be."""
-    if arguments.rate is None and not arguments.find_max:
-        raise ConfigError("--rate is needed, or --find-max, which looks for it")
-    default = Plan(rate=find_max.START_RATE)
+    stop, stop_at = _parts("--stop", arguments.stop, "@", 2, "200ms@1s")
+    rate = None if arguments.rate is None else parse_count(arguments.rate)
+    if rate == 0:
+        raise ConfigError("--rate 0: nothing would be sent")
+    default = Plan()
     if arguments.find_max:
-        default = dataclasses.replace(default, duration_ns=find_max.TRIAL_NS, warmup_ns=find_max.WARMUP_NS)
+        default = find_max.short_runs(default)
+        if arguments.ramp or arguments.burst or arguments.replay:
+            raise ConfigError("--find-max looks for a constant rate: no --ramp, --burst or --replay")
+    elif arguments.slo is not None:
+        raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
     return Plan(
-        rate=default.rate if arguments.rate is None else parse_count(arguments.rate),
+        rate=rate or default.rate,
         duration_ns=_duration(arguments.duration, default.duration_ns),
         warmup_ns=_duration(arguments.warmup, default.warmup_ns),
         streams=parse_count(arguments.streams),
         rows=parse_count(arguments.rows),
         seed=parse_count(arguments.seed),
+        mode=arguments.mode,
+        ramp=None if arguments.ramp is None else _ramp(arguments.ramp),
+        burst=None if arguments.burst is None else _burst(arguments.burst),
+        replay=_replay(arguments.replay, arguments.speed),
+        publishers=parse_count(arguments.publishers),
+        audience=Audience(
+            steady=parse_count(arguments.subscribers),
+            slow=parse_count(arguments.slow),
+            pause_ns=parse_duration(arguments.pause),
+            stopped=parse_count(arguments.stopped),
+            stop_ns=parse_duration(stop),
+            stop_at_ns=parse_duration(stop_at),
+        ),
+        servers=Servers(pub=arguments.pub, rpc=arguments.rpc, ingest=arguments.ingest),
+        faults=_faults(arguments.fault),
     ).checked()
 
 
@@ -107,22 +169,6 @@ def _duration(text: str | None, default_ns: int) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-
-
-def _writable(path: str | None) -> None:
-    """A run of a minute must not end in a file that cannot be written."""
-    if path is not None and path != "-":
-        try:
-            Path(path).open("a", encoding="utf-8").close()
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 class _Interrupts:
@@ -144,23 +190,11 @@ class _Interrupts:
         self.came = True
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """A run of a minute must not end in a file that cannot be written."""
-    if arguments.plot is not None:
-        check_plot(arguments.plot)
-    for path in (arguments.json, arguments.csv, arguments.hdr, arguments.plot):
-        _writable(path)
-    if arguments.slo is not None and not arguments.find_max:
-        raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
-
-
-def _measured(arguments: argparse.Namespace) -> Measured:
-    """Do the run, or all the runs of a search."""
+def _run(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
-    gates = [Gate.parse(text) for text in arguments.fail_if]
+    gates = loadgen_output.check(arguments)
     slo = arguments.slo or find_max.SLO
     objective = parse_objective(slo)
-    _check(arguments)
 
     from flux.loadgen.run import run  # late: --help and usage errors need no sockets
 
@@ -170,31 +204,12 @@ def _measured(arguments: argparse.Namespace) -> Measured:
         return Measured(outcome, reports.report(outcome, gates, around.seen()))
 
     with _Interrupts() as interrupts:
-        if not arguments.find_max:
-            return measure(plan, _say)
-        return find_max.find_max(plan, slo, objective, measure=measure, say=_say)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    outcome, made = _measured(arguments)
-    histograms = {
-        "from_schedule": outcome.subscriber.from_schedule,
-        "from_send": outcome.subscriber.from_send,
-    }
-    if arguments.hdr is not None:
-        _write(arguments.hdr, distribution(histograms["from_schedule"]))
-    if arguments.csv is not None:
-        _write(arguments.csv, reports.to_csv(made))
-    if arguments.plot is not None:
-        plot(arguments.plot, made, histograms)
-    if arguments.json == "-":
-        sys.stdout.write(reports.to_json(made))
-        _say(reports.to_text(made).rstrip("\n"))
-    else:
-        sys.stdout.write(reports.to_text(made))
-        if arguments.json is not None:
-            _write(arguments.json, reports.to_json(made))
-    return reports.exit_code(made)
+        if arguments.find_max:
+            measured = find_max.find_max(plan, slo, objective, measure=measure, say=_say)
+        else:
+            measured = measure(plan, _say)
+    loadgen_output.write(arguments, measured)
+    return reports.exit_code(measured.report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,11 @@ WARMUP_NS: Final = 1 * NS_PER_S
 CONFIRMING: Final = 3  # times as long
 
 
+def short_runs(plan: Plan) -> Plan:
+    """The plan of a search where nothing else was said."""
+    return dataclasses.replace(plan, rate=START_RATE, duration_ns=TRIAL_NS, warmup_ns=WARMUP_NS)
+
+
 class Measured(NamedTuple):
     """A run and its report."""
 
