@@ -220,9 +220,13 @@ def verdict(made: Mapping[str, Any]) -> str:
     return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
 
 
-def _found(search: Mapping[str, Any]) -> str:
+def _found(made: Mapping[str, Any]) -> str:
     """One line: what `--find-max` found."""
+    search = made["find_max"]
     slo, runs = search["slo"], f"{len(search['trials'])} runs"
+    if not made["complete"]:
+        so_far = "nothing" if search["rate"] is None else f"{search['rate']:,} messages/s"
+        return f"INTERRUPTED: the search for {slo} had confirmed {so_far} ({runs}); what follows is the last"
     if search["rate"] is None:
         lowest = min((trial["rate"] for trial in search["trials"]), default=0)
         return f"NOT FOUND: no rate from {lowest:,} messages/s up keeps {slo} ({runs})"
@@ -234,7 +238,7 @@ def _found(search: Mapping[str, Any]) -> str:
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
     config, counts, generator = made["config"], made["counts"], made["generator"]
-    lines = [_found(made["find_max"])] if "find_max" in made else []
+    lines = [_found(made)] if "find_max" in made else []
     lines += [
         verdict(made),
         f"{'plan':<22}{config['mode']} over {config['transport']}, {config['duration_s']:g} s behind"
