@@ -34,14 +34,13 @@ class Bench:
             arrival["stream"], arrival["start"], arrival["count"] = stream, start, count
             arrival["store_id"], arrival["epoch"] = store_id, epoch
             arrival["recorded_ns"], arrival["origin_ns"] = recorded_ns, origin_ns
-        return self.watch.account(
-            arrivals, now_ns, measured, self.recorded, self.origin, self.interval
-        )
+        return self.watch.account(arrivals, now_ns, measured, self.recorded, self.origin, self.interval)
 
 
 starts = st.one_of(st.integers(1, 400), st.integers(1, 2**62))
 messages = st.lists(
-    st.tuples(st.integers(0, 1), starts, st.integers(0, 80), st.integers(0, 2), st.integers(0, 2)), max_size=40
+    st.tuples(st.integers(0, 1), starts, st.integers(0, 80), st.integers(0, 2), st.integers(0, 2)),
+    max_size=40,
 )
 
 

@@ -26,7 +26,9 @@ class Watched:
         """How many of its rows are new."""
         whose = (store_id, epoch)
         if whose != self.whose:
-            if self.whose is not None and (whose == (0, 0) or (store_id == self.whose[0] and epoch < self.whose[1])):
+            if self.whose is not None and (
+                whose == (0, 0) or (store_id == self.whose[0] and epoch < self.whose[1])
+            ):
                 self.foreign += count
                 return 0
             if self.whose is not None:

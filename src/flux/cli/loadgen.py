@@ -61,6 +61,14 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rpc", default="", metavar="EP", help="where that server takes requests")
     group.add_argument("--ingest", default="", metavar="EP", help="where that server takes rows")
     group.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="of a publisher that is measured: SOURCE/SYMBOL/INTERVAL, the symbol perhaps *, or the beginning of a"
+        " version 1 topic such as candles. (all rows in version 2); may be repeated",
+    )
+    group.add_argument(
         "--fault",
         action="append",
         default=[],
@@ -159,6 +167,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         ),
         servers=Servers(pub=arguments.pub, rpc=arguments.rpc, ingest=arguments.ingest),
         faults=_faults(arguments.fault),
+        topics=tuple(arguments.topic),
     ).checked()
 
 
@@ -213,7 +222,7 @@ def _run(arguments: argparse.Namespace) -> int:
         outcome = run(plan, say=_say, interrupted=lambda: interrupts.came)
     made: dict[str, Any] = reports.report(outcome, gates)
     if arguments.hdr is not None:
-        _write(arguments.hdr, distribution(outcome.subscriber.from_schedule))
+        _write(arguments.hdr, distribution(outcome.curve))
     if arguments.json == "-":
         sys.stdout.write(reports.to_json(made))
         _say(reports.to_text(made).rstrip("\n"))

@@ -15,6 +15,7 @@ from flux.kernels.histogram import (
     Load,
     Schedule,
     Tally,
+    Watch,
     sharpen_sleep,
     sleep_until,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Load",
     "Schedule",
     "Tally",
+    "Watch",
     "distribution",
     "percentile",
     "sharpen_sleep",

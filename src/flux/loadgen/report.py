@@ -40,11 +40,11 @@ EXIT_INTERRUPTED: Final = 130
 class Sent:
     """What the publisher says at its end. Rows, except where a unit is named."""
 
-    scheduled: int  # due while it ran
-    sent: int  # handed to the socket
-    send_blocked: int  # times the socket was full
-    slip: Histogram  # ns from the intended to the actual send time, measured time only
-    cpu: float  # share of one core
+    scheduled: int | None  # due while it ran
+    sent: int | None  # handed to the socket
+    send_blocked: int | None  # times the socket was full
+    slip: Histogram | None  # ns from the intended to the actual send time, measured time only
+    cpu: float | None  # share of one core
 
 
 @dataclass(slots=True)
@@ -53,20 +53,23 @@ class Received:
 
     received: int  # distinct sequences
     missing: int
-    duplicate: int
-    reordered: int
+    duplicate: int | None
+    reordered: int | None
     corrupt: int
-    unread: int  # received, but not looked at: the ring had no room for them
+    unread: int | None  # received, but not looked at: the ring had no room for them
     measured: int  # distinct sequences of the measured time
     last_ns: int  # when the last of these was here, ns since the run's start; 0 = none
-    from_schedule: Histogram
-    from_send: Histogram
-    cpu: float  # share of one core
+    from_schedule: Histogram | None
+    from_send: Histogram | None
+    cpu: float | None  # share of one core
 
 
 @dataclass(slots=True)
 class Outcome:
-    """A run as it happened; `report` turns it into the contract."""
+    """A run as it happened; `report` turns it into the contract.
+
+    None stands for what has no meaning in a mode, and is null in the report.
+    """
 
     plan: Plan
     complete: bool  # False: ended by Ctrl-C
@@ -74,9 +77,21 @@ class Outcome:
     subscriber: Received
     libzmq: str
     intervals: list[dict[str, Any]] = field(default_factory=list)
+    rate: dict[str, Any] | None = None  # the report's `rate`, where a mode has its own way to judge
+    latency: dict[str, Histogram | None] = field(default_factory=dict)  # joins `latency_ns`
+    more: dict[str, Any] = field(default_factory=dict)  # joins the report's keys
+    config: dict[str, Any] = field(default_factory=dict)  # goes before what the plan says of itself
+
+    @property
+    def curve(self) -> Histogram:
+        """What a file or a picture of percentiles shows: the latency that the mode is about."""
+        all_of_them = (self.subscriber.from_schedule, *self.latency.values(), self.subscriber.from_send)
+        return next((found for found in all_of_them if found is not None), Histogram())
 
 
 def _rate(outcome: Outcome) -> dict[str, Any]:
+    if outcome.rate is not None:
+        return outcome.rate
     plan, got = outcome.plan, outcome.subscriber
     measured_ns = max(plan.duration_ns, got.last_ns - plan.warmup_ns)
     if not outcome.complete:
@@ -131,7 +146,7 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
             "commit": _commit(),
         },
         "env": _environment(outcome.libzmq),
-        "config": outcome.plan.config(),
+        "config": outcome.plan.config() | outcome.config,
         "rate": _rate(outcome),
         "counts": {
             "scheduled": sent.scheduled,
@@ -144,15 +159,25 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
             "unread": got.unread,
             "send_blocked": sent.send_blocked,
         },
-        "latency_ns": {"from_schedule": summary(got.from_schedule), "from_send": summary(got.from_send)},
+        "latency_ns": {
+            name: None if found is None else summary(found)
+            for name, found in {
+                "from_schedule": got.from_schedule,
+                "from_send": got.from_send,
+                **outcome.latency,
+            }.items()
+        },
         "generator": {
-            "slip_ns": {"p99": percentile(sent.slip, 99.0), "max": sent.slip.max},
+            "slip_ns": None
+            if sent.slip is None
+            else {"p99": percentile(sent.slip, 99.0), "max": sent.slip.max},
             "cpu": {
-                "publisher": round(sent.cpu, 3),
-                "subscriber": round(got.cpu, 3),
+                "publisher": None if sent.cpu is None else round(sent.cpu, 3),
+                "subscriber": None if got.cpu is None else round(got.cpu, 3),
             },
         },
         "intervals": outcome.intervals,
+        **outcome.more,
     }
     made["gates"] = [gate.judged(made) for gate in gates]
     return made
@@ -165,7 +190,7 @@ def exit_code(made: Mapping[str, Any]) -> int:
     """
     if not made["complete"]:
         return EXIT_INTERRUPTED
-    if not made["rate"]["held"]:
+    if made["rate"]["held"] is False:  # null: no rate was asked for
         return EXIT_NOT_HELD
     return EXIT_OK if all(gate["pass"] for gate in made["gates"]) else EXIT_GATE
 
@@ -194,25 +219,42 @@ def _times_line(label: str, times: Mapping[str, float]) -> str:
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
     rate = made["rate"]
+    if rate["held"] is None:
+        return f"{'MEASURED' if made['complete'] else 'INTERRUPTED'}: {rate['achieved']:,.0f} messages/s"
     word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
     return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
 
 
+def _plan_line(config: Mapping[str, Any]) -> str:
+    behind = f"{config['duration_s']:g} s behind {config['warmup_s']:g} s of warm-up"
+    parts = [f"{config['mode']} over {config['transport']}", behind]
+    parts += [f"{config['streams']:,} streams"] if config["streams"] is not None else []
+    parts += [f"{config['rows']} row(s) a message"] if config["rows"] is not None else []
+    parts += [f"HWM {config['hwm']:,} messages"] if config["hwm"] is not None else []
+    return f"{'plan':<22}" + ", ".join(parts)
+
+
+def _generator_line(generator: Mapping[str, Any]) -> str:
+    slip, cpu = generator["slip_ns"], generator["cpu"]
+    parts = [f"slip p99 {duration_text(slip['p99'])}", f"max {duration_text(slip['max'])}"] if slip else []
+    parts += [f"CPU {name} {share:.0%}" for name, share in cpu.items() if share is not None]
+    return f"{'generator':<22}" + "  ".join(parts)
+
+
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
-    config, counts, generator = made["config"], made["counts"], made["generator"]
+    config, labels = made["config"], {"from_schedule": "from intended send", "from_send": "from actual send"}
+    counts = (f"{name} {count:,}" for name, count in made["counts"].items() if count is not None)
     lines = [
         verdict(made),
-        f"{'plan':<22}{config['mode']} over {config['transport']}, {config['duration_s']:g} s behind"
-        f" {config['warmup_s']:g} s of warm-up, {config['streams']:,} streams,"
-        f" {config['rows']} row(s) a message, HWM {config['hwm']:,} messages",
-        _times_line("from intended send", made["latency_ns"]["from_schedule"]),
-        _times_line("from actual send", made["latency_ns"]["from_send"]),
-        f"{'rows':<22}" + "  ".join(f"{name} {count:,}" for name, count in counts.items()),
-        f"{'generator':<22}slip p99 {duration_text(generator['slip_ns']['p99'])}"
-        f"  max {duration_text(generator['slip_ns']['max'])}"
-        f"  CPU publisher {generator['cpu']['publisher']:.0%}"
-        f"  subscriber {generator['cpu']['subscriber']:.0%}",
+        _plan_line(config),
+        *(
+            _times_line(labels.get(name, name.replace("_", " ")), times)
+            for name, times in made["latency_ns"].items()
+            if times is not None
+        ),
+        f"{config.get('counted', 'rows'):<22}" + "  ".join(counts),
+        _generator_line(made["generator"]),
     ]
     lines += [
         f"{'gate':<22}{'pass' if gate['pass'] else 'FAIL'}  fail if {gate['expr']}  (is {gate['value']:,})"
