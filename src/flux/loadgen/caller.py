@@ -35,11 +35,12 @@ class Connection:
 
     def __init__(self, requester: Requester) -> None:
         self.requester = requester
-        self.asked: dict[int, tuple[int, Request, int, int]] = {}
+        self.asked: dict[int, tuple[Request, int, int]] = {}
 
 
 class Calling:
-    """A run: counts in requests, times in ns since the run's start."""
+    """A run: counts in requests, times in ns since the run's start. Measured are the right answers that came behind
+    the warm-up, and the slip of the requests that were due behind it."""
 
     def __init__(
         self, plan: Plan, requesters: list[Requester], asking: Asking, sample: Sample | None
@@ -85,7 +86,7 @@ class Calling:
             request = self._asking.request(k)
             now = time.monotonic_ns() - start_ns
             number = connection.requester.send(request.build, **request.slots)
-            connection.asked[number] = (k, request, self._due.intended(k), now)
+            connection.asked[number] = (request, self._due.intended(k), now)
             self.sent += 1
             if k >= self.plan.warmup_messages:
                 self.slip.record(now - self._due.intended(k))
@@ -105,7 +106,7 @@ class Calling:
         return any_came
 
     def _end(self, connection: Connection, outcome: Outcome, now: int) -> None:
-        k, request, intended, sent = connection.asked.pop(outcome.id)
+        request, intended, sent = connection.asked.pop(outcome.id)
         if outcome.error is not None:
             if isinstance(outcome.error, RequestTimeout):
                 self.missing += 1
@@ -120,9 +121,9 @@ class Calling:
         rows = len(outcome.reply.rows) if request.kind == "backfill" else 0
         self.rows += rows
         self._interval.record(now - intended)
-        if k >= self.plan.warmup_messages:
-            self.measured += 1
+        if now >= self.plan.warmup_ns:
             self._measured_rows += rows
+            self.measured += 1
             self.last_ns = now
             self.schedule.record(now - intended)
             self.send.record(now - sent)

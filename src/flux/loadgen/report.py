@@ -30,6 +30,8 @@ from flux.loadgen.plan import NS_PER_S, Plan
 SCHEMA_VERSION: Final = 1
 HELD_SHARE: Final = 0.995
 
+_COUNTED: Final = {"rpc": "requests"}  # what a mode counts, where it is not rows, and messages a second
+
 EXIT_OK: Final = 0
 EXIT_GATE: Final = 5
 EXIT_NOT_HELD: Final = 6
@@ -52,7 +54,7 @@ class Received:
     """What the subscriber says at its end. Rows, except where a unit is named."""
 
     received: int  # distinct sequences
-    missing: int
+    missing: int | None
     duplicate: int | None
     reordered: int | None
     corrupt: int
@@ -218,9 +220,9 @@ def _times_line(label: str, times: Mapping[str, float]) -> str:
 
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
-    rate = made["rate"]
+    rate, unit = made["rate"], _COUNTED.get(made["config"]["mode"], "messages")
     if rate["held"] is None:
-        return f"{'MEASURED' if made['complete'] else 'INTERRUPTED'}: {rate['achieved']:,.0f} messages/s"
+        return f"{'MEASURED' if made['complete'] else 'INTERRUPTED'}: {rate['achieved']:,.0f} {unit}/s"
     word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
     return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
 
@@ -253,7 +255,7 @@ def to_text(made: Mapping[str, Any]) -> str:
             for name, times in made["latency_ns"].items()
             if times is not None
         ),
-        f"{config.get('counted', 'rows'):<22}" + "  ".join(counts),
+        f"{_COUNTED.get(config['mode'], 'rows'):<22}" + "  ".join(counts),
         _generator_line(made["generator"]),
     ]
     lines += [

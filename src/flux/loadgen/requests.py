@@ -133,9 +133,12 @@ def _page_fault(request: Request, reply: codec.BackfillRowsResponse, sample: Sam
     if sample is not None:
         expected = sample.rows(stream_of(request.target.key), request.after + 1, len(rows))
         return None if rows.tobytes() == expected.tobytes() else "other rows than were sent"
-    if rows.dtype == CANDLE and not (
-        (rows["low"] <= rows["open"]) & (rows["open"] <= rows["high"]) & (rows["low"] <= rows["close"])
-    ).all():
+    if (
+        rows.dtype == CANDLE
+        and not (
+            (rows["low"] <= rows["open"]) & (rows["open"] <= rows["high"]) & (rows["low"] <= rows["close"])
+        ).all()
+    ):
         return "candles that cannot be"
     return None
 

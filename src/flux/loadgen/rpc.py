@@ -124,7 +124,6 @@ def _more(plan: Plan, done: Message, background: Background | None) -> dict[str,
 def _config(plan: Plan, done: Message) -> dict[str, Any]:
     started = not plan.servers.rpc
     return {
-        "counted": "requests",
         "transport": plan.servers.rpc or "tcp loopback",
         "server": "started" if started else "given",
         "durability": "process" if started else None,
@@ -138,10 +137,10 @@ def _config(plan: Plan, done: Message) -> dict[str, Any]:
 
 
 def _rate(plan: Plan, complete: bool, done: Message) -> dict[str, Any]:
-    """Right answers per second, until the last of the measured time was here. HELD: all that was due was asked, and
-    so many were right in that time."""
-    measured_ns = done["last_ns"] - plan.warmup_ns
-    seconds = max(measured_ns, plan.duration_ns if complete else 1) / NS_PER_S
+    """Right answers behind the warm-up, per second until the last of them was here, and their rows and bytes. HELD: all
+    that was due was asked, and so many were right in that time."""
+    least_ns = plan.duration_ns if complete else 1
+    seconds = max(done["last_ns"] - plan.warmup_ns, least_ns) / NS_PER_S
     achieved = done["measured"] / seconds
     held = complete and done["sent"] == done["scheduled"] and achieved >= HELD_SHARE * plan.rate
     return {
@@ -195,10 +194,13 @@ def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], boo
         background: Background | None = None
         endpoint = plan.servers.rpc
         if not endpoint:
+            left = stack.enter_context(
+                contextlib.ExitStack()
+            )  # goes behind the server: should that be killed
             servers = Children("rpc_server")
             (server,) = stack.enter_context(servers)
             at = _served(servers, server, interrupted)
-            stack.callback(shutil.rmtree, at["directory"], ignore_errors=True)  # should it have to be killed
+            left.callback(shutil.rmtree, at["directory"], ignore_errors=True)
             sample = Sample(plan.seed)
             _fill(plan, sample, at, interrupted)
             at = _served(servers, server, interrupted)
