@@ -12,17 +12,18 @@ share of one core, all threads of the process; `commit` is null for a copy that 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Final
 
 import flux
+from flux.loadgen.environment import environment
 from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram, percentile, summary
 from flux.loadgen.plan import NS_PER_S, Plan
@@ -30,7 +31,15 @@ from flux.loadgen.plan import NS_PER_S, Plan
 SCHEMA_VERSION: Final = 1
 HELD_SHARE: Final = 0.995
 
-_COUNTED: Final = {"rpc": "requests"}  # what a mode counts, where it is not rows, and messages a second
+_COLUMNS: Final = {
+    "t_s": "t_s",
+    "sent": "sent_rows",
+    "received": "received_rows",
+    "missing": "missing_rows",
+    "p50": "p50_ns",
+    "p99": "p99_ns",
+    "max": "max_ns",
+}
 
 EXIT_OK: Final = 0
 EXIT_GATE: Final = 5
@@ -42,11 +51,11 @@ EXIT_INTERRUPTED: Final = 130
 class Sent:
     """What the publisher says at its end. Rows, except where a unit is named."""
 
-    scheduled: int | None  # due while it ran
-    sent: int | None  # handed to the socket
-    send_blocked: int | None  # times the socket was full
-    slip: Histogram | None  # ns from the intended to the actual send time, measured time only
-    cpu: float | None  # share of one core
+    scheduled: int  # due while it ran
+    sent: int  # handed to the socket
+    send_blocked: int  # times the socket was full
+    slip: Histogram  # ns from the intended to the actual send time, measured time only
+    cpu: float  # share of one core
 
 
 @dataclass(slots=True)
@@ -54,24 +63,21 @@ class Received:
     """What the subscriber says at its end. Rows, except where a unit is named."""
 
     received: int  # distinct sequences
-    missing: int | None
-    duplicate: int | None
-    reordered: int | None
+    missing: int
+    duplicate: int
+    reordered: int
     corrupt: int
-    unread: int | None  # received, but not looked at: the ring had no room for them
+    unread: int  # received, but not looked at: the ring had no room for them
     measured: int  # distinct sequences of the measured time
     last_ns: int  # when the last of these was here, ns since the run's start; 0 = none
-    from_schedule: Histogram | None
-    from_send: Histogram | None
-    cpu: float | None  # share of one core
+    from_schedule: Histogram
+    from_send: Histogram
+    cpu: float  # share of one core
 
 
 @dataclass(slots=True)
 class Outcome:
-    """A run as it happened; `report` turns it into the contract.
-
-    None stands for what has no meaning in a mode, and is null in the report.
-    """
+    """A run as it happened; `report` turns it into the contract."""
 
     plan: Plan
     complete: bool  # False: ended by Ctrl-C
@@ -79,21 +85,9 @@ class Outcome:
     subscriber: Received
     libzmq: str
     intervals: list[dict[str, Any]] = field(default_factory=list)
-    rate: dict[str, Any] | None = None  # the report's `rate`, where a mode has its own way to judge
-    latency: dict[str, Histogram | None] = field(default_factory=dict)  # joins `latency_ns`
-    more: dict[str, Any] = field(default_factory=dict)  # joins the report's keys
-    config: dict[str, Any] = field(default_factory=dict)  # goes before what the plan says of itself
-
-    @property
-    def curve(self) -> Histogram:
-        """What a file or a picture of percentiles shows: the latency that the mode is about."""
-        all_of_them = (self.subscriber.from_schedule, *self.latency.values(), self.subscriber.from_send)
-        return next((found for found in all_of_them if found is not None), Histogram())
 
 
 def _rate(outcome: Outcome) -> dict[str, Any]:
-    if outcome.rate is not None:
-        return outcome.rate
     plan, got = outcome.plan, outcome.subscriber
     measured_ns = max(plan.duration_ns, got.last_ns - plan.warmup_ns)
     if not outcome.complete:
@@ -117,27 +111,13 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def report(
+    outcome: Outcome, gates: Sequence[Gate] = (), surroundings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The contract of `flux-loadgen --json`, as plain objects; `schema` says what each key is.
 
-
-def _environment(libzmq: str) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "libzmq": libzmq,
-    }
-
-
-def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
-    """The contract of `flux-loadgen --json`, as plain objects; the head of this file says what it covers."""
+    `surroundings` is what `environment.Surroundings` has seen of the machine, where somebody looked.
+    """
     sent, got = outcome.publisher, outcome.subscriber
     made: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -147,8 +127,8 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
             "version": metadata.version("flux-marketdata"),
             "commit": _commit(),
         },
-        "env": _environment(outcome.libzmq),
-        "config": outcome.plan.config() | outcome.config,
+        "env": environment(outcome.libzmq) | dict(surroundings or {}),
+        "config": outcome.plan.config(),
         "rate": _rate(outcome),
         "counts": {
             "scheduled": sent.scheduled,
@@ -161,40 +141,46 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
             "unread": got.unread,
             "send_blocked": sent.send_blocked,
         },
-        "latency_ns": {
-            name: None if found is None else summary(found)
-            for name, found in {
-                "from_schedule": got.from_schedule,
-                "from_send": got.from_send,
-                **outcome.latency,
-            }.items()
-        },
+        "latency_ns": {"from_schedule": summary(got.from_schedule), "from_send": summary(got.from_send)},
         "generator": {
-            "slip_ns": None
-            if sent.slip is None
-            else {"p99": percentile(sent.slip, 99.0), "max": sent.slip.max},
+            "slip_ns": {"p99": percentile(sent.slip, 99.0), "max": sent.slip.max},
             "cpu": {
-                "publisher": None if sent.cpu is None else round(sent.cpu, 3),
-                "subscriber": None if got.cpu is None else round(got.cpu, 3),
+                "publisher": round(sent.cpu, 3),
+                "subscriber": round(got.cpu, 3),
             },
         },
         "intervals": outcome.intervals,
-        **outcome.more,
     }
     made["gates"] = [gate.judged(made) for gate in gates]
     return made
 
 
 def exit_code(made: Mapping[str, Any]) -> int:
-    """130 after Ctrl-C, 6 when the rate was not held, 5 when a gate failed, else 0.
+    """130 after Ctrl-C, 6 when the rate was not held or none was found, 5 when a gate failed, else 0.
 
     Not held goes before a gate: the other numbers say little about a rate that was not there.
     """
     if not made["complete"]:
         return EXIT_INTERRUPTED
-    if made["rate"]["held"] is False:  # null: no rate was asked for
+    if not made["rate"]["held"] or ("find_max" in made and made["find_max"]["rate"] is None):
         return EXIT_NOT_HELD
     return EXIT_OK if all(gate["pass"] for gate in made["gates"]) else EXIT_GATE
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a report (draft 2020-12), as it is installed: `flux/schemas` in the package."""
+    file = resources.files("flux").joinpath("schemas", "loadgen_report.schema.json")
+    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return made
+
+
+def to_csv(made: Mapping[str, Any]) -> str:
+    """The report's seconds, one a line, the last may be a part of one; the header's keys end in their units."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(_COLUMNS.values())
+    writer.writerows([second[key] for key in _COLUMNS] for second in made["intervals"])
+    return lines.getvalue()
 
 
 def to_json(made: Mapping[str, Any]) -> str:
@@ -211,6 +197,15 @@ def duration_text(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
+def value_text(gate: Gate, value: float | None) -> str:
+    """The number that an expression is about, for people."""
+    if value is None:
+        return "not in this report"
+    if gate.unit == "ns":
+        return duration_text(value)
+    return f"{value:.2f}" if gate.unit == "share" else f"{value:,.0f}"
+
+
 def _times_line(label: str, times: Mapping[str, float]) -> str:
     shown = (
         f"{name} {duration_text(times[name])}" for name in ("p50", "p90", "p99", "p99.9", "p99.99", "max")
@@ -220,48 +215,45 @@ def _times_line(label: str, times: Mapping[str, float]) -> str:
 
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
-    rate, unit = made["rate"], _COUNTED.get(made["config"]["mode"], "messages")
-    if rate["held"] is None:
-        return f"{'MEASURED' if made['complete'] else 'INTERRUPTED'}: {rate['achieved']:,.0f} {unit}/s"
+    rate = made["rate"]
     word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
     return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
 
 
-def _plan_line(config: Mapping[str, Any]) -> str:
-    behind = f"{config['duration_s']:g} s behind {config['warmup_s']:g} s of warm-up"
-    parts = [f"{config['mode']} over {config['transport']}", behind]
-    parts += [f"{config['streams']:,} streams"] if config["streams"] is not None else []
-    parts += [f"{config['rows']} row(s) a message"] if config["rows"] is not None else []
-    parts += [f"HWM {config['hwm']:,} messages"] if config["hwm"] is not None else []
-    return f"{'plan':<22}" + ", ".join(parts)
-
-
-def _generator_line(generator: Mapping[str, Any]) -> str:
-    slip, cpu = generator["slip_ns"], generator["cpu"]
-    parts = [f"slip p99 {duration_text(slip['p99'])}", f"max {duration_text(slip['max'])}"] if slip else []
-    parts += [f"CPU {name} {share:.0%}" for name, share in cpu.items() if share is not None]
-    return f"{'generator':<22}" + "  ".join(parts)
+def _found(search: Mapping[str, Any]) -> str:
+    """One line: what `--find-max` found."""
+    slo, runs = search["slo"], f"{len(search['trials'])} runs"
+    if search["rate"] is None:
+        lowest = min((trial["rate"] for trial in search["trials"]), default=0)
+        return f"NOT FOUND: no rate from {lowest:,} messages/s up keeps {slo} ({runs})"
+    failed = [t["rate"] for t in search["trials"] if not t["pass"] and t["rate"] > search["rate"]]
+    above = f"; {min(failed):,} does not" if failed else ""
+    return f"FOUND: {search['rate']:,} messages/s keep {slo}{above} ({runs})"
 
 
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
-    config, labels = made["config"], {"from_schedule": "from intended send", "from_send": "from actual send"}
-    counts = (f"{name} {count:,}" for name, count in made["counts"].items() if count is not None)
-    lines = [
-        verdict(made),
-        _plan_line(config),
-        *(
-            _times_line(labels.get(name, name.replace("_", " ")), times)
-            for name, times in made["latency_ns"].items()
-            if times is not None
-        ),
-        f"{_COUNTED.get(config['mode'], 'rows'):<22}" + "  ".join(counts),
-        _generator_line(made["generator"]),
-    ]
+    config, counts, generator = made["config"], made["counts"], made["generator"]
+    lines = [_found(made["find_max"])] if "find_max" in made else []
     lines += [
-        f"{'gate':<22}{'pass' if gate['pass'] else 'FAIL'}  fail if {gate['expr']}  (is {gate['value']:,})"
-        for gate in made["gates"]
+        verdict(made),
+        f"{'plan':<22}{config['mode']} over {config['transport']}, {config['duration_s']:g} s behind"
+        f" {config['warmup_s']:g} s of warm-up, {config['streams']:,} streams,"
+        f" {config['rows']} row(s) a message, HWM {config['hwm']:,} messages",
+        _times_line("from intended send", made["latency_ns"]["from_schedule"]),
+        _times_line("from actual send", made["latency_ns"]["from_send"]),
+        f"{'rows':<22}" + "  ".join(f"{name} {count:,}" for name, count in counts.items()),
+        f"{'generator':<22}slip p99 {duration_text(generator['slip_ns']['p99'])}"
+        f"  max {duration_text(generator['slip_ns']['max'])}"
+        f"  CPU publisher {generator['cpu']['publisher']:.0%}"
+        f"  subscriber {generator['cpu']['subscriber']:.0%}",
     ]
+    for judged in made["gates"]:
+        word, is_now = (
+            "pass" if judged["pass"] else "FAIL",
+            value_text(Gate.parse(judged["expr"]), judged["value"]),
+        )
+        lines.append(f"{'gate':<22}{word}  fail if {judged['expr']}  (is {is_now})")
     return "\n".join(lines) + "\n"
 
 
