@@ -27,9 +27,9 @@ from flux.limits import MAX_HEAD_BYTES
 from flux.loadgen.histogram import Histogram, Schedule, percentile, sharpen_sleep, sleep_until, summary
 from flux.loadgen.plan import NS_PER_S, TICK_NS, Plan
 from flux.loadgen.process import Children, Commands, Message, Usage, packed, settle, tell, unpacked
-from flux.loadgen.report import HELD_SHARE, Outcome, Received, Sent, duration_text
+from flux.loadgen.report import HELD_SHARE, Outcome, duration_text
 from flux.loadgen.sample import Sample, key_of
-from flux.loadgen.solo import Following, Seconds, work
+from flux.loadgen.solo import Following, Seconds, check_alone, counts, generator, outcome_of, work
 from flux.transport.sockets import libzmq_version
 
 BLOCK: Final = 64  # messages
@@ -245,56 +245,31 @@ def _direction(plan: Plan, done: Message, name: str) -> dict[str, Any]:
     }
 
 
-def outcome_of(plan: Plan, complete: bool, done: Message, intervals: list[Message]) -> Outcome:
+def own_words(plan: Plan, complete: bool, done: Message) -> dict[str, dict[str, Any]]:
     """What the process said, in the report's form: nothing can be missing or out of order without a wire."""
-    paced = bool(plan.rate)
-    timed = "each message" if paced else f"mean of {BLOCK} messages"
-    return Outcome(
-        plan=plan,
-        complete=complete,
-        publisher=Sent(
-            scheduled=done["due"] * plan.rows if paced else None,
-            sent=done["messages"] * plan.rows,
-            send_blocked=None,
-            slip=unpacked(done["slip"]) if paced else None,
-            cpu=done["cpu"],
-        ),
-        subscriber=Received(
-            received=done["messages"] * plan.rows,
-            missing=None,
-            duplicate=None,
-            reordered=None,
-            corrupt=done["wrong"] * plan.rows,
-            unread=None,
-            measured=done["measured"],
-            last_ns=done["last_ns"],
-            from_schedule=unpacked(done["schedule"]) if paced else None,
-            from_send=unpacked(done["whole"]),
-            cpu=None,
-        ),
-        libzmq=done["libzmq"],
-        intervals=intervals,
-        rate=_rate(plan, complete, done),
-        config={
-            "rate": plan.rate or None,
-            "transport": "memory",
-            "called_from": "Python, one call a message and direction",
-            "timed": timed,
-            **dict.fromkeys(("publishers", "audience", "hwm", "faults")),
+    paced, rows = bool(plan.rate), done["messages"] * plan.rows
+    due = {"scheduled": done["due"] * plan.rows} if paced else {}
+    config = {
+        "rate": plan.rate or None,
+        "transport": "memory",
+        "called_from": "Python, one call a message and direction",
+        "timed": "each message" if paced else f"the mean of {BLOCK} messages",
+    }
+    return {
+        "config": dict.fromkeys(("publishers", "audience", "hwm", "faults")) | config,
+        "rate": _rate(plan, complete, done),
+        "counts": counts(sent=rows, received=rows, corrupt=done["wrong"] * plan.rows, **due),
+        "generator": generator({"publisher": done["cpu"]}, unpacked(done["slip"]) if paced else None),
+        "codec": {
+            "frame_bytes": done["frame_bytes"],
+            **{name: _direction(plan, done, name) for name in DIRECTIONS},
         },
-        more={
-            "codec": {
-                "frame_bytes": done["frame_bytes"],
-                **{name: _direction(plan, done, name) for name in DIRECTIONS},
-            }
-        },
-    )
+    }
 
 
 def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], bool]) -> Outcome:
     """Carry out a plan of this mode, as `flux.loadgen.run.run` says."""
-    if plan.ramp or plan.burst or plan.replay:
-        raise ConfigError("--mode codec goes at --rate, or without one as fast as it can")
+    check_alone(plan)
     if plan.streams > MAX_CODED:
         raise ConfigError(f"--mode codec keeps an encoder a stream: at most {MAX_CODED:,} --streams")
     children = Children("codec")
@@ -302,7 +277,9 @@ def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], boo
         worker.tell("plan", plan=dataclasses.asdict(plan))
         following = Following(plan, worker, say=say, line=_line, interrupted=interrupted)
         told = following.follow(children)
-    return outcome_of(plan, told.complete, told.done, told.intervals)
+    times = {"from_schedule": unpacked(told.done["schedule"])} if plan.rate else {}
+    times |= {"from_send": unpacked(told.done["whole"])}
+    return outcome_of(plan, told, latency=times, own=own_words(plan, told.complete, told.done))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from flux.limits import MAX_LIVE_ROWS
 from flux.loadgen.caller import CONNECTIONS
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.process import Child, Children, Message, unpacked
-from flux.loadgen.report import HELD_SHARE, Outcome, Received, Sent, second_line
+from flux.loadgen.report import HELD_SHARE, Outcome, second_line
 from flux.loadgen.requests import KINDS, MIX, PAGE_ROWS
 from flux.loadgen.sample import SAMPLE_ROWS, SOURCE, Sample, key_of
-from flux.loadgen.solo import Following, Told
+from flux.loadgen.solo import Following, Told, check_alone, counts, generator, outcome_of
 
 BACKGROUND: Final = 1_000  # rows a second into a started server, over all streams in turn
 MAX_FILLED: Final = 256  # streams of a started server
@@ -100,7 +100,8 @@ def _line(second: Message) -> str:
     return second_line(second, warmup=False)
 
 
-def _checked(plan: Plan) -> None:
+def _check(plan: Plan) -> None:
+    check_alone(plan)
     if not plan.rate:
         raise ConfigError("--mode rpc asks at a constant rate: say --rate N, requests per second")
     if plan.rows != 1:
@@ -111,7 +112,7 @@ def _checked(plan: Plan) -> None:
         raise ConfigError(f"--mode rpc fills at most {MAX_FILLED} streams: lower --streams or give --rpc")
 
 
-def _more(plan: Plan, done: Message, background: Background | None) -> dict[str, Any]:
+def _more(done: Message, background: Background | None) -> dict[str, Any]:
     """What the report says of the requests themselves."""
     answered, times = done["answered"], done["by_kind"]
     return {
@@ -152,44 +153,23 @@ def _rate(plan: Plan, complete: bool, done: Message) -> dict[str, Any]:
     }
 
 
-def outcome_of(plan: Plan, told: Told, background: Background | None) -> Outcome:
+def own_words(plan: Plan, told: Told, background: Background | None) -> dict[str, dict[str, Any]]:
     """What the calling process said, in the report's form: counts are requests, `missing` those without an answer
     in time, `corrupt` wrong answers. Answers have no order, and a second one to a request is a stray."""
     done = told.done
-    return Outcome(
-        plan=plan,
-        complete=told.complete,
-        publisher=Sent(
-            scheduled=done["scheduled"],
-            sent=done["sent"],
-            send_blocked=done["send_blocked"],
-            slip=unpacked(done["slip"]),
-            cpu=done["cpu"],
-        ),
-        subscriber=Received(
-            received=done["received"],
-            missing=done["missing"],
-            duplicate=None,
-            reordered=None,
-            corrupt=done["corrupt"],
-            unread=None,
-            measured=done["measured"],
-            last_ns=done["last_ns"],
-            from_schedule=unpacked(done["from_schedule"]),
-            from_send=unpacked(done["from_send"]),
-            cpu=None,
-        ),
-        libzmq=done["libzmq"],
-        intervals=told.intervals,
-        rate=_rate(plan, told.complete, done),
-        config=_config(plan, done),
-        more={"rpc": _more(plan, done, background)},
-    )
+    names = ("scheduled", "sent", "send_blocked", "received", "missing", "corrupt")
+    return {
+        "config": _config(plan, done),
+        "rate": _rate(plan, told.complete, done),
+        "counts": counts(**{name: done[name] for name in names}),
+        "generator": generator({"publisher": done["cpu"]}, unpacked(done["slip"])),
+        "rpc": _more(done, background),
+    }
 
 
 def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], bool]) -> Outcome:
     """Carry out a plan of this mode, as `flux.loadgen.run.run` says."""
-    _checked(plan)
+    _check(plan)
     with contextlib.ExitStack() as stack:
         background: Background | None = None
         endpoint = plan.servers.rpc
@@ -213,7 +193,8 @@ def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], boo
         caller.tell("plan", plan=config, endpoint=endpoint, sampled=background is not None)
         following = Following(plan, caller, say=say, line=_line, interrupted=interrupted)
         told = following.follow(callers, background.send if background else _nothing)
-        return outcome_of(plan, told, background)
+        times = {name: unpacked(told.done[name]) for name in ("from_schedule", "from_send")}
+        return outcome_of(plan, told, latency=times, own=own_words(plan, told, background))
 
 
 def _nothing() -> None:

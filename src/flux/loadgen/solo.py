@@ -12,11 +12,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from flux.errors import ConfigError, FluxError
-from flux.loadgen.plan import NS_PER_S, Plan
+from flux.loadgen.faults import Faults
+from flux.loadgen.histogram import Histogram
+from flux.loadgen.parties import slips
+from flux.loadgen.plan import NS_PER_S, Audience, Plan
 from flux.loadgen.process import Child, Children, Commands, Message, tell
+from flux.loadgen.report import Outcome, Received, Sent
 
 LEAD_NS: Final = NS_PER_S // 5  # from "go" to the run's start: the worker is in its loop by then
 READY_LIMIT_NS: Final = 60 * NS_PER_S
@@ -31,6 +35,48 @@ class Told:
     complete: bool = True  # False: ended by Ctrl-C
     done: Message = field(default_factory=dict)
     intervals: list[Message] = field(default_factory=list)
+
+
+def outcome_of(
+    plan: Plan, told: Told, *, latency: dict[str, Histogram], own: dict[str, dict[str, Any]]
+) -> Outcome:
+    """A run in the report's form, where the mode says all of its numbers itself."""
+    none = Histogram()
+    return Outcome(
+        plan=plan,
+        complete=told.complete,
+        publisher=Sent(0, 0, 0, none, 0.0),
+        subscriber=Received(0, 0, 0, 0, 0, 0, 0, 0, none, none, 0.0),
+        libzmq=told.done["libzmq"],
+        intervals=told.intervals,
+        latency=latency,
+        own=own,
+    )
+
+
+def check_alone(plan: Plan) -> None:
+    """ConfigError where the plan asks for what only modes with a publisher of their own have."""
+    if plan.ramp or plan.burst or plan.replay:
+        raise ConfigError(f"--mode {plan.mode} knows a constant --rate alone")
+    if plan.publishers != 1 or plan.audience != Audience() or plan.faults != Faults():
+        raise ConfigError(
+            f"--mode {plan.mode}: no --publishers, --subscribers, --slow, --stopped and --fault"
+        )
+
+
+def counts(**known: int) -> dict[str, int | None]:
+    """The report's counts; what is not known in a mode is None."""
+    names = ("scheduled", "sent", "received", "missing", "duplicate", "reordered", "corrupt", "unread")
+    return dict.fromkeys((*names, "send_blocked")) | known
+
+
+def generator(cpu: dict[str, float], slip: Histogram | None = None) -> dict[str, Any]:
+    """The report's `generator`: CPU by its names there, and how late requests or messages were, if they had a time."""
+    shares = {name: round(share, 3) for name, share in cpu.items()}
+    return {
+        "slip_ns": None if slip is None else slips(slip),
+        "cpu": dict.fromkeys(("publisher", "subscriber")) | shares,
+    }
 
 
 def _nothing() -> None:

@@ -23,8 +23,8 @@ from flux.limits import MAX_LIST_STREAMS, MAX_STREAMS, ring_rows
 from flux.loadgen.histogram import Histogram, Watch, percentile
 from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Children, Commands, Message, Usage, packed, settle, tell, unpacked
-from flux.loadgen.report import HELD_SHARE, Outcome, Received, Sent, duration_text
-from flux.loadgen.solo import Following, Seconds, work
+from flux.loadgen.report import HELD_SHARE, Outcome, duration_text
+from flux.loadgen.solo import Following, Seconds, check_alone, counts, generator, outcome_of, work
 from flux.model import RowKind, StreamKey
 from flux.transport.pump import Drained, Receiver, Streams
 from flux.transport.sockets import Link, LinkEvent, Poller, Socket, Sockets, libzmq_version
@@ -241,52 +241,25 @@ def _rate(plan: Plan, complete: bool, done: Message) -> dict[str, Any]:
     }
 
 
-def outcome_of(plan: Plan, complete: bool, done: Message, intervals: list[Message]) -> Outcome:
-    """What the process said, in the report's form: null is what only the other side knows."""
-    names = (
-        *("streams_seen", "unlearned", "outside", "foreign", "restarts"),
-        *("refused", "other_messages", "streams"),
-    )
+def own_words(plan: Plan, complete: bool, done: Message) -> dict[str, dict[str, Any]]:
+    """What the process said, in the report's form: None is what only the other side knows."""
+    names = ("streams_seen", "unlearned", "outside", "foreign", "restarts", "refused", "other_messages")
+    rows = ("received", "missing", "duplicate", "reordered", "corrupt")
+    ours = ("schedule", "streams", "rows", "seed", "publishers", "audience", "tick_us", "faults")
+    config = {"rate": plan.rate or None, "transport": plan.servers.pub, "topics": list(plan.topics)}
     clock = {"untimed": done["untimed"], "behind": done["behind"], "caveat": CAVEAT}
-    recorded, origin = unpacked(done["recorded"]), unpacked(done["origin"])
-    return Outcome(
-        plan=plan,
-        complete=complete,
-        publisher=Sent(scheduled=None, sent=None, send_blocked=None, slip=None, cpu=None),
-        subscriber=Received(
-            received=done["received"],
-            missing=done["missing"],
-            duplicate=done["duplicate"],
-            reordered=done["reordered"],
-            corrupt=done["corrupt"],
-            unread=None,
-            measured=done["measured_messages"],
-            last_ns=0,
-            from_schedule=None,
-            from_send=None,
-            cpu=done["cpu"],
-        ),
-        libzmq=done["libzmq"],
-        intervals=intervals,
-        rate=_rate(plan, complete, done),
-        latency={
-            "from_recorded": recorded if recorded.total else None,
-            "from_origin": origin if origin.total else None,
-        },
-        config={
-            "rate": plan.rate or None,
-            **dict.fromkeys(
-                ("schedule", "streams", "rows", "seed", "publishers", "audience", "tick_us", "faults")
-            ),
-            "transport": plan.servers.pub,
-            "topics": list(plan.topics),
-        },
-        more={"sub": {name: done[name] for name in names} | {"clock": clock}},
-    )
+    return {
+        "config": dict.fromkeys(ours) | config,
+        "rate": _rate(plan, complete, done),
+        "counts": counts(**{name: done[name] for name in rows}),
+        "generator": generator({"subscriber": done["cpu"]}),
+        "sub": {name: done[name] for name in names} | {"clock": clock, "streams": done["streams"]},
+    }
 
 
 def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], bool]) -> Outcome:
     """Carry out a plan of this mode, as `flux.loadgen.run.run` says."""
+    check_alone(plan)
     if not plan.servers.pub:
         raise ConfigError("--mode sub measures a publisher that is there: say where with --pub")
     prefixes_of(plan)
@@ -295,7 +268,9 @@ def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], boo
         worker.tell("plan", plan=dataclasses.asdict(plan))
         following = Following(plan, worker, say=say, line=_line, interrupted=interrupted)
         told = following.follow(children)
-    return outcome_of(plan, told.complete, told.done, told.intervals)
+    times = {f"from_{name}": unpacked(told.done[name]) for name in ("recorded", "origin")}
+    timed = {name: histogram for name, histogram in times.items() if histogram.total}
+    return outcome_of(plan, told, latency=timed, own=own_words(plan, told.complete, told.done))
 
 
 if __name__ == "__main__":
