@@ -18,6 +18,7 @@ from libc.stdint cimport INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, ui
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 
+from pump cimport *
 from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
 
 
