@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """Receive, record and publish in batches: the one place where stations meet in C (drawn in ext/pump.h).
 
     Streams    the table of slots         shared by a receiver, the recorder and the publisher of one process
