@@ -7,9 +7,10 @@ CLOCK_MONOTONIC ns) in the first 16 of these bytes. Message k goes to topic k mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -26,10 +27,23 @@ PROBE: Final = -1  # the number of a message that only asks whether the way is o
 HELD_SHARE: Final = 0.995  # of the rate asked, as flux-loadgen
 
 
+Name = TypeVar("Name", bytes, str)
+
+
 @cache
 def topics() -> list[bytes]:
     """The streams' topics on flux's wire."""
     return [stream_topic(StreamKey("LOAD", f"S{stream:02}", "1s")) for stream in range(STREAMS)]
+
+
+@cache
+def _turn(offset: int, names: Callable[[], list[Name]]) -> list[Name]:
+    return (names() * (2 + MAX_BATCH // STREAMS))[offset:][:MAX_BATCH]
+
+
+def turns(first: int, names: Callable[[], list[Name]] = topics) -> list[Name]:
+    """The names (topics, or what a library calls them) of message `first` and those after it, MAX_BATCH of them."""
+    return _turn(first % STREAMS, names)
 
 
 @cache

@@ -6,13 +6,14 @@ that the accounting costs a peer some 0.1 µs a message beside the 3 µs and mor
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import Any, Final
 
 import numpy as np
 
 from benchmarks.peers.bus.board import Board, Place
-from benchmarks.peers.bus.spec import Spec, frame
+from benchmarks.peers.bus.spec import PROBE, Spec, frame
 from flux.loadgen.histogram import Histogram, percentile
 from flux.loadgen.plan import NS_PER_S
 
@@ -20,13 +21,15 @@ QUIET_NS: Final = NS_PER_S // 2  # nothing new for so long behind the publisher'
 DRAIN_NS: Final = NS_PER_S  # a backlog that takes longer is not waited for
 ACCOUNT: Final = 512  # messages; a bound on how long looking at them takes
 
+_PROBE: Final = struct.pack("<q", PROBE)
 _MESSAGE: Final = np.dtype(
     {"names": ["k", "intended"], "formats": ["<i8", "<i8"], "offsets": [0, 8], "itemsize": len(frame())}
 )
 
 
 class Tally:
-    """A run of the subscriber. A receiving loop calls `take` for each payload and `account` when nothing waits."""
+    """A run of the subscriber. A receiving loop calls `take` for each payload and, where it knows that nothing waits,
+    `account`; one that blocks for the next message needs not: probes come behind the last."""
 
     def __init__(self, spec: Spec, board: Board) -> None:
         self.spec, self.board = spec, board
@@ -40,11 +43,11 @@ class Tally:
         self._ended_ns = 0
         self._cpu_s = 0.0
 
-    def take(self, payload: bytes, now: Any = time.monotonic_ns) -> None:
+    def take(self, payload: bytes) -> None:
         """One message, now."""
+        self._times.append(time.monotonic_ns())
         self._payloads.append(payload)
-        self._times.append(now())
-        if len(self._payloads) >= ACCOUNT:
+        if len(self._payloads) >= ACCOUNT or payload.startswith(_PROBE):
             self.account()
 
     def account(self) -> None:
