@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 
 from benchmarks.peers.bus.over_nats import ALL, WAIT_S, connected, run, subjects
 from benchmarks.peers.bus.pace import Pace, publish_async
 from benchmarks.peers.bus.spec import turns
 from benchmarks.peers.bus.tally import Tally
 
-STREAM = "flux"
+STREAM = StreamConfig(name="flux", subjects=[ALL], storage=StorageType.FILE)  # whoever is first makes it
 WINDOW = 4_000
 
 
@@ -29,6 +29,7 @@ def run_publisher(pace: Pace, url: str) -> None:
 async def _publish(pace: Pace, url: str) -> None:
     client = await connected(url)
     stream = client.jetstream(publish_async_max_pending=WINDOW)
+    await stream.add_stream(STREAM)
     publish = stream.publish_async
 
     async def hand_over(first: int, payloads: list[bytes]) -> None:
@@ -47,13 +48,13 @@ def run_subscriber(tally: Tally, url: str) -> None:
 async def _subscribe(tally: Tally, url: str) -> None:
     client = await connected(url)
     stream = client.jetstream()
-    await stream.add_stream(name=STREAM, subjects=[ALL], storage=StorageType.FILE)
+    await stream.add_stream(STREAM)
 
     async def on_message(message: Msg) -> None:
         tally.take(message.data)
 
     wanted = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL)
-    await stream.subscribe(ALL, stream=STREAM, cb=on_message, config=wanted, manual_ack=True)
+    await stream.subscribe(ALL, stream=STREAM.name, cb=on_message, config=wanted, manual_ack=True)
     while not tally.finished():
         await asyncio.sleep(WAIT_S)
     await client.close()

@@ -20,7 +20,7 @@ from flux.model import CANDLE, StreamKey
 from flux.transport.topics import stream_topic
 
 STREAMS: Final = 64
-WINDOW: Final = 20_000  # messages under way at saturation: some 10 ms of the fastest, a tenth of a high-water mark
+WINDOW: Final = 100_000  # messages under way at saturation: what the fastest carries in 60 ms, half a high-water mark
 HWM: Final = 200_000  # messages, as flux-loadgen
 MAX_BATCH: Final = 256  # messages sent between two looks at the clock, as far as the library sends in batches
 PROBE: Final = -1  # the number of a message that only asks whether the way is open
