@@ -12,23 +12,34 @@ share of one core, all threads of the process; `commit` is null for a copy that 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Final
 
 import flux
+from flux.loadgen.environment import environment
 from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram, percentile, summary
 from flux.loadgen.plan import NS_PER_S, Plan
 
 SCHEMA_VERSION: Final = 1
 HELD_SHARE: Final = 0.995
+
+_COLUMNS: Final = {
+    "t_s": "t_s",
+    "sent": "sent_rows",
+    "received": "received_rows",
+    "missing": "missing_rows",
+    "p50": "p50_ns",
+    "p99": "p99_ns",
+    "max": "max_ns",
+}
 
 EXIT_OK: Final = 0
 EXIT_GATE: Final = 5
@@ -83,8 +94,8 @@ def _rate(outcome: Outcome) -> dict[str, Any]:
         measured_ns = max(1, got.last_ns - plan.warmup_ns)
     achieved = got.measured / plan.rows * NS_PER_S / measured_ns
     all_sent = outcome.publisher.sent == outcome.publisher.scheduled
-    held = outcome.complete and all_sent and achieved >= HELD_SHARE * plan.rate
-    return {"target": plan.rate, "achieved": round(achieved, 1), "held": held}
+    held = outcome.complete and all_sent and achieved >= HELD_SHARE * plan.target
+    return {"target": plan.target, "achieved": round(achieved, 1), "held": held}
 
 
 def _commit() -> str | None:
@@ -100,27 +111,13 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def report(
+    outcome: Outcome, gates: Sequence[Gate] = (), surroundings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The contract of `flux-loadgen --json`, as plain objects; `schema` says what each key is.
 
-
-def _environment(libzmq: str) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "libzmq": libzmq,
-    }
-
-
-def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
-    """The contract of `flux-loadgen --json`, as plain objects; the head of this file says what it covers."""
+    `surroundings` is what `environment.Surroundings` has seen of the machine, where somebody looked.
+    """
     sent, got = outcome.publisher, outcome.subscriber
     made: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -130,7 +127,7 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
             "version": metadata.version("flux-marketdata"),
             "commit": _commit(),
         },
-        "env": _environment(outcome.libzmq),
+        "env": environment(outcome.libzmq) | dict(surroundings or {}),
         "config": outcome.plan.config(),
         "rate": _rate(outcome),
         "counts": {
@@ -159,15 +156,31 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
 
 
 def exit_code(made: Mapping[str, Any]) -> int:
-    """130 after Ctrl-C, 6 when the rate was not held, 5 when a gate failed, else 0.
+    """130 after Ctrl-C, 6 when the rate was not held or none was found, 5 when a gate failed, else 0.
 
     Not held goes before a gate: the other numbers say little about a rate that was not there.
     """
     if not made["complete"]:
         return EXIT_INTERRUPTED
-    if not made["rate"]["held"]:
+    if not made["rate"]["held"] or ("find_max" in made and made["find_max"]["rate"] is None):
         return EXIT_NOT_HELD
     return EXIT_OK if all(gate["pass"] for gate in made["gates"]) else EXIT_GATE
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a report (draft 2020-12), as it is installed: `flux/schemas` in the package."""
+    file = resources.files("flux").joinpath("schemas", "loadgen_report.schema.json")
+    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return made
+
+
+def to_csv(made: Mapping[str, Any]) -> str:
+    """The report's seconds, one a line, the last may be a part of one; the header's keys end in their units."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(_COLUMNS.values())
+    writer.writerows([second[key] for key in _COLUMNS] for second in made["intervals"])
+    return lines.getvalue()
 
 
 def to_json(made: Mapping[str, Any]) -> str:
@@ -184,6 +197,15 @@ def duration_text(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
+def value_text(gate: Gate, value: float | None) -> str:
+    """The number that an expression is about, for people."""
+    if value is None:
+        return "not in this report"
+    if gate.unit == "ns":
+        return duration_text(value)
+    return f"{value:.2f}" if gate.unit == "share" else f"{value:,.0f}"
+
+
 def _times_line(label: str, times: Mapping[str, float]) -> str:
     shown = (
         f"{name} {duration_text(times[name])}" for name in ("p50", "p90", "p99", "p99.9", "p99.99", "max")
@@ -195,13 +217,25 @@ def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
     rate = made["rate"]
     word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
-    return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,} messages/s"
+    return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
+
+
+def _found(search: Mapping[str, Any]) -> str:
+    """One line: what `--find-max` found."""
+    slo, runs = search["slo"], f"{len(search['trials'])} runs"
+    if search["rate"] is None:
+        lowest = min((trial["rate"] for trial in search["trials"]), default=0)
+        return f"NOT FOUND: no rate from {lowest:,} messages/s up keeps {slo} ({runs})"
+    failed = [t["rate"] for t in search["trials"] if not t["pass"] and t["rate"] > search["rate"]]
+    above = f"; {min(failed):,} does not" if failed else ""
+    return f"FOUND: {search['rate']:,} messages/s keep {slo}{above} ({runs})"
 
 
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
     config, counts, generator = made["config"], made["counts"], made["generator"]
-    lines = [
+    lines = [_found(made["find_max"])] if "find_max" in made else []
+    lines += [
         verdict(made),
         f"{'plan':<22}{config['mode']} over {config['transport']}, {config['duration_s']:g} s behind"
         f" {config['warmup_s']:g} s of warm-up, {config['streams']:,} streams,"
@@ -214,10 +248,12 @@ def to_text(made: Mapping[str, Any]) -> str:
         f"  CPU publisher {generator['cpu']['publisher']:.0%}"
         f"  subscriber {generator['cpu']['subscriber']:.0%}",
     ]
-    lines += [
-        f"{'gate':<22}{'pass' if gate['pass'] else 'FAIL'}  fail if {gate['expr']}  (is {gate['value']:,})"
-        for gate in made["gates"]
-    ]
+    for judged in made["gates"]:
+        word, is_now = (
+            "pass" if judged["pass"] else "FAIL",
+            value_text(Gate.parse(judged["expr"]), judged["value"]),
+        )
+        lines.append(f"{'gate':<22}{word}  fail if {judged['expr']}  (is {is_now})")
     return "\n".join(lines) + "\n"
 
 
