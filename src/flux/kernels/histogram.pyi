@@ -63,14 +63,26 @@ class Histogram:
 
 @final
 class Schedule:
-    """An absolute schedule: message k is intended at `start_ns` + floor(k * 1e9 / rate), without drift.
+    """When message k of a run is intended (`ext/schedule.h`), in whole ns, absolute and without drift.
 
-    `rate` is 1 to 1e9 messages per second (else ValueError), times are CLOCK_MONOTONIC ns.
+    The constructor is the constant rate: message k at `start_ns` + floor(k * 1e9 / rate), `rate` 1 to 1e9 messages
+    per second. Times are CLOCK_MONOTONIC ns; each maker raises ValueError where its numbers are out of range.
     """
 
     def __new__(cls, rate: int, start_ns: int) -> Schedule: ...
-    @property
-    def rate(self) -> int: ...
+    @staticmethod
+    def ramp(first: int, last: int, flat_ns: int, over_ns: int, start_ns: int) -> Schedule:
+        """At `first` messages per second for `flat_ns`, then evenly to `last` over `over_ns`, then at `last`.
+
+        Rates are 1 to 1e8, times at most a day each.
+        """
+    @staticmethod
+    def burst(messages: int, period_ns: int, start_ns: int) -> Schedule:
+        """`messages` at once at the start and after each `period_ns`."""
+    @staticmethod
+    def replay(times: object, start_ns: int) -> Schedule:
+        """Message k at `start_ns` + `times[k]`: a contiguous int64 buffer in ns, ascending from 0 or more; it is
+        held, not copied, and must not change. Behind its end nothing is due."""
     @property
     def start_ns(self) -> int: ...
     def intended(self, k: int) -> int:
@@ -86,9 +98,15 @@ def sharpen_sleep() -> None:
 
 @final
 class Load:
-    """What message k of a run is (`ext/load.h`): stream k mod `streams`, its next `rows` sequences."""
+    """What message k of a run is (`ext/load.h`): stream k mod `streams`, its next `rows` sequences.
 
-    def __new__(cls, rate: int, streams: int, rows: int, seed: int) -> Load: ...
+    Publisher `part` of `parts` has streams and messages mod `parts` = `part`, and counts its own from 0. Raises
+    ValueError where `parts` does not divide `streams`.
+    """
+
+    def __new__(
+        cls, schedule: Schedule, streams: int, rows: int, seed: int, *, part: int = 0, parts: int = 1
+    ) -> Load: ...
     def fill(
         self,
         first: int,
@@ -98,9 +116,9 @@ class Load:
         runs: object,
         messages: object = None,
     ) -> int:
-        """Write messages `first` .. `first + count - 1`, sent at `sent_ns` of the run; the number of runs.
+        """Write its messages `first` .. `first + count - 1`, sent at `sent_ns` of the run; the number of runs.
 
-        `rows` takes count * rows CANDLE rows, `runs` min(count, streams) RUN records (one per stream,
+        `rows` takes count * rows CANDLE rows, `runs` min(count, its streams) RUN records (one per stream,
         sorted), `messages` where wanted the number of each message in the order of its rows, int64. All are
         writable and contiguous. Raises ValueError where one is too short.
         """
@@ -121,6 +139,8 @@ class Tally:
         Rows behind the warm-up are timed from their intended (`schedule`) and actual send time (`send`),
         every row from the intended one in `interval`. Raises IndexError for a slot that is no stream's.
         """
+    def streams(self) -> bytes:
+        """By slot five u8: the sequence behind the highest, then rows received, duplicate, reordered, corrupt."""
     @property
     def received(self) -> int:
         """Distinct sequences, all streams."""
