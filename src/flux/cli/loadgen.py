@@ -144,6 +144,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         default = find_max.short_runs(default)
         if arguments.ramp or arguments.burst or arguments.replay:
             raise ConfigError("--find-max looks for a constant rate: no --ramp, --burst or --replay")
+        if arguments.mode == "sub":
+            raise ConfigError("--find-max sets the rate, and that of somebody else's publisher is not ours to set")
     elif arguments.slo is not None:
         raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
     return Plan(
