@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """HDR buckets, the pacing clock, and the rows of the load generator; drawn in histogram.h, schedule.h and load.h."""
 
 from cpython.buffer cimport (

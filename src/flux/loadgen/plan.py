@@ -31,6 +31,7 @@ MAX_RUN_NS: Final = 24 * 3_600 * NS_PER_S  # intended times in ns stay exact in 
 MAX_PUBLISHERS: Final = 64  # processes
 MAX_SUBSCRIBERS: Final = 64  # processes, all kinds together
 MAX_SPEED: Final = 1e9
+MAX_STOP_NS: Final = 60 * NS_PER_S
 _NUMBER = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)([A-Za-zµ]*)")
 _COUNT_UNITS: Final = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 _TIME_UNITS: Final = {
@@ -182,6 +183,7 @@ class Plan:
             "--subscribers with --slow and --stopped", len(audience.kinds), 1, MAX_SUBSCRIBERS, "processes"
         )
         _within("--pause", audience.pause_ns, 1, NS_PER_S, "ns (up to 1s)")
+        _within("--stop", audience.stop_ns, 1, MAX_STOP_NS, "ns (up to 60s)")
         if audience.stopped and audience.stop_at_ns + audience.stop_ns > self.duration_ns:
             raise ConfigError("--stop ends behind --duration")
         if self.topics and self.mode != "sub":
