@@ -15,10 +15,11 @@ SCHEMA: dict[str, Any] = json.loads(
 
 
 def resolved(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of the schema with what its $ref names."""
-    if "$ref" not in part:
+    """A part of the schema with what its $ref names, also where null may stand instead."""
+    refs = [each["$ref"] for each in (part, *part.get("anyOf", ())) if "$ref" in each]
+    if not refs:
         return dict(part)
-    return SCHEMA["$defs"][part["$ref"].removeprefix("#/$defs/")] | part
+    return SCHEMA["$defs"][refs[0].removeprefix("#/$defs/")] | part
 
 
 def unnamed(value: Any, part: Mapping[str, Any], at: str = "") -> Iterator[str]:
