@@ -35,7 +35,7 @@ def changed(mark: Path, files: Iterable[Path], flags: Sequence[str]) -> str | No
 
 def sources(ext: Path) -> list[Path]:
     """All that is compiled of a folder."""
-    return [path for name in ("*.h", "*.c", "*.pxd", "*.pyx") for path in ext.glob(name)]
+    return [path for name in ("*.h", "*.c", "*.pxd", "*.pxi", "*.pyx") for path in ext.glob(name)]
 
 
 def linked(ext: Path) -> list[Path]:
@@ -52,7 +52,8 @@ def _kernel(ext: Path, name: str, package: Path, work: Path, flags: Sequence[str
     import numpy as np  # late: C programs need none
 
     source, suffix = work / f"{name}.c", sysconfig.get_config_var("EXT_SUFFIX")
-    subprocess.run([sys.executable, "-m", "cython", "-3", ext / f"{name}.pyx", "-o", source], check=True)
+    cython = [sys.executable, "-m", "cython", "-3", "--module-name", f"flux.kernels.{name}"]
+    subprocess.run([*cython, ext / f"{name}.pyx", "-o", source], check=True)
     found = [f"-I{folder}" for folder in (ext, np.get_include(), sysconfig.get_path("include"))]
     plain = ["-shared", "-fPIC", "-w", "-DNPY_NO_DEPRECATED_API=0x14"]
     compile_c(package / "kernels" / f"{name}{suffix}", [*flags, *plain, *found], source, *linked(ext))

@@ -113,6 +113,7 @@ class Plan:
     audience: Audience = field(default_factory=Audience)
     servers: Servers = field(default_factory=Servers)
     faults: Faults = field(default_factory=Faults)
+    topics: tuple[str, ...] = ()  # of mode sub; none = all rows in version 2
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Plan:
@@ -126,7 +127,7 @@ class Plan:
             "faults": Faults,
         }
         made = {name: kind(**told[name]) for name, kind in parts.items() if told[name] is not None}
-        return cls(**{**told, **made})
+        return cls(**{**told, **made, "topics": tuple(told["topics"])})
 
     def checked(self) -> Plan:
         """This plan, once its numbers are known to be possible; else ConfigError.
@@ -185,6 +186,8 @@ class Plan:
         _within("--stop", audience.stop_ns, 1, MAX_STOP_NS, "ns (up to 60s)")
         if audience.stopped and audience.stop_at_ns + audience.stop_ns > self.duration_ns:
             raise ConfigError("--stop ends behind --duration")
+        if self.topics and self.mode != "sub":
+            raise ConfigError("--topic is what --mode sub measures")
         if any(dataclasses.astuple(self.servers)) and self.mode not in _REACHING:
             raise ConfigError(f"--mode {self.mode} has its own sockets: no --pub, --rpc or --ingest")
 
