@@ -79,11 +79,7 @@ class Run(NamedTuple):
 
     def measured(self) -> dict[str, Any]:
         """For the gate's report."""
-        kept = (
-            {key: self.report[key] for key in ("rate", "counts", "latency_ns", "generator")}
-            if self.report
-            else {}
-        )
+        kept = {key: self.report[key] for key in ("rate", "counts", "latency_ns", "generator")} if self.report else {}
         return kept | {"machine": self.seen._asdict()}
 
 
@@ -121,10 +117,7 @@ def judge(again: Callable[[], Run]) -> Judged:
     best = min(runs, key=lambda run: run.p99_ns)
     if len(late) == ENOUGH:
         return Judged([*map(str, runs)], [f"load, on a calm machine: {run}" for run in late], best.measured())
-    lines = [
-        *map(str, runs),
-        "loss was judged; rate and latency were not: the machine was busy with something else",
-    ]
+    lines = [*map(str, runs), "loss was judged; rate and latency were not: the machine was busy with something else"]
     return Judged(lines, [], best.measured(), ["load: rate and latency, on a busy machine"])
 
 

@@ -15,15 +15,12 @@ from benchmarks.peers.bus.pace import Pace, publish_async
 from benchmarks.peers.bus.spec import turns
 from benchmarks.peers.bus.tally import Tally
 
-
 def go(co):
     if os.environ.get("UV"):
         import uvloop
-
         uvloop.run(co)
     else:
         asyncio.run(co)
-
 
 def run_publisher(pace: Pace, _: str) -> None:
     go(_publish(pace))
@@ -50,19 +47,19 @@ async def _subscribe(tally: Tally) -> None:
         connected(socket, tally.board)
         recv, take = socket.recv_multipart, tally.take
         if os.environ.get("A"):
-            while not tally.finished():
-                for _ in range(64):
-                    f = recv()
-                    if not f.done():
-                        tally.account()
-                    take((await f)[1])
-                tally.account()
-        else:
-            while not tally.finished():
-                await socket.poll(100)
-                try:
-                    while True:
-                        _, payload = await recv(zmq.NOBLOCK)
-                        take(payload)
-                except zmq.Again:
+          while not tally.finished():
+            for _ in range(64):
+                f = recv()
+                if not f.done():
                     tally.account()
+                take((await f)[1])
+            tally.account()
+        else:
+          while not tally.finished():
+            await socket.poll(100)
+            try:
+                while True:
+                    _, payload = await recv(zmq.NOBLOCK)
+                    take(payload)
+            except zmq.Again:
+                tally.account()

@@ -59,7 +59,9 @@ class Stamped:
         """Messages at their intended times."""
         if count < FEW:
             pack, rest = _STAMP.pack, self._rest
-            return Batch(first, [pack(k, schedule.intended(k)) + rest for k in range(first, first + count)])
+            return Batch(
+                first, [pack(k, schedule.intended(k)) + rest for k in range(first, first + count)]
+            )
         numbers = np.arange(first, first + count)
         return self._filled(first, numbers, schedule.start_ns + numbers * NS_PER_S // schedule.rate)
 
