@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import re
 import shutil
 import subprocess
 import zipfile
@@ -241,3 +243,25 @@ def test_what_is_committed_of_the_history_can_be_drawn() -> None:
         assert {"date", "commit", "environment", "measured"} == set(line)
         assert line["measured"]
         json.dumps(line, allow_nan=False)
+
+
+def test_the_workflow_names_what_there_is() -> None:
+    """Commands of the project that a workflow runs are there and may be run, its flags are the gate's, and neither a
+    secret nor a host is named."""
+    told = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    commands = re.findall(r"(?:run: |&& )((?:\.ci|tools)/\w+)((?: .*)?)$", told, re.MULTILINE)
+    assert {command for command, _ in commands} == {".ci/run", "tools/bench_gate"}
+    for command, _ in commands:
+        assert os.access(ROOT / command, os.X_OK), command
+    gate = (ROOT / "benchmarks" / "gate" / "__main__.py").read_text()
+    for flag in re.findall(r"--[\w-]+", " ".join(said for command, said in commands if "gate" in command)):
+        assert f'"{flag}"' in gate, flag
+    kept = re.findall(r"path: (\S+)", told)
+    assert kept == ["build/gate/report.json", "build/gate/against.json"]
+    assert all(
+        path in told.replace(f"path: {path}", "") + (ROOT / ".ci" / "run").read_text() for path in kept
+    )
+    assert "--install-only" in (ROOT / ".ci" / "run").read_text()
+    assert "fetch-depth: 0" in told
+    assert "secrets." not in told
+    assert "://" not in told
