@@ -6,7 +6,7 @@
 What is beyond noise is said by the rounds themselves: each of head's is on the same side of each of base's, *and* the
 best of one is further from the best of the other than two runs of one tree have been seen to be. Both must be, for
 three rounds of noise alone lie apart once in ten times, and a step alone may be one neighbour's burst. Instructions
-need neither: the same tree gives the same count, from Python to a thousandth.
+need neither: the same tree gives the same count, from Python to a thousandth or so.
 
 A regression is a change for the worse that is beyond noise and more than the gate allows; or loss, a repeat or
 corruption on head; or an import that head has and may not have.
@@ -40,7 +40,7 @@ class Rule(NamedTuple):
 
 
 RULES: Final = {
-    "instructions": Rule(0.001, baseline.MORE),
+    "instructions": Rule(0.002, baseline.MORE),
     "size": Rule(0.0, size.MORE),
     "import": Rule(0.1, 0.25),
     "ratios": Rule(0.15, 0.15),
