@@ -17,8 +17,7 @@ def _commands(root: Path) -> list[list[str | Path]]:
     """What measures ratios in a tree; each is a process of its own."""
     marked = [p for p in sorted(root.glob("benchmarks/bench_*.py")) if "pytest.mark.gate" in p.read_text()]
     flags = ["-m", "pytest", "-q", "-m", "gate", "-p", "no:cacheprovider"]
-    beside = [root / "benchmarks" / "bench_codec_peers.py", "--rounds", "100"]
-    return [*([*flags, path] for path in marked), beside]
+    return [[*flags, *marked], [root / "benchmarks" / "bench_codec_peers.py", "--rounds", "100"]]
 
 
 def _measured(python: Path, root: Path, command: list[str | Path], folder: Path) -> tuple[list[Ratio], str]:
@@ -34,8 +33,8 @@ def _measured(python: Path, root: Path, command: list[str | Path], folder: Path)
 
 
 def measure(python: Path = Path(sys.executable), root: Path = ROOT) -> tuple[list[Ratio], list[str]]:
-    """The ratios of a tree's benchmarks, run by `python`, and what failed. A benchmark that fails is run once more:
-    what a neighbour did does not show twice, what a change did does."""
+    """The ratios of a tree's benchmarks, run by `python`, and what failed. What fails is run once more: what a neighbour
+    did does not show twice, what a change did does."""
     found: list[Ratio] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
