@@ -33,8 +33,8 @@ def _measured(python: Path, root: Path, command: list[str | Path], folder: Path)
 
 
 def measure(python: Path = Path(sys.executable), root: Path = ROOT) -> tuple[list[Ratio], list[str]]:
-    """The ratios of a tree's benchmarks, run by `python`, and what failed. What fails is run once more: what a neighbour
-    did does not show twice, what a change did does."""
+    """The ratios of a tree's benchmarks, run by `python`, and what failed. What fails is run once more: what a
+    neighbour did does not show twice, what a change did does."""
     found: list[Ratio] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
