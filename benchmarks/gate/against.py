@@ -144,7 +144,7 @@ def _ratios(sides: Mapping[str, Installed], roots: Mapping[str, Path]) -> list[C
     for _ in range(ROUNDS):
         for side, made in sides.items():
             found, _failed = peers.measure(made.python, roots[side])
-            for ratio in found:
+            for ratio in (ratio for ratio in found if ratio.gate):
                 values[side].setdefault(ratio.name, []).append(ratio.value)
                 less[ratio.name] = ratio.most
     return [

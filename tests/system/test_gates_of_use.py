@@ -125,7 +125,7 @@ def test_a_generator_that_gave_up_is_late() -> None:
 
 def test_a_planted_loss_is_caught(installed: Planted) -> None:
     """Each thousandth message is numbered and not sent."""
-    python = installed("loadgen/plan.py", "drop_every: int = 0", "drop_every: int = 1000")
+    python = installed("loadgen/faults.py", "drop: int = 0", "drop: int = 1000")
     failed = load.judge(lambda: load.run(python, rate=2_000, seconds=2)).failed
     assert len(failed) == 1
     assert "missing, while no queue was full" in failed[0]
