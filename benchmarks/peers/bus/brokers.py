@@ -1,7 +1,7 @@
 """The servers: Debian's own programs, on a free port of the loopback, with an empty folder that goes with them.
 
-redis-server: no snapshots and, but for `appendonly`, no log; no limit on what a slow subscriber may leave waiting, which
-would cut it off; the log is never rewritten within a trial. nats-server: as it comes, with JetStream's store in the folder.
+redis-server: no snapshots and, but for `appendonly`, no log, which is never rewritten within a trial; no limit on what
+a slow subscriber may leave waiting, which would cut it off. nats-server: as it comes, JetStream's store in the folder.
 """
 
 from __future__ import annotations

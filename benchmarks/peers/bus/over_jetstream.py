@@ -13,8 +13,9 @@ import asyncio
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 
-from benchmarks.peers.bus.over_nats import ALL, WAIT_S, connected, run, subjects
-from benchmarks.peers.bus.pace import Pace, publish_async
+from benchmarks.peers.bus.loops import publish_async, run
+from benchmarks.peers.bus.over_nats import ALL, WAIT_S, connected, subjects
+from benchmarks.peers.bus.pace import Pace
 from benchmarks.peers.bus.spec import turns
 from benchmarks.peers.bus.tally import Tally
 

@@ -118,9 +118,7 @@ def _told(role: str, process: subprocess.Popen[str]) -> dict[str, Any]:
     return json.loads(out) if out else {}
 
 
-def _result(
-    peer: str, spec: Spec, sent: int, told: dict[str, dict[str, Any]], broker_s: float
-) -> Result:
+def _result(peer: str, spec: Spec, sent: int, told: dict[str, dict[str, Any]], broker_s: float) -> Result:
     got, received = told["subscriber"], told["subscriber"]["received"]
     made = Result(peer, spec.rate, sent=sent, received=received, missing=sent - received)
     made.disorder = got["disorder"]
