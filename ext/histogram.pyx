@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """HDR buckets, the pacing clock, and the rows of the load generator; drawn in histogram.h, schedule.h and load.h."""
 
 from cpython.buffer cimport (
@@ -417,3 +417,6 @@ cdef class Tally:
     @property
     def last_ns(self):
         return self.tally.last_ns
+
+
+include "watch.pxi"

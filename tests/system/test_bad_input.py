@@ -75,7 +75,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
 def serve_whole(data: Path, file: Path, rows: int, *arguments: str) -> str:
     """Serve a file until all of it is committed, and stop; what was said on the standard error."""
     with FluxServer(data, "--replay", file, *arguments) as server:
-        wait_until(lambda: head(server) == rows, 30, f"{rows} rows")
+        wait_until(lambda: head(server) == rows, f"{rows} rows")
         assert server.stop() == 0
         return server.errors()
 
@@ -356,7 +356,7 @@ def test_an_unknown_verb() -> None:
 def test_ctrl_c_drains(tmp_path: Path) -> None:
     file, rows = sample(tmp_path, 8_000)
     with FluxServer(tmp_path / "data", "--replay", file, "--tick", "1ms", "--batch-rows", "8") as server:
-        wait_until(lambda: head(server) > 500, 30, "some rows")
+        wait_until(lambda: head(server) > 500, "some rows")
         started = time.monotonic()
         os.kill(server.pid, signal.SIGINT)
         assert server.wait() == 130
@@ -364,7 +364,7 @@ def test_ctrl_c_drains(tmp_path: Path) -> None:
         assert "Traceback" not in server.errors()
     with FluxServer(tmp_path / "data", "--replay", file) as server:
         assert server.state == "OK"
-        wait_until(lambda: head(server) == len(rows), 30, "the rest")
+        wait_until(lambda: head(server) == len(rows), "the rest")
         assert server.stop() == 0
     check_kept(tmp_path / "data", rows)
 
@@ -372,13 +372,13 @@ def test_ctrl_c_drains(tmp_path: Path) -> None:
 def test_ctrl_c_twice_leaves_at_once_and_the_next_start_is_clean(tmp_path: Path) -> None:
     file, rows = sample(tmp_path, 8_000)
     with FluxServer(tmp_path / "data", "--replay", file, "--tick", "1ms", "--batch-rows", "8") as server:
-        wait_until(lambda: head(server) > 500, 30, "some rows")
+        wait_until(lambda: head(server) > 500, "some rows")
         os.kill(server.pid, signal.SIGINT)
-        wait_until(lambda: gone_after_another(server), 5, "its end")
+        wait_until(lambda: gone_after_another(server), "its end")
         assert server.wait() == 130
     with FluxServer(tmp_path / "data", "--replay", file) as server:
         assert server.state == "OK"
-        wait_until(lambda: head(server) == len(rows), 30, "the rest")
+        wait_until(lambda: head(server) == len(rows), "the rest")
         assert server.stop() == 0
     check_kept(tmp_path / "data", rows)
 

@@ -86,7 +86,7 @@ def test_a_full_disk_stops_nothing_for_good(tmp_path: Path) -> None:
         beats.wait_for(State.OK)
         feed.send("X", "1m", rows[:2_000])
         feed.flush(PATIENCE_S)
-        wait_until(lambda: listener.drain() and listener.highest == 2_000, PATIENCE_S, "2000 rows")
+        wait_until(lambda: listener.drain() and listener.highest == 2_000, "2000 rows")
         limit_files(server, server.committed().offset + 1_000)
         feed.send("X", "1m", rows[2_000:5_000])
         said = beats.wait_for(State.UNHEALTHY)
@@ -106,7 +106,7 @@ def test_a_full_disk_stops_nothing_for_good(tmp_path: Path) -> None:
         feed.send("X", "1m", rows[5_000:])
         feed.flush(PATIENCE_S)
         beats.wait_for(State.OK)
-        wait_until(lambda: listener.drain() and listener.highest == 9_000, PATIENCE_S, "all rows")
+        wait_until(lambda: listener.drain() and listener.highest == 9_000, "all rows")
         assert listener.seen.max() == 1
         assert server.stop() == 0
     check_kept(data, {key: rows})
@@ -150,7 +150,7 @@ def test_stopped_under_load(tmp_path: Path, rng: random.Random) -> None:
         with FluxServer(data, "--ingest", ingest, *replay, rpc=rpc) as server, Beats(server.pub) as beats:
             beats.wait_for(State.OK)
             target = feed.committed + rng.randrange(1, (feeding.total - feed.committed) // 2)
-            wait_until(lambda: feed.committed >= target, PATIENCE_S, f"row {target}")
+            wait_until(lambda: feed.committed >= target, f"row {target}")
             began = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - began < STOP_S
@@ -164,6 +164,6 @@ def test_stopped_under_load(tmp_path: Path, rng: random.Random) -> None:
             feeding.join()
             feed.flush(PATIENCE_S)
             sample = "SIM/SAMPLE/1m"
-            wait_until(lambda: server.heads()[sample] == len(replayed), PATIENCE_S, "the file's last row")
+            wait_until(lambda: server.heads()[sample] == len(replayed), "the file's last row")
             assert server.stop() == 0
     check_kept(data, {StreamKey.parse(sample): replayed} | truth)

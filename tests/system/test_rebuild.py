@@ -101,7 +101,7 @@ def serve_until(data: Path, count: int, *replays: Replay) -> str:
     try:
         with Sockets() as sockets:
             requester = Requester(sockets, server.chunk_rep)
-            wait_until(lambda: head(requester) == count, 60, f"{count} rows")
+            wait_until(lambda: head(requester) == count, f"{count} rows")
             return str(requester.ask(messages.health_request).message)
     finally:
         server.stop()

@@ -46,7 +46,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         FluxServer(folder / "data", "--replay", folder / "SAMPLE.csv") as server,
         Client(server.rpc, server.pub) as made,
     ):
-        wait_until(lambda: head(made, KEY) == ROWS, 30, "the whole file")
+        wait_until(lambda: head(made, KEY) == ROWS, "the whole file")
         yield made
         assert server.stop() == 0
 
@@ -257,12 +257,12 @@ def test_version_1_is_encoded_only_while_somebody_asks_for_it(tmp_path: Path) ->
         ):
             assert v2.poll(v1.PATIENCE_MS)
             sent = counts.messages
-            wait_until(lambda: counts.messages > sent + 20, 10, "more messages")
+            wait_until(lambda: counts.messages > sent + 20, "more messages")
             assert counts.messages_v1 == 0
             for prefix in (v1.topic_of(KEY), b"candles", b""):
                 with client.listen(prefix) as live:
                     assert live.poll(v1.PATIENCE_MS)
-                wait_until(lambda: quiet(counts), 10, f"no more version 1 after {prefix!r}")
+                wait_until(lambda: quiet(counts), f"no more version 1 after {prefix!r}")
     finally:
         server.stop()
     assert server.failure is None
@@ -271,7 +271,7 @@ def test_version_1_is_encoded_only_while_somebody_asks_for_it(tmp_path: Path) ->
 def quiet(counts: Any) -> bool:
     """Whether messages go out and none of them in version 1."""
     before, sent = counts.messages_v1, counts.messages
-    wait_until(lambda: counts.messages > sent + 5, 10, "more messages")
+    wait_until(lambda: counts.messages > sent + 5, "more messages")
     return bool(counts.messages_v1 == before)
 
 

@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FluxServer]:
         replays += ("--replay", f"SIM/{symbol}/1s={folder / symbol}.csv")
     with FluxServer(folder / "data", *replays) as made, Sockets() as sockets:
         requester = Requester(sockets, made.rpc)
-        wait_until(lambda: heads(requester) == [500, 500], 30, "both streams")
+        wait_until(lambda: heads(requester) == [500, 500], "both streams")
         yield made
         assert made.process.poll() is None, "it died of a case"
         assert made.stop() == 0

@@ -62,6 +62,14 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rpc", default="", metavar="EP", help="where that server takes requests")
     group.add_argument("--ingest", default="", metavar="EP", help="where that server takes rows")
     group.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="of a publisher that is measured: SOURCE/SYMBOL/INTERVAL, the symbol perhaps *, or the beginning of a"
+        " version 1 topic such as candles. (all rows in version 2); may be repeated",
+    )
+    group.add_argument(
         "--fault",
         action="append",
         default=[],
@@ -160,6 +168,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         ),
         servers=Servers(pub=arguments.pub, rpc=arguments.rpc, ingest=arguments.ingest),
         faults=_faults(arguments.fault),
+        topics=tuple(arguments.topic),
     ).checked()
 
 

@@ -11,7 +11,7 @@ from flux.loadgen import find_max
 from flux.loadgen import report as reports
 from flux.loadgen.find_max import Measured
 from flux.loadgen.gates import Gate
-from flux.loadgen.histogram import distribution
+from flux.loadgen.histogram import Histogram, distribution
 from flux.loadgen.plan import NS_PER_S
 from flux.loadgen.plot import check_plot, plot
 from flux.loadgen.search import RESOLUTION
@@ -88,13 +88,12 @@ def _write(path: str, text: str) -> None:
 def write(arguments: argparse.Namespace, measured: Measured) -> None:
     """The report to where the flags say; for people on stdout, or on stderr when stdout has the JSON."""
     outcome, made = measured
-    schedule, send = outcome.subscriber.from_schedule, outcome.subscriber.from_send
     if arguments.hdr is not None:
-        _write(arguments.hdr, distribution(schedule))
+        _write(arguments.hdr, distribution(next(iter(outcome.curves.values()), Histogram())))
     if arguments.csv is not None:
         _write(arguments.csv, reports.to_csv(made))
     if arguments.plot is not None:
-        plot(arguments.plot, made, {"from_schedule": schedule, "from_send": send})
+        plot(arguments.plot, made, outcome.curves)
     if arguments.json == "-":
         sys.stdout.write(reports.to_json(made))
         sys.stderr.write(reports.to_text(made))

@@ -163,3 +163,46 @@ class Tally:
     @property
     def last_ns(self) -> int:
         """When the last of these was here, ns of the run; 0 = none."""
+
+@final
+class Watch:
+    """Accounts by sequence for streams of which nothing is known beforehand (`ext/watch.h`); at most `limit`.
+
+    The first sequence seen of a stream is its start. Rows are counted, neither kept nor read.
+    """
+
+    def __new__(cls, limit: int) -> Watch: ...
+    def __len__(self) -> int: ...
+    def add(self, window: int) -> int:
+        """One more stream, which remembers its last `window` sequences (a power of two from 64); its slot.
+
+        Raises ValueError for another window, or beyond the limit.
+        """
+    def account(
+        self,
+        arrivals: object,
+        now_ns: int,
+        measured: bool,
+        recorded: Histogram,
+        origin: Histogram,
+        interval: Histogram,
+    ) -> int:
+        """Count ARRIVAL records, all of them here at `now_ns` (epoch ns); how many rows were new.
+
+        New rows are timed in `interval` from their frame's recorded_ns; `measured` ones in `recorded` too, and
+        in `origin` from its origin_ns, each where the frame has it. Raises IndexError for a slot not added.
+        """
+    def stream(self, slot: int) -> dict[str, int]:
+        """Rows of one stream: `first` and `last` sequence of its present epoch, and its counts."""
+    @property
+    def received(self) -> int:
+        """Distinct sequences, all streams."""
+    @property
+    def missing(self) -> int:
+        """Sequences below a later one that came, which did not, all streams."""
+    @property
+    def untimed(self) -> int:
+        """Measured rows whose frame says no recorded_ns: version 1."""
+    @property
+    def behind(self) -> int:
+        """Measured rows that were here before they were recorded: the two clocks disagree."""

@@ -75,20 +75,20 @@ def find_max(
 ) -> Measured:
     """Search from `plan.rate` upwards; `plan.duration_ns` is that of a short run, `slo` the objective's text.
 
-    `measure` does one run; `say` gets a line for each. A run that was interrupted ends the search, and its
-    report is the answer.
+    `measure` does one run; `say` gets a line for each. A run that was interrupted ends the search: its report
+    is shown, with what was confirmed by then.
     """
+    dataclasses.replace(plan, duration_ns=plan.duration_ns * CONFIRMING).checked()  # before the first run
     trials: list[dict[str, Any]] = []
     steps = search(plan.rate, MAX_RATE, resolution)
     best: Measured | None = None
-    rate: int | None = None
     trial = next(steps)
     while True:
         duration_ns = plan.duration_ns * (CONFIRMING if trial.confirming else 1)
         tried = dataclasses.replace(plan, rate=trial.rate, duration_ns=duration_ns).checked()
         last = measure(tried)
         if not last.report["complete"]:
-            best = None
+            shown = last
             break
         trials.append(_record(trial, tried, last.report, objective))
         say(trial_line(trials[-1], objective))
@@ -97,9 +97,9 @@ def find_max(
             best = last
         try:
             trial = steps.send(passed)
-        except StopIteration as end:
-            rate = end.value
+        except StopIteration:
+            shown = best or last
             break
-    found = best or last
-    found.report["find_max"] = {"slo": slo, "rate": rate, "resolution": resolution, "trials": trials}
-    return found
+    rate = best.outcome.plan.rate if best else None  # confirmed rates only rise
+    shown.report["find_max"] = {"slo": slo, "rate": rate, "resolution": resolution, "trials": trials}
+    return shown

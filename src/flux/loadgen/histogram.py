@@ -16,6 +16,7 @@ from flux.kernels.histogram import (
     Load,
     Schedule,
     Tally,
+    Watch,
     sharpen_sleep,
     sleep_until,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Point",
     "Schedule",
     "Tally",
+    "Watch",
     "curve",
     "distribution",
     "percentile",

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 _SIZE_INCHES: Final = (9.0, 5.4)
 _DPI: Final = 120
 _HEADROOM: Final = 1.15  # above the curves, for the legend
-_SERIES: Final = (
-    ("from_schedule", "from the intended send time", "#0b5fa5"),
-    ("from_send", "from the actual send time", "#d9822b"),
-)
+_COLOURS: Final = ("#0b5fa5", "#d9822b")
+_LABELS: Final = {
+    "from_schedule": "from the intended send time",
+    "from_send": "from the actual send time",
+    "from_recorded": "from the time of encoding, by the publisher's clock",
+    "from_origin": "from the source's time, by its clock",
+}
 
 
 def check_plot(path: str) -> None:
@@ -56,11 +59,11 @@ def plot(path: str, made: Mapping[str, Any], histograms: Mapping[str, Histogram]
 
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    for name, label, colour in _SERIES:
+    for (name, histogram), colour in zip(histograms.items(), _COLOURS, strict=False):
         times = made["latency_ns"][name]
         shown = ", ".join(f"{p} {duration_text(times[p])}" for p in ("p50", "p99", "p99.9", "max"))
-        _draw(axes, histograms[name], f"{label}: {shown}", colour)
-    nines = max(2, *(len(str(2 * histogram.total)) for histogram in histograms.values()))
+        _draw(axes, histogram, f"{_LABELS[name]}: {shown}", colour)
+    nines = max([2, *(len(str(2 * histogram.total)) for histogram in histograms.values())])
     axes.set_xscale("log")
     axes.set_xlim(1, 10**nines)
     axes.set_xticks([10**n for n in range(nines + 1)], [_percent(n) for n in range(nines + 1)], minor=False)
@@ -68,7 +71,8 @@ def plot(path: str, made: Mapping[str, Any], histograms: Mapping[str, Histogram]
     axes.set_xlabel("percentile, as 1 / (1 - p)")
     axes.set_ylabel("latency, ms")
     axes.grid(True, alpha=0.3)
-    axes.legend(loc="upper left", fontsize="small")
+    if histograms:
+        axes.legend(loc="upper left", fontsize="small")
     axes.set_title(_title(made), loc="left", fontsize="medium")
     try:
         figure.savefig(path, format="png")
@@ -78,7 +82,7 @@ def plot(path: str, made: Mapping[str, Any], histograms: Mapping[str, Histogram]
 
 def _title(made: Mapping[str, Any]) -> str:
     config, counts = made["config"], made["counts"]
-    return (
-        f"flux-loadgen {config['mode']}, {config['duration_s']:g} s, {config['streams']:,} streams\n"
-        f"{verdict(made)}, {counts['missing']:,} of {counts['scheduled']:,} rows missing"
-    )
+    streams = "" if config["streams"] is None else f", {config['streams']:,} streams"
+    of = "" if counts["scheduled"] is None else f" of {counts['scheduled']:,}"
+    lost = "" if counts["missing"] is None else f", {counts['missing']:,}{of} missing"
+    return f"flux-loadgen {config['mode']}, {config['duration_s']:g} s{streams}\n{verdict(made)}{lost}"

@@ -25,7 +25,8 @@ from typing import Any, Final
 import flux
 from flux.loadgen.environment import environment
 from flux.loadgen.gates import Gate
-from flux.loadgen.histogram import Histogram, percentile, summary
+from flux.loadgen.histogram import Histogram, summary
+from flux.loadgen.parties import counts_of, publisher_entry, slips, subscriber_entry
 from flux.loadgen.plan import NS_PER_S, Plan
 
 SCHEMA_VERSION: Final = 1
@@ -41,6 +42,8 @@ _COLUMNS: Final = {
     "max": "max_ns",
 }
 
+_COUNTED: Final = {"rpc": "requests"}  # what a mode counts, where it is not rows, and messages a second
+
 EXIT_OK: Final = 0
 EXIT_GATE: Final = 5
 EXIT_NOT_HELD: Final = 6
@@ -49,18 +52,19 @@ EXIT_INTERRUPTED: Final = 130
 
 @dataclass(slots=True)
 class Sent:
-    """What the publisher says at its end. Rows, except where a unit is named."""
+    """What a publisher says at its end. Rows, except where a unit is named."""
 
     scheduled: int  # due while it ran
     sent: int  # handed to the socket
     send_blocked: int  # times the socket was full
     slip: Histogram  # ns from the intended to the actual send time, measured time only
     cpu: float  # share of one core
+    faults: dict[str, int] = field(default_factory=dict)  # messages that it wronged on purpose, by kind
 
 
 @dataclass(slots=True)
 class Received:
-    """What the subscriber says at its end. Rows, except where a unit is named."""
+    """What a subscriber says at its end. Rows, except where a unit is named."""
 
     received: int  # distinct sequences
     missing: int
@@ -73,6 +77,11 @@ class Received:
     from_schedule: Histogram
     from_send: Histogram
     cpu: float  # share of one core
+    kind: str = "steady"  # or slow, stopped
+    refused: int = 0  # of `corrupt`: in messages whose stream nobody can say
+    faulty_streams: int = 0  # with anything missing, duplicate, reordered or corrupt
+    streams: list[dict[str, int]] = field(default_factory=list)  # the first of these, their counts
+    stopped: list[int] = field(default_factory=list)  # from, until: ns of measured time
 
 
 @dataclass(slots=True)
@@ -81,10 +90,23 @@ class Outcome:
 
     plan: Plan
     complete: bool  # False: ended by Ctrl-C
-    publisher: Sent
-    subscriber: Received
+    publisher: Sent  # all of them together
+    subscriber: Received  # the steady ones together
     libzmq: str
     intervals: list[dict[str, Any]] = field(default_factory=list)
+    publishers: list[Sent] = field(default_factory=list)  # each, where there are processes of their own
+    subscribers: list[Received] = field(default_factory=list)
+    # What a mode says in its own words, instead of what follows from the above: what it timed, and keys of the
+    # report, whose items replace or join those there. None stands for what has no meaning in the mode.
+    latency: dict[str, Histogram] | None = None
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def curves(self) -> dict[str, Histogram]:
+        """What was timed, by its name in the report's `latency_ns`; the first is what the mode is about."""
+        if self.latency is not None:
+            return self.latency
+        return {"from_schedule": self.subscriber.from_schedule, "from_send": self.subscriber.from_send}
 
 
 def _rate(outcome: Outcome) -> dict[str, Any]:
@@ -133,24 +155,25 @@ def report(
         "counts": {
             "scheduled": sent.scheduled,
             "sent": sent.sent,
-            "received": got.received,
-            "missing": got.missing,
-            "duplicate": got.duplicate,
-            "reordered": got.reordered,
-            "corrupt": got.corrupt,
-            "unread": got.unread,
+            **counts_of(got),
             "send_blocked": sent.send_blocked,
         },
-        "latency_ns": {"from_schedule": summary(got.from_schedule), "from_send": summary(got.from_send)},
+        "latency_ns": {
+            **dict.fromkeys(("from_schedule", "from_send")),
+            **{name: summary(times) for name, times in outcome.curves.items()},
+        },
         "generator": {
-            "slip_ns": {"p99": percentile(sent.slip, 99.0), "max": sent.slip.max},
+            "slip_ns": slips(sent.slip),
             "cpu": {
                 "publisher": round(sent.cpu, 3),
                 "subscriber": round(got.cpu, 3),
             },
         },
+        "publishers": [publisher_entry(each) for each in outcome.publishers],
+        "subscribers": [subscriber_entry(each) for each in outcome.subscribers],
         "intervals": outcome.intervals,
     }
+    made |= {key: made.get(key, {}) | items for key, items in outcome.own.items()}
     made["gates"] = [gate.judged(made) for gate in gates]
     return made
 
@@ -162,7 +185,8 @@ def exit_code(made: Mapping[str, Any]) -> int:
     """
     if not made["complete"]:
         return EXIT_INTERRUPTED
-    if not made["rate"]["held"] or ("find_max" in made and made["find_max"]["rate"] is None):
+    not_held = made["rate"]["held"] is False  # null: no rate was asked for
+    if not_held or ("find_max" in made and made["find_max"]["rate"] is None):
         return EXIT_NOT_HELD
     return EXIT_OK if all(gate["pass"] for gate in made["gates"]) else EXIT_GATE
 
@@ -213,16 +237,53 @@ def _times_line(label: str, times: Mapping[str, float]) -> str:
     return f"{label:<22}" + "  ".join(shown)
 
 
+def _subscriber_line(each: Mapping[str, Any]) -> str:
+    counts, times = each["counts"], each["latency_ns"]["from_schedule"]
+    return (
+        f"{'subscriber, ' + each['kind']:<22}received {counts['received']:,}  missing {counts['missing']:,}"
+        f"  p50 {duration_text(times['p50'])}  p99 {duration_text(times['p99'])}"
+        f"  max {duration_text(times['max'])}  CPU {each['cpu']:.0%}"
+    )
+
+
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
-    rate = made["rate"]
-    word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
-    return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
+    rate, unit = made["rate"], _COUNTED.get(made["config"]["mode"], "messages")
+    of = f" of {rate['target']:,}" if rate["target"] is not None else ""
+    words = {True: "HELD", False: "NOT HELD", None: "MEASURED"}
+    word = words[rate["held"]] if made["complete"] else "INTERRUPTED"
+    return f"{word}: {rate['achieved']:,.0f}{of} {unit}/s"
 
 
-def _found(search: Mapping[str, Any]) -> str:
+def _plan_line(config: Mapping[str, Any]) -> str:
+    behind = f"{config['duration_s']:g} s behind {config['warmup_s']:g} s of warm-up"
+    parts = [f"{config['mode']} over {config['transport']}", behind]
+    parts += [f"{config['streams']:,} streams"] if config["streams"] is not None else []
+    parts += [f"{config['rows']} row(s) a message"] if config["rows"] is not None else []
+    parts += [f"HWM {config['hwm']:,} messages"] if config["hwm"] is not None else []
+    return f"{'plan':<22}" + ", ".join(parts)
+
+
+def _generator_line(generator: Mapping[str, Any]) -> str:
+    slip, cpu = generator["slip_ns"], generator["cpu"]
+    lateness = slip and "  ".join(f"{name} {duration_text(slip[name])}" for name in ("p50", "p99", "max"))
+    parts = [f"slip {lateness}"] if slip else []
+    parts += [f"CPU {name} {share:.0%}" for name, share in cpu.items() if share is not None]
+    return f"{'generator':<22}" + "  ".join(parts)
+
+
+def _gate_line(judged: Mapping[str, Any]) -> str:
+    is_now = value_text(Gate.parse(judged["expr"]), judged["value"])
+    return f"{'gate':<22}{'pass' if judged['pass'] else 'FAIL'}  fail if {judged['expr']}  (is {is_now})"
+
+
+def _found(made: Mapping[str, Any]) -> str:
     """One line: what `--find-max` found."""
+    search = made["find_max"]
     slo, runs = search["slo"], f"{len(search['trials'])} runs"
+    if not made["complete"]:
+        so_far = "nothing" if search["rate"] is None else f"{search['rate']:,} messages/s"
+        return f"INTERRUPTED: the search for {slo} had confirmed {so_far} ({runs}); what follows is the last"
     if search["rate"] is None:
         lowest = min((trial["rate"] for trial in search["trials"]), default=0)
         return f"NOT FOUND: no rate from {lowest:,} messages/s up keeps {slo} ({runs})"
@@ -233,27 +294,22 @@ def _found(search: Mapping[str, Any]) -> str:
 
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
-    config, counts, generator = made["config"], made["counts"], made["generator"]
-    lines = [_found(made["find_max"])] if "find_max" in made else []
+    config, labels = made["config"], {"from_schedule": "from intended send", "from_send": "from actual send"}
+    counts = (f"{name} {count:,}" for name, count in made["counts"].items() if count is not None)
+    lines = [_found(made)] if "find_max" in made else []
+    lines += [verdict(made), _plan_line(config)]
     lines += [
-        verdict(made),
-        f"{'plan':<22}{config['mode']} over {config['transport']}, {config['duration_s']:g} s behind"
-        f" {config['warmup_s']:g} s of warm-up, {config['streams']:,} streams,"
-        f" {config['rows']} row(s) a message, HWM {config['hwm']:,} messages",
-        _times_line("from intended send", made["latency_ns"]["from_schedule"]),
-        _times_line("from actual send", made["latency_ns"]["from_send"]),
-        f"{'rows':<22}" + "  ".join(f"{name} {count:,}" for name, count in counts.items()),
-        f"{'generator':<22}slip p99 {duration_text(generator['slip_ns']['p99'])}"
-        f"  max {duration_text(generator['slip_ns']['max'])}"
-        f"  CPU publisher {generator['cpu']['publisher']:.0%}"
-        f"  subscriber {generator['cpu']['subscriber']:.0%}",
+        _times_line(labels.get(name, name.replace("_", " ")), times)
+        for name, times in made["latency_ns"].items()
+        if times is not None
     ]
-    for judged in made["gates"]:
-        word, is_now = (
-            "pass" if judged["pass"] else "FAIL",
-            value_text(Gate.parse(judged["expr"]), judged["value"]),
-        )
-        lines.append(f"{'gate':<22}{word}  fail if {judged['expr']}  (is {is_now})")
+    lines += [
+        f"{_COUNTED.get(config['mode'], 'rows'):<22}" + "  ".join(counts),
+        _generator_line(made["generator"]),
+    ]
+    if len(made["subscribers"]) > 1:
+        lines += [_subscriber_line(each) for each in made["subscribers"]]
+    lines += [_gate_line(judged) for judged in made["gates"]]
     return "\n".join(lines) + "\n"
 
 
