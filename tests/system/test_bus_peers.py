@@ -46,7 +46,7 @@ def test_a_bus_passes_every_message(name: str, tmp_path: Path) -> None:
 def passing_up_to(limit: int, tried: list[int]) -> Result | None:
     """A search of a peer that keeps the objective up to a rate; what it found."""
 
-    def run(spec: Spec, _: float) -> Result:
+    def run(spec: Spec) -> Result:
         tried.append(spec.rate)
         good = spec.rate <= limit
         return Result("", spec.rate, achieved=spec.rate, held=True, p99=100 if good else 10**9)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.bus.trial import Broker, Started, TrialError
+from benchmarks.peers.bus.trial import Broker, Started, TrialError, die_with_parent
 
 START_LIMIT_S: Final = 10.0
 REDIS: Final = (
@@ -51,7 +51,8 @@ def _listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def _serving(argv: Sequence[str], port: int, address: str) -> Iterator[Broker]:
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdout=quiet, stderr=quiet, preexec_fn=die_with_parent) as process:
         try:
             limit = time.monotonic() + START_LIMIT_S
             while not _listens(port):

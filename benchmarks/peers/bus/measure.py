@@ -104,14 +104,14 @@ def rounds(runs: dict[str, Run], size: Size, say: Say) -> dict[str, Measured]:
             measured = all_measured[name]
             if measured.error:
                 continue
-            result = run(spec(0, size.saturation_ns), measured.carried)
+            result = run(spec(0, size.saturation_ns))
             measured.saturation.append(result)
             say("saturation", result)
             for rate in size.rates if not result.error else ():
                 before = measured.rates.setdefault(rate, [])
                 if before and before[0].achieved < HOPELESS * rate:
                     continue
-                before.append(run(spec(rate, size.rate_ns), measured.carried))
+                before.append(run(spec(rate, size.rate_ns)))
                 say("rate", before[-1])
     return all_measured
 
@@ -140,7 +140,7 @@ class Searching:
             return None
         begin = time.monotonic()
         duration_ns = size.search_ns * (size.confirming if trial.confirming else 1)
-        result = self._run(spec(trial.rate, duration_ns), measured.carried)
+        result = self._run(spec(trial.rate, duration_ns))
         self._spent_s += time.monotonic() - begin
         passed, best = met(result), measured.best
         if passed and (best is None or trial.confirming or trial.rate > best.rate):

@@ -12,36 +12,53 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.building import ROOT
 from benchmarks.peers.bus.spec import STREAMS, Result, Spec
 from flux.loadgen.plan import NS_PER_S
 
-TOO_MUCH = {"pubsub": 3_000_000, "through": 1_000_000}  # messages per second: what the first round asks
-ABOVE = 1.1  # times what was carried at best: what later rounds ask
-LIMIT_S = 90  # beside the run: a start, a server's start and end, a backlog
+TOO_MUCH: Final = {"pubsub": 3_000_000, "through": 600_000}  # messages per second, of the first round
+ABOVE: Final = 1.1  # times what was carried at best: what later rounds ask
+LIMIT_S: Final = 90  # beside the run: a start, a server's start and end, a backlog
 HELD, NOT_HELD = 0, 6  # flux-loadgen's exit codes
 
 
-def trial(mode: str, spec: Spec, carried: float) -> Result:
-    """One run; `carried`: messages per second at best so far, 0 before any. What fails is in `Result.error`."""
-    rate = spec.rate or round(carried * ABOVE) or TOO_MUCH[mode]
-    duration, warmup = f"{spec.duration_ns // 1_000_000}ms", f"{spec.warmup_ns // 1_000_000}ms"
-    argv = [sys.executable, "-m", "flux.cli.loadgen", "--mode", mode, "--rate", str(rate), "--json", "-"]
-    argv += ["--duration", duration, "--warmup", warmup, "--streams", str(STREAMS)]
-    made = Result(f"flux {mode}", spec.rate)
-    limit = spec.run_ns / NS_PER_S + LIMIT_S
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        made.error = f"not over within {limit:.0f} s"
+class Loadgen:
+    """`flux-loadgen --mode MODE`, which remembers how much is too much."""
+
+    def __init__(self, name: str, mode: str) -> None:
+        self._name, self._mode = name, mode
+        self._ask = TOO_MUCH[mode]
+        self._best = 0.0
+
+    def __call__(self, spec: Spec) -> Result:
+        """One run. What fails is in `Result.error`."""
+        made = Result(self._name, spec.rate)
+        told = self._run(spec, spec.rate or self._ask, made)
+        if told is None:
+            return made
+        read(told, made)
+        if not spec.rate:
+            self._best = max(self._best, made.achieved)
+            self._ask = 2 * self._ask if told["rate"]["held"] else round(ABOVE * self._best)
         return made
-    if done.returncode not in (HELD, NOT_HELD):
-        made.error = (done.stderr.strip().splitlines() or ["?"])[-1]
-        return made
-    read(json.loads(done.stdout), made)
-    return made
+
+    def _run(self, spec: Spec, rate: int, made: Result) -> dict[str, Any] | None:
+        argv = [sys.executable, "-m", "flux.cli.loadgen", "--mode", self._mode, "--rate", str(rate)]
+        argv += ["--duration", f"{spec.duration_ns // 1_000}us", "--warmup", f"{spec.warmup_ns // 1_000}us"]
+        argv += ["--streams", str(STREAMS), "--json", "-"]
+        limit = spec.run_ns / NS_PER_S + LIMIT_S
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=limit, check=False)
+        except subprocess.TimeoutExpired:
+            made.error = f"not over within {limit:.0f} s"
+            return None
+        if done.returncode not in (HELD, NOT_HELD):
+            made.error = (done.stderr.strip().splitlines() or ["?"])[-1]
+            return None
+        told: dict[str, Any] = json.loads(done.stdout)
+        return told
 
 
 def read(told: dict[str, Any], made: Result) -> None:

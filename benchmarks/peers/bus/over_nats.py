@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from benchmarks.peers.bus.loops import publish_async, run
 from benchmarks.peers.bus.pace import Pace
-from benchmarks.peers.bus.spec import topics, turns
+from benchmarks.peers.bus.spec import topics, turning
 from benchmarks.peers.bus.tally import Tally
 
 ALL = "v2.>"
@@ -38,10 +38,10 @@ def run_publisher(pace: Pace, url: str) -> None:
 
 async def _publish(pace: Pace, url: str) -> None:
     client = await connected(url)
-    publish = client.publish
+    publish, turns = client.publish, turning(subjects())
 
     async def hand_over(first: int, payloads: list[bytes]) -> None:
-        for name, payload in zip(turns(first, subjects), payloads, strict=False):
+        for name, payload in zip(turns(first), payloads, strict=False):
             await publish(name, payload)
 
     await publish_async(pace, hand_over)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import redis
 
 from benchmarks.peers.bus.pace import Pace, publish
-from benchmarks.peers.bus.spec import topics, turns
+from benchmarks.peers.bus.spec import topics, turning
 from benchmarks.peers.bus.tally import Tally
 
 
@@ -23,7 +23,7 @@ def connected(port: str) -> redis.Redis:
 
 def run_publisher(pace: Pace, port: str) -> None:
     with connected(port) as client:
-        pipeline = client.pipeline(transaction=False)
+        pipeline, turns = client.pipeline(transaction=False), turning(topics())
 
         def hand_over(first: int, payloads: list[bytes]) -> None:
             for topic, payload in zip(turns(first), payloads, strict=False):

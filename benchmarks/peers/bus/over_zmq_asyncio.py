@@ -13,7 +13,7 @@ import zmq.asyncio
 from benchmarks.peers.bus.loops import publish_async, run
 from benchmarks.peers.bus.over_zmq import WAIT_MS, bound, connected
 from benchmarks.peers.bus.pace import Pace
-from benchmarks.peers.bus.spec import turns
+from benchmarks.peers.bus.spec import topics, turning
 from benchmarks.peers.bus.tally import Tally
 
 
@@ -24,7 +24,7 @@ def run_publisher(pace: Pace, _: str) -> None:
 async def _publish(pace: Pace) -> None:
     with zmq.asyncio.Context() as context, context.socket(zmq.PUB) as socket:
         bound(socket, pace.board)
-        send = socket.send_multipart
+        send, turns = socket.send_multipart, turning(topics())
 
         async def hand_over(first: int, payloads: list[bytes]) -> None:
             for frames in zip(turns(first), payloads, strict=False):

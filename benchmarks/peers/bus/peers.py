@@ -8,11 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import zmq
+
 from benchmarks.peers.bus import brokers, over_flux, over_libzmq
 from benchmarks.peers.bus.spec import Result, Spec
 from benchmarks.peers.bus.trial import Started, no_broker, python_end, trial
 
-Run = Callable[[Spec, float], Result]  # spec, messages per second carried at best so far -> result
+Run = Callable[[Spec], Result]
 
 
 class Peer(NamedTuple):
@@ -39,16 +41,16 @@ def _lacks(program: str, *packages: str) -> Callable[[], str]:
 
 
 def _in_python(name: str, module: str, started: Started = no_broker) -> Callable[[Path], Run]:
-    return lambda _: lambda spec, _: trial(name, spec, python_end(module), started)
+    return lambda _: lambda spec: trial(name, spec, python_end(module), started)
 
 
 def _in_c(folder: Path) -> Run:
     command = over_libzmq.build(folder)
-    return lambda spec, _: trial("libzmq in C", spec, command)
+    return lambda spec: trial("libzmq in C", spec, command)
 
 
-def _flux(mode: str) -> Callable[[Path], Run]:
-    return lambda _: lambda spec, carried: over_flux.trial(mode, spec, carried)
+def _flux(name: str, mode: str) -> Callable[[Path], Run]:
+    return lambda _: over_flux.Loadgen(name, mode)
 
 
 _REDIS = _lacks("redis-server", "redis", "hiredis")
@@ -56,13 +58,15 @@ _NATS = _lacks("nats-server", "nats")
 _AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 PEERS = {
-    "flux": Peer("flux pubsub", "-", _nothing, _flux("pubsub")),
+    "flux": Peer("flux pubsub", "-", _nothing, _flux("flux pubsub", "pubsub")),
     "libzmq": Peer("libzmq in C", "-", over_libzmq.missing, _in_c),
     "pyzmq": Peer("pyzmq", "-", _nothing, _in_python("pyzmq", "over_zmq")),
     "asyncio": Peer("zmq.asyncio", "-", _nothing, _in_python("zmq.asyncio", "over_zmq_asyncio")),
     "redis": Peer("Redis pub/sub", "-", _REDIS, _in_python("Redis pub/sub", "over_redis", brokers.redis())),
     "nats": Peer("NATS core", "-", _NATS, _in_python("NATS core", "over_nats", brokers.nats())),
-    "through": Peer("flux through", "journal, synced each 100 ms; store", _nothing, _flux("through")),
+    "through": Peer(
+        "flux through", "journal, synced each 100 ms; store", _nothing, _flux("flux through", "through")
+    ),
     "streams": Peer(
         "Redis streams", "-", _REDIS, _in_python("Redis streams", "over_redis_streams", brokers.redis())
     ),
@@ -83,7 +87,7 @@ PEERS = {
 
 def versions() -> dict[str, str]:
     """Of what takes part, as far as it is installed."""
-    found = {"libzmq": over_libzmq.zmq.zmq_version()}
+    found = {"libzmq": zmq.zmq_version()}
     for package in ("flux-marketdata", "pyzmq", "redis", "hiredis", "nats-py", "uvloop"):
         try:
             found[package] = metadata.version(package)

@@ -38,14 +38,11 @@ def topics() -> list[bytes]:
     return [stream_topic(StreamKey("LOAD", f"S{stream:02}", "1s")) for stream in range(STREAMS)]
 
 
-@cache
-def _turn(offset: int, names: Callable[[], list[Name]]) -> list[Name]:
-    return (names() * (2 + MAX_BATCH // STREAMS))[offset:][:MAX_BATCH]
-
-
-def turns(first: int, names: Callable[[], list[Name]] = topics) -> list[Name]:
-    """The names (topics, or what a library calls them) of message `first` and those after it, MAX_BATCH of them."""
-    return _turn(first % STREAMS, names)
+def turning(names: list[Name]) -> Callable[[int], list[Name]]:
+    """A function that gives the names of message `first` and those after it, MAX_BATCH of them."""
+    many = names * (2 + MAX_BATCH // STREAMS)
+    turns = [many[stream : stream + MAX_BATCH] for stream in range(STREAMS)]
+    return lambda first: turns[first % STREAMS]
 
 
 @cache
