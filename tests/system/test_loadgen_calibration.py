@@ -28,7 +28,7 @@ from flux.loadgen.plan import NS_PER_S, Audience, Plan
 from flux.loadgen.report import Outcome, report
 from flux.loadgen.run import run
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 MS = 1_000_000
 RATE = 5_000
