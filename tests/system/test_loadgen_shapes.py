@@ -19,7 +19,7 @@ from flux.loadgen.report import EXIT_INTERRUPTED, EXIT_NOT_HELD, EXIT_OK, exit_c
 from flux.loadgen.run import run
 from flux.loadgen.schedule import Burst, Ramp, Replay
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
 SHORT = Plan(duration_ns=NS_PER_S, warmup_ns=NS_PER_S // 2, streams=6)
 
