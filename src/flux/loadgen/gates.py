@@ -47,6 +47,14 @@ PLACES: Final[dict[str, tuple[str, ...]]] = {
     **{name: ("counts", name) for name in _COUNTS},
     "achieved": ("rate", "achieved"),
     "target": ("rate", "target"),
+    "rows_per_s": ("rate", "rows_per_s"),
+    "bytes_per_s": ("rate", "bytes_per_s"),
+    "errors": ("counts", "errors"),
+    **{
+        f"{since}.{name}": ("latency_ns", f"from_{since}", name)
+        for since in ("recorded", "origin")
+        for name in _TIMES
+    },
     "cpu.publisher": ("generator", "cpu", "publisher"),
     "cpu.subscriber": ("generator", "cpu", "subscriber"),
     "other_cpu": ("env", "other_cpu"),
