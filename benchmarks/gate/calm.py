@@ -93,5 +93,7 @@ class Watch:
             used = (_busy_s() - self._busy) - (_own_s() - self._own)
             lines = [tuple(map(int, line.split())) for line in told.splitlines()]
             self.seen = Calm(
-                round(max(0.0, used) / passed, 3), max(line[2] for line in lines), max(line[3] for line in lines)
+                round(max(0.0, used) / passed, 3),
+                max(line[2] for line in lines),
+                max(line[3] for line in lines),
             )

@@ -85,11 +85,11 @@ def _ms(python: Path, code: str) -> tuple[float, float]:
     return (used.ru_utime + used.ru_stime) * 1e3, wall * 1e3
 
 
-def measure(python: Path) -> dict[str, Any]:
+def measure(python: Path, turns: int = TURNS) -> dict[str, Any]:
     """{"ms": of each way to start, "wall_ms": the same, "strangers": by way}."""
     ways = {"import numpy": "import numpy"} | {start.name: start.code for start in STARTS}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name, code in ways.items():
             taken[name].append(_ms(python, code))
     return {

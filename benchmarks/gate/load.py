@@ -4,10 +4,10 @@ A run that holds all of it has passed, whatever the machine did meanwhile. One t
 
 Loss, repeats, corruption and sums that do not add up fail at once, on any machine. There is one excuse, and it shows in
 the figures: a publisher drops what a queue of HWM messages has no room for, and messages HWM apart are HWM / rate apart
-in intended time, so whoever is in a full queue has waited that long. Without such a wait no queue was ever full.
+in intended time, so the first in a full queue has waited that long. Without such a wait no queue was ever full.
 
-Lateness (of the rate, of p99) is flux's when the machine was calm in the same seconds (`calm.py`); it fails when it shows
-twice. Beside others it says nothing, and that is what the gate says then.
+Lateness (of the rate, of p99) is flux's when the machine was calm in the same seconds (`calm.py`); it fails when it
+shows twice. Beside others it says nothing, and that is what the gate says then.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ class Run(NamedTuple):
 
     def measured(self) -> dict[str, Any]:
         """For the gate's report."""
-        kept = {key: self.report[key] for key in ("rate", "counts", "latency_ns", "generator")} if self.report else {}
+        kept = (
+            {key: self.report[key] for key in ("rate", "counts", "latency_ns", "generator")}
+            if self.report
+            else {}
+        )
         return kept | {"machine": self.seen._asdict()}
 
 
@@ -117,7 +121,10 @@ def judge(again: Callable[[], Run]) -> Judged:
     best = min(runs, key=lambda run: run.p99_ns)
     if len(late) == ENOUGH:
         return Judged([*map(str, runs)], [f"load, on a calm machine: {run}" for run in late], best.measured())
-    lines = [*map(str, runs), "loss was judged; rate and latency were not: the machine was busy with something else"]
+    lines = [
+        *map(str, runs),
+        "loss was judged; rate and latency were not: the machine was busy with something else",
+    ]
     return Judged(lines, [], best.measured(), ["load: rate and latency, on a busy machine"])
 
 

@@ -25,12 +25,13 @@ def resolved(part: Mapping[str, Any]) -> dict[str, Any]:
 def unnamed(value: Any, part: Mapping[str, Any], at: str = "") -> Iterator[str]:
     """Keys of a report that the schema does not name: it allows them, but ours are all named."""
     part = resolved(part)
-    if isinstance(value, dict) and "additionalProperties" not in part:
+    if isinstance(value, dict):
         for key, inner in value.items():
-            if key in part.get("properties", {}):
-                yield from unnamed(inner, part["properties"][key], f"{at}/{key}")
-            else:
+            named = part.get("properties", {}).get(key, part.get("additionalProperties"))
+            if named is None:
                 yield f"{at}/{key}"
+            else:
+                yield from unnamed(inner, named, f"{at}/{key}")
     elif isinstance(value, list):
         for inner in value:
             yield from unnamed(inner, part["items"], f"{at}/*")
