@@ -344,6 +344,4 @@ cdef class Tally:
     @property
     def last_ns(self):
         return self.tally.last_ns
-
-
 include "watch.pxi"
