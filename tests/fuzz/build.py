@@ -23,7 +23,7 @@ SANITIZE = (
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 )
-KERNELS = ("codec", "arrow", "ring", "journal", "admit", "pump")  # what codec and transport.pump load
+KERNELS = ("codec", "arrow", "ring", "pump")  # what codec and transport.pump load
 
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:malloc_context_size=5:quarantine_size_mb=16",
