@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """Indicators for Python: one object owns one `flux_indicator` (ext/indicator.h) and its memory.
 
 SMA, EMA and RSI take doubles, or one double of each candle; ATR and VWAP take candles. Each row in gives one double

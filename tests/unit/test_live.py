@@ -22,6 +22,7 @@ from flux.protocol.stream_state import StreamState
 from flux.schema import messages
 from flux.schema.generated.Envelope import Envelope
 from flux.transport.topics import BEAT, stream_topic, v2_prefix
+from tests.patience import PATIENCE_S
 from tests.unit.live_server import LiveServer, eventually
 
 KEY = StreamKey("SIM", "BTCUSDT", "1m")
@@ -188,7 +189,7 @@ def test_callbacks_get_every_batch_and_a_failing_one_stops_nothing(server: LiveS
         server.beat()
         server.publish(KEY, 10)
         server.beat()
-        assert done.wait(10)
+        assert done.wait(PATIENCE_S)
         with pytest.raises(FluxError, match="not both"):
             iter(live)
     check(batches, server, 1, 110)
@@ -328,7 +329,7 @@ def test_another_major_version_is_one_clear_error(server: LiveServer) -> None:
         with pytest.raises(VersionError, match="server speaks schema 99, this client 2: upgrade flux"):
             next(iter(live))
         with pytest.raises(VersionError):
-            live.block_for_close(5)
+            live.block_for_close(PATIENCE_S)
 
 
 def test_stop_works_from_anywhere_and_hands_over_what_is_there(server: LiveServer) -> None:
@@ -340,8 +341,8 @@ def test_stop_works_from_anywhere_and_hands_over_what_is_there(server: LiveServe
         eventually(lambda: live.status(KEY).delivered == 100)
         thread = threading.Thread(target=live.stop)
         thread.start()
-        thread.join(5)
-        assert live.block_for_close(5)
+        thread.join(PATIENCE_S)
+        assert live.block_for_close(PATIENCE_S)
         check(list(live), server, 1, 100)
         with pytest.raises(FluxError, match="ended"):
             live.subscribe("ETHUSDT", interval="1m")
