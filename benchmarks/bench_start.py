@@ -124,7 +124,7 @@ def run(cache: Path, *arguments: str) -> Callable[[], None]:
 
 @pytest.mark.informational
 def test_what_an_import_costs(tmp_path: Path) -> None:
-    """In turns, the least of some (the gate of it counts the processor's time): `import flux.codec` beyond numpy, `flux --help` beyond the bare interpreter."""
+    """In turns, the least of some. The gate of it (gate/imports.py) counts the processor's time."""
     calls = {
         "nothing": run(tmp_path, "-c", ""),
         "numpy": run(tmp_path, "-c", "import numpy"),

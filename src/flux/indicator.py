@@ -8,7 +8,7 @@ into a new object. SMA, EMA and RSI also take plain float64 arrays. One thread p
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -143,7 +143,8 @@ class VWAP(_Indicator):
     def push(self, rows: Input) -> Values:
         """See `SMA.push`; in a named zone also `ValueError` for times outside `limits.ZONE_YEARS`."""
         if self._zoned and rows.dtype == CANDLE and rows.size:
-            times = rows["ts_ms"]
+            candles: npt.NDArray[Any] = rows
+            times = candles["ts_ms"]
             self._kernel.set_edges(
                 zone.edges(self._anchor, self._timezone, int(times.min()), int(times.max()))
             )
