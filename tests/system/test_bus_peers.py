@@ -15,7 +15,7 @@ from benchmarks.peers.bus.spec import Result, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", ["pyzmq", "libzmq", "asyncio", "redis", "streams-aof", "nats", "jetstream"])
