@@ -47,9 +47,7 @@ def test_killed_at_any_byte_it_goes_on_behind_what_its_cache_has(
             # A run may begin with everything that came while nobody ran, so it is sure to write this much.
             target = before + rng.randrange(1, RECORD.itemsize * 3_000)
             with consumer(server, cache, log, len(rows)) as process:
-                wait_until(
-                    lambda target=target: size(log) >= target or process.poll() is not None, f"{kill}"
-                )
+                wait_until(lambda target=target: size(log) >= target or process.poll() is not None, f"{kill}")
                 process.kill()
             # A write that was cut short in the middle of a row.
             os.truncate(log, size(log) // RECORD.itemsize * RECORD.itemsize)

@@ -14,11 +14,10 @@ from flux.feed import synth
 from flux.feed.push import Feed
 from flux.model import CandleFlag, StreamKey
 from flux.store.base import Rows
+from tests.patience import PATIENCE_S
 from tests.system.feeding import SOURCE, Feeding, truth_of
 from tests.system.processes import FluxServer, free_port, wait_until
 from tests.system.served_rows import stored_streams
-
-PATIENCE_S = 30.0
 
 
 def check_kept(data: Path, truth: dict[StreamKey, Rows]) -> None:

@@ -90,7 +90,6 @@ def test_a_subscriber_that_stops_for_200_ms() -> None:
         entry = report(outcome)["subscribers"][1]
         assert entry["stopped_ns"] == [begin, end]
         assert entry["latency_ns"]["from_schedule"]["p99"] == percentile(stopped.from_schedule, 99.0)
-        print(over)
         if over[-1] <= BAND_NS and percentile(stopped.from_schedule, 50.0) < 100 * MS:
             return
     pytest.fail(f"p99 lay {[ns / MS for ns in over]} ms above what a stop of 200 ms explains")

@@ -48,6 +48,25 @@ def test_a_run_with_all_its_files(tmp_path: Path) -> None:
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--mode", "codec"),
+        ("--mode", "codec", "--rate", "200"),
+        ("--mode", "rpc", "--rate", "50", "--streams", "4"),
+        ("--rate", "500", "--publishers", "2", "--slow", "1", "--stopped", "1", "--stop", "200ms@300ms"),
+        ("--ramp", "200:1k:500ms"),
+        ("--burst", "50/100ms"),
+    ],
+)
+def test_every_kind_of_run_follows_the_schema(flags: tuple[str, ...]) -> None:
+    done = loadgen(*flags, *SHORT, "--json", "-")
+    assert done.returncode in (0, 6), done.stderr
+    made = json.loads(done.stdout)
+    check(made)
+    assert made["config"]["mode"] == (flags[1] if flags[0] == "--mode" else "pubsub")
+
+
 def test_a_rate_that_is_not_held_is_a_report_too() -> None:
     done = loadgen("--rate", "2k", *SHORT, "--fault", "drop=50", "--json", "-", "--fail-if", "missing>0")
     assert done.returncode == 6, done.stderr

@@ -25,6 +25,7 @@ from flux.server.recover import scan_file
 from flux.server.service import Server
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.system.processes import wait_until
 from tests.system.served_rows import stored
 
@@ -64,7 +65,7 @@ def served(data: Path, *replays: Replay) -> Server:
 
 
 def head(requester: Requester) -> int:
-    streams = requester.ask(messages.stream_list_request).streams
+    streams = requester.ask(messages.stream_list_request, timeout=PATIENCE_S).streams
     return int(streams[0].latest_sequence) if streams else 0
 
 

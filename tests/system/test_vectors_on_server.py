@@ -12,6 +12,7 @@ from flux.feed import synth
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.system.processes import FluxServer, wait_until
 from tests.unit.vectors import CASES, Case, expect
 
@@ -21,7 +22,7 @@ pytestmark = [
 ]
 
 SYMBOLS = ("TEST", "AAPL")
-PATIENCE_MS = 10_000
+PATIENCE_MS = int(PATIENCE_S * 1_000)
 QUIET_MS = 50
 
 
@@ -49,7 +50,7 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 
 
 def heads(requester: Requester) -> list[int]:
-    listed = requester.ask(messages.stream_list_request).streams
+    listed = requester.ask(messages.stream_list_request, timeout=PATIENCE_S).streams
     return [stream.latest_sequence for stream in listed]
 
 

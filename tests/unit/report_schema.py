@@ -15,21 +15,23 @@ SCHEMA: dict[str, Any] = json.loads(
 
 
 def resolved(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of the schema with what its $ref names."""
-    if "$ref" not in part:
+    """A part of the schema with what its $ref names, also where null may stand instead."""
+    refs = [each["$ref"] for each in (part, *part.get("anyOf", ())) if "$ref" in each]
+    if not refs:
         return dict(part)
-    return SCHEMA["$defs"][part["$ref"].removeprefix("#/$defs/")] | part
+    return SCHEMA["$defs"][refs[0].removeprefix("#/$defs/")] | part
 
 
 def unnamed(value: Any, part: Mapping[str, Any], at: str = "") -> Iterator[str]:
     """Keys of a report that the schema does not name: it allows them, but ours are all named."""
     part = resolved(part)
-    if isinstance(value, dict) and "additionalProperties" not in part:
+    if isinstance(value, dict):
         for key, inner in value.items():
-            if key in part.get("properties", {}):
-                yield from unnamed(inner, part["properties"][key], f"{at}/{key}")
-            else:
+            named = part.get("properties", {}).get(key, part.get("additionalProperties"))
+            if named is None:
                 yield f"{at}/{key}"
+            else:
+                yield from unnamed(inner, named, f"{at}/{key}")
     elif isinstance(value, list):
         for inner in value:
             yield from unnamed(inner, part["items"], f"{at}/*")

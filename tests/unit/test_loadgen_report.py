@@ -18,6 +18,7 @@ from flux.loadgen.gates import PLACES, Gate, met, parse_objective
 from flux.loadgen.histogram import Histogram, distribution, summary
 from flux.loadgen.plan import NS_PER_S
 from tests.unit.outcomes import PLAN, histogram, outcome
+from tests.unit.report_schema import SCHEMA, resolved
 
 
 def test_the_keys_of_the_contract() -> None:
@@ -58,9 +59,26 @@ def test_the_keys_of_the_contract() -> None:
     assert {"t_s", "sent", "received", "p50", "p99", "max", "missing"} <= set(made["intervals"][0])
     assert made["gates"] == [{"expr": "p99>5ms", "value": 7_000_000, "pass": False}]
     made["env"] |= Surroundings().seen()
-    for name in PLACES:
-        bound = "0s" if "ns" in "".join(PLACES[name]) else "0"
-        assert Gate.parse(f"{name}>{bound}").value(made) is not None, name
+    of_one_mode = ("rows_per_s", "bytes_per_s", "cpu.server", "journalled", "stored")
+    for name, place in PLACES.items():
+        expected = not (
+            name in of_one_mode
+            or place[0] in ("rpc", "codec")
+            or place[1] in ("from_recorded", "from_origin")
+        )
+        bound = "0s" if "ns" in "".join(place) else "0"
+        found = Gate.parse(f"{name}>{bound}").value(made)
+        assert (found is not None) == expected, name
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_an_expression_may_name_is_in_the_schema(name: str) -> None:
+    part = SCHEMA
+    for step in PLACES[name]:
+        properties = resolved(part).get("properties", {})
+        part = properties.get(step) or resolved(part)["additionalProperties"]
+    kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
+    assert {"integer", "number"} & set(kinds), name
 
 
 def test_held() -> None:

@@ -73,7 +73,7 @@ def test_shapes_follow_it(plan: Plan) -> None:
         (("complete",), "yes"),
         (("latency_ns", "from_send", "p99"), -1),
         (("latency_ns", "from_schedule", "p50"), 1.5),
-        (("rate", "held"), None),
+        (("rate", "held"), "yes"),
         (("counts", "missing"), "0"),
         (("env", "started"), 5),
         (("intervals",), {}),

@@ -1,7 +1,7 @@
 """The servers: Debian's own programs, on a free port of the loopback, with an empty folder that goes with them.
 
-redis-server: no snapshots and, but for `appendonly`, no log; no limit on what a slow subscriber may leave waiting, which
-would cut it off; the log is never rewritten within a trial. nats-server: as it comes, with JetStream's store in the folder.
+redis-server: no snapshots and, but for `appendonly`, no log, which is never rewritten within a trial; no limit on what
+a slow subscriber may leave waiting, which would cut it off. nats-server: as it comes, JetStream's store in the folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers.bus.trial import Broker, Started, TrialError
+from benchmarks.peers.bus.trial import Broker, Started, TrialError, die_with_parent
 
 START_LIMIT_S: Final = 10.0
 REDIS: Final = (
@@ -51,7 +51,8 @@ def _listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def _serving(argv: Sequence[str], port: int, address: str) -> Iterator[Broker]:
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdout=quiet, stderr=quiet, preexec_fn=die_with_parent) as process:
         try:
             limit = time.monotonic() + START_LIMIT_S
             while not _listens(port):

@@ -1,4 +1,4 @@
-"""One end of a bus, a process of its own: `python -m benchmarks.peers.bus.ends publisher|subscriber PEER SPEC BOARD ADDRESS`.
+"""One end of a bus, a process of its own: `python -m benchmarks.peers.bus.ends ROLE MODULE SPEC BOARD ADDRESS`.
 
 The subscriber waits until the publisher has said where it is bound, if it binds at all. Each says at its end, on
 standard output, one JSON object: the publisher its CPU time, the subscriber what it counted.

@@ -16,13 +16,14 @@
 #include <unistd.h>
 
 #include "histogram.h"
+#include "schedule.h"
 
 enum { HEARD, START, RECEIVED, SENT, DONE, ENDPOINT, PLACES };
 enum { PUB = 1, SUB = 2, LINGER = 17, SNDHWM = 23, RCVHWM = 24, SUBSCRIBE = 6, LAST_ENDPOINT = 32, NODROP = 69 };
 enum { DONTWAIT = 1, SNDMORE = 2, POLLIN_ = 1, STREAMS = 64, BATCH = 256, BURST = 32, WAIT_MS = 20 };
 
 static const int64_t TICK_NS = 100000, LEAD_NS = 50000000, PROBE_NS = 20000000, GRACE_NS = 250000000;
-static const int64_t QUIET_NS = 500000000, DRAIN_NS = 1000000000, LIMIT_NS = INT64_C(20000000000);
+static const int64_t QUIET_NS = 1000000000, DRAIN_NS = 5000000000, LIMIT_NS = INT64_C(20000000000);
 
 typedef struct { _Alignas(8) unsigned char words[64]; } msg_t;
 typedef struct { void *socket; int fd; short events, revents; } poll_t;
@@ -105,7 +106,7 @@ static void probe_until(void *socket, int place) {
 }
 
 static int64_t open_loop(void *socket, int64_t start) {
-    flux_schedule schedule = {run.rate, start};
+    flux_schedule schedule = {.rate = run.rate, .start_ns = start};
     int64_t sent = 0, run_ns = run.warmup_ns + run.duration_ns;
     int64_t total = (int64_t)(((__int128)run_ns * run.rate + FLUX_NS_PER_S - 1) / FLUX_NS_PER_S);
     while (sent < total) {
@@ -162,10 +163,10 @@ static void account(void) {
     for (int i = 0; i < tally.held; i++) {
         int64_t number = tally.numbers[i];
         if (number < 0) {
-            run.board[HEARD] = 1;
+            if (!run.board[HEARD]) tally.cpu = cpu_ns(), run.board[HEARD] = 1;
             continue;
         }
-        if (!tally.start) tally.start = run.board[START], tally.cpu = cpu_ns();
+        if (!tally.start) tally.start = run.board[START];
         tally.active = now;
         if (number <= tally.highest) {
             tally.disorder++;

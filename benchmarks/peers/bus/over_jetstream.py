@@ -13,9 +13,10 @@ import asyncio
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 
-from benchmarks.peers.bus.over_nats import ALL, WAIT_S, connected, run, subjects
-from benchmarks.peers.bus.pace import Pace, publish_async
-from benchmarks.peers.bus.spec import turns
+from benchmarks.peers.bus.loops import publish_async, run
+from benchmarks.peers.bus.over_nats import ALL, WAIT_S, connected, subjects
+from benchmarks.peers.bus.pace import Pace
+from benchmarks.peers.bus.spec import turning
 from benchmarks.peers.bus.tally import Tally
 
 STREAM = StreamConfig(name="flux", subjects=[ALL], storage=StorageType.FILE)  # whoever is first makes it
@@ -30,10 +31,10 @@ async def _publish(pace: Pace, url: str) -> None:
     client = await connected(url)
     stream = client.jetstream(publish_async_max_pending=WINDOW)
     await stream.add_stream(STREAM)
-    publish = stream.publish_async
+    publish, turns = stream.publish_async, turning(subjects())
 
     async def hand_over(first: int, payloads: list[bytes]) -> None:
-        for name, payload in zip(turns(first, subjects), payloads, strict=False):
+        for name, payload in zip(turns(first), payloads, strict=False):
             await publish(name, payload)
 
     await publish_async(pace, hand_over)

@@ -33,7 +33,8 @@ def missing() -> str:
 def build(folder: Path) -> Command:
     """The command of either end, once the program is in this folder."""
     program = folder / "libzmq"
-    compile_c(program, [*FLAGS, "-std=gnu11", f"-I{ROOT / 'ext'}"], HERE / "libzmq.c", "-ldl")
+    libraries = ("-Wl,--no-as-needed", "-ldl", "-lm")
+    compile_c(program, [*FLAGS, "-std=gnu11", f"-I{ROOT / 'ext'}", *libraries], HERE / "libzmq.c")
 
     def command(role: str, spec: Spec, board: Path, _: str) -> Sequence[str]:
         prefix = topics()[0].removesuffix(b"00\x1f").decode()

@@ -2,35 +2,24 @@
 
 `publish` puts a message into the client's buffer, and the client's own task writes what has gathered whenever the loop
 gets to it, which is after each batch: nothing is flushed by hand. Subjects are not checked again at each publish, which
-nats-py does unless it is told that the caller knows them. The subscriber gives a callback; an iteration makes a task for
-each message. uvloop, as nats-py's own measurements run where it is installed.
+nats-py does unless told that the caller knows them. The subscriber gives a callback; to iterate makes a task for each
+message. On uvloop, where it is installed, as nats-py's own measurements are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import nats
 from nats.aio.msg import Msg
 
-from benchmarks.peers.bus.pace import Pace, publish_async
-from benchmarks.peers.bus.spec import topics, turns
+from benchmarks.peers.bus.loops import publish_async, run
+from benchmarks.peers.bus.pace import Pace
+from benchmarks.peers.bus.spec import topics, turning
 from benchmarks.peers.bus.tally import Tally
 
 ALL = "v2.>"
 WAIT_S = 0.05  # between two looks at whether all is here
-
-
-def run(ends: Coroutine[Any, Any, None]) -> None:
-    """In uvloop, where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(ends)
-    else:
-        uvloop.run(ends)
 
 
 def subjects() -> list[str]:
@@ -49,10 +38,10 @@ def run_publisher(pace: Pace, url: str) -> None:
 
 async def _publish(pace: Pace, url: str) -> None:
     client = await connected(url)
-    publish = client.publish
+    publish, turns = client.publish, turning(subjects())
 
     async def hand_over(first: int, payloads: list[bytes]) -> None:
-        for name, payload in zip(turns(first, subjects), payloads, strict=False):
+        for name, payload in zip(turns(first), payloads, strict=False):
             await publish(name, payload)
 
     await publish_async(pace, hand_over)

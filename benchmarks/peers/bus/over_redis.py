@@ -3,8 +3,8 @@
 The publisher sends what is due as one pipeline: a write and its replies, instead of a round trip a message.
 `execute_command` puts a PUBLISH into it without what `publish` does around it. The subscriber names its 64 channels in
 one SUBSCRIBE, which costs the server a look-up a message, where a pattern would cost a match. It reads replies with
-`parse_response`, as `listen` does, and leaves out what `listen` makes of each: a dictionary. RESP2, because redis-py takes
-6.2 µs for a message as RESP3's push and 4.4 µs as RESP2's reply.
+`parse_response`, as `listen` does, and leaves out what `listen` makes of each: a dictionary. RESP2, because redis-py
+takes 6.2 µs for a message as RESP3's push and 4.4 µs as RESP2's reply.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import redis
 
 from benchmarks.peers.bus.pace import Pace, publish
-from benchmarks.peers.bus.spec import turns
+from benchmarks.peers.bus.spec import topics, turning
 from benchmarks.peers.bus.tally import Tally
-from benchmarks.peers.bus.spec import topics
 
 
 def connected(port: str) -> redis.Redis:
@@ -24,7 +23,7 @@ def connected(port: str) -> redis.Redis:
 
 def run_publisher(pace: Pace, port: str) -> None:
     with connected(port) as client:
-        pipeline = client.pipeline(transaction=False)
+        pipeline, turns = client.pipeline(transaction=False), turning(topics())
 
         def hand_over(first: int, payloads: list[bytes]) -> None:
             for topic, payload in zip(turns(first), payloads, strict=False):

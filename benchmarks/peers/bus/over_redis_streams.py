@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from benchmarks.peers.bus.over_redis import connected
 from benchmarks.peers.bus.pace import Pace, publish
-from benchmarks.peers.bus.spec import HWM, turns
+from benchmarks.peers.bus.spec import HWM, topics, turning
 from benchmarks.peers.bus.tally import Tally
 
 KEY = b"flux"
@@ -20,7 +20,8 @@ WAIT_MS = 100
 
 def run_publisher(pace: Pace, port: str) -> None:
     with connected(port) as client:
-        pipeline, keep = client.pipeline(transaction=False), str(HWM).encode()
+        pipeline, turns = client.pipeline(transaction=False), turning(topics())
+        keep = str(HWM).encode()
 
         def hand_over(first: int, payloads: list[bytes]) -> None:
             for topic, payload in zip(turns(first), payloads, strict=False):

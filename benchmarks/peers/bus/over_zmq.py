@@ -11,7 +11,7 @@ import zmq
 
 from benchmarks.peers.bus.board import Board, Place
 from benchmarks.peers.bus.pace import Pace, publish
-from benchmarks.peers.bus.spec import HWM, topics, turns
+from benchmarks.peers.bus.spec import HWM, topics, turning
 from benchmarks.peers.bus.tally import Tally
 
 WAIT_MS = 100
@@ -36,7 +36,7 @@ def connected(socket: zmq.Socket, board: Board) -> None:
 def run_publisher(pace: Pace, _: str) -> None:
     with zmq.Context() as context, context.socket(zmq.PUB) as socket:
         bound(socket, pace.board)
-        send, more = socket.send, zmq.SNDMORE
+        send, more, turns = socket.send, zmq.SNDMORE, turning(topics())
 
         def hand_over(first: int, payloads: list[bytes]) -> None:
             for topic, payload in zip(turns(first), payloads, strict=False):

@@ -1,4 +1,4 @@
-"""When a publisher sends: the absolute schedule of flux-loadgen, for libraries that block and for asyncio.
+"""When a publisher sends: the absolute schedule of flux-loadgen, as steps that a library carries out.
 
 Open loop: each tick of 100 µs what is due goes out, and what is late stays late. Saturation: batches as fast as the
 library takes them, as long as fewer than WINDOW messages are under way, so that a bus that would drop or hoard is
@@ -7,12 +7,9 @@ measured at what it carries. Before the run and after it probes go out until the
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import os
 import struct
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -45,7 +42,8 @@ Step = Batch | int  # an int: sleep until this time (ns)
 class Stamped:
     """Payloads with their number and intended time in front."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
         self._rest = frame()[_STAMP.size :]
         self._size = len(frame())
         self._many = np.zeros((MAX_BATCH, self._size), np.uint8)
@@ -59,11 +57,9 @@ class Stamped:
         """Messages at their intended times."""
         if count < FEW:
             pack, rest = _STAMP.pack, self._rest
-            return Batch(
-                first, [pack(k, schedule.intended(k)) + rest for k in range(first, first + count)]
-            )
+            return Batch(first, [pack(k, schedule.intended(k)) + rest for k in range(first, first + count)])
         numbers = np.arange(first, first + count)
-        return self._filled(first, numbers, schedule.start_ns + numbers * NS_PER_S // schedule.rate)
+        return self._filled(first, numbers, schedule.start_ns + numbers * NS_PER_S // self._rate)
 
     def now(self, first: int, count: int, now_ns: int) -> Batch:
         """Messages that are intended now."""
@@ -82,7 +78,7 @@ class Pace:
     def __init__(self, spec: Spec, board: Board) -> None:
         self.spec, self.board = spec, board
         self.cpu_s = 0.0  # of this process, all threads, from the run's start to the subscriber's end
-        self._stamped = Stamped()
+        self._stamped = Stamped(spec.rate)
 
     def steps(self) -> Generator[Step, None, None]:
         """Probes, the run, probes until the subscriber is done. Raises TimeoutError."""
@@ -142,52 +138,3 @@ def publish(pace: Pace, send: Callable[[int, list[bytes]], None]) -> None:
             sleep_until(step)
         else:
             send(step.first, step.payloads)
-
-
-async def publish_async(pace: Pace, send: Callable[[int, list[bytes]], Awaitable[None]]) -> None:
-    """Drive an asyncio library from its loop. Between two batches the loop gets a turn, as it does in a service."""
-    with Ticker() as ticker:
-        for step in pace.steps():
-            if isinstance(step, int):
-                await ticker.until(step)
-            else:
-                await send(step.first, step.payloads)
-                await asyncio.sleep(0)
-
-
-class _TimerSpec(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns"))
-
-
-class Ticker:
-    """Wakes an asyncio loop at a time of CLOCK_MONOTONIC: its own timers are rounded up to whole milliseconds, which
-    would be the latency of every message. A timerfd is a descriptor like any other to a loop."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        self._rung: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> Ticker:
-        asyncio.get_running_loop().add_reader(self._fd, self._ring)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self._fd)
-        os.close(self._fd)
-
-    def _ring(self) -> None:
-        os.read(self._fd, 8)
-        if self._rung is not None and not self._rung.done():
-            self._rung.set_result(None)
-
-    async def until(self, ns: int) -> None:
-        """At once for a time that is past: a timerfd rings for it too."""
-        self._rung = asyncio.get_running_loop().create_future()
-        at = _TimerSpec(0, 0, *divmod(ns, NS_PER_S))
-        absolute = 1
-        if self._libc.timerfd_settime(self._fd, absolute, ctypes.byref(at), None) < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_settime")
-        await self._rung

@@ -20,7 +20,9 @@ from flux.model import CANDLE, StreamKey
 from flux.transport.topics import stream_topic
 
 STREAMS: Final = 64
-WINDOW: Final = 100_000  # messages under way at saturation: what the fastest carries in 60 ms, half a high-water mark
+WINDOW: Final = (
+    100_000  # messages under way at saturation: what the fastest carries in 60 ms, half a high-water mark
+)
 HWM: Final = 200_000  # messages, as flux-loadgen
 MAX_BATCH: Final = 256  # messages sent between two looks at the clock, as far as the library sends in batches
 PROBE: Final = -1  # the number of a message that only asks whether the way is open
@@ -36,14 +38,11 @@ def topics() -> list[bytes]:
     return [stream_topic(StreamKey("LOAD", f"S{stream:02}", "1s")) for stream in range(STREAMS)]
 
 
-@cache
-def _turn(offset: int, names: Callable[[], list[Name]]) -> list[Name]:
-    return (names() * (2 + MAX_BATCH // STREAMS))[offset:][:MAX_BATCH]
-
-
-def turns(first: int, names: Callable[[], list[Name]] = topics) -> list[Name]:
-    """The names (topics, or what a library calls them) of message `first` and those after it, MAX_BATCH of them."""
-    return _turn(first % STREAMS, names)
+def turning(names: list[Name]) -> Callable[[int], list[Name]]:
+    """A function that gives the names of message `first` and those after it, MAX_BATCH of them."""
+    many = names * (2 + MAX_BATCH // STREAMS)
+    turns = [many[stream : stream + MAX_BATCH] for stream in range(STREAMS)]
+    return lambda first: turns[first % STREAMS]
 
 
 @cache
@@ -86,13 +85,17 @@ class Result:
     scheduled: int = 0
     sent: int = 0
     received: int = 0
-    missing: int = 0  # of those sent; where a rate is not held, what was still under way at the end counts too
+    missing: int = (
+        0  # of those sent; where a rate is not held, what was still under way at the end counts too
+    )
     disorder: int = 0  # came again, or after a later one
     p50: int = 0
     p99: int = 0
     p999: int = 0
     max: int = 0
-    cpu_us: dict[str, float] = field(default_factory=dict)  # per message received, of publisher, broker, subscriber
+    cpu_us: dict[str, float] = field(
+        default_factory=dict
+    )  # per message received, of publisher, broker, subscriber
     error: str = ""  # why there are no numbers
 
     @property

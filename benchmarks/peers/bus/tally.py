@@ -17,8 +17,8 @@ from benchmarks.peers.bus.spec import PROBE, Spec, frame
 from flux.loadgen.histogram import Histogram, percentile
 from flux.loadgen.plan import NS_PER_S
 
-QUIET_NS: Final = NS_PER_S // 2  # nothing new for so long behind the publisher's end: it is lost
-DRAIN_NS: Final = NS_PER_S  # a backlog that takes longer is not waited for
+QUIET_NS: Final = NS_PER_S  # nothing new for so long behind the publisher's end: it is lost
+DRAIN_NS: Final = 5 * NS_PER_S  # a backlog that takes longer is not waited for
 ACCOUNT: Final = 512  # messages; a bound on how long looking at them takes
 
 _PROBE: Final = struct.pack("<q", PROBE)
@@ -62,14 +62,18 @@ class Tally:
         if numbers.min() < 0:
             real = numbers >= 0
             messages, times, numbers = messages[real], times[real], numbers[real]
-            self.board[Place.HEARD] = 1
+            self._hear()
         if len(numbers):
             self._count(numbers, messages["intended"], times)
+
+    def _hear(self) -> None:
+        if not self.board[Place.HEARD]:
+            self._cpu_s = time.process_time()
+            self.board[Place.HEARD] = 1
 
     def _count(self, numbers: np.ndarray, intended: np.ndarray, times: np.ndarray) -> None:
         if not self._start_ns:
             self._start_ns = self.board[Place.START]
-            self._cpu_s = time.process_time()
         before = np.maximum.accumulate(np.concatenate(([self._highest], numbers[:-1])))
         new = numbers > before
         self.received += int(new.sum())

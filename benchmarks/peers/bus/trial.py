@@ -6,9 +6,11 @@ Every trial has processes of its own, and a broker of its own with an empty fold
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,15 @@ from flux.loadgen.plan import NS_PER_S
 
 LIMIT_S: Final = OPEN_LIMIT_NS / NS_PER_S + 10  # beside the run itself
 TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+_LIBC: Final = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_parent() -> None:
+    """For a child before it becomes another program: what we start ends with us, however we end."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class TrialError(Exception):
@@ -90,6 +101,7 @@ def _run(peer: str, spec: Spec, command: Command, broker: Broker, folder: Path) 
                 stderr=subprocess.PIPE,
                 text=True,
                 cwd=ROOT,
+                preexec_fn=die_with_parent,
             )
             ends[role] = stack.enter_context(process)
             stack.callback(process.kill)
@@ -106,6 +118,8 @@ def _run(peer: str, spec: Spec, command: Command, broker: Broker, folder: Path) 
                 after_s = broker.cpu_s()
             time.sleep(0.01)
         told = {role: _told(role, process) for role, process in ends.items()}
+        if not all(told.values()):
+            raise TrialError("an end was killed")
         return _result(peer, spec, board[Place.SENT], told, after_s - before_s)
 
 
@@ -115,12 +129,11 @@ def _told(role: str, process: subprocess.Popen[str]) -> dict[str, Any]:
     out, errors = process.communicate()
     if process.returncode > 0:
         raise TrialError(f"{role}: {(errors.strip().splitlines() or ['?'])[-1]}")
-    return json.loads(out) if out else {}
+    made: dict[str, Any] = json.loads(out) if out else {}
+    return made
 
 
-def _result(
-    peer: str, spec: Spec, sent: int, told: dict[str, dict[str, Any]], broker_s: float
-) -> Result:
+def _result(peer: str, spec: Spec, sent: int, told: dict[str, dict[str, Any]], broker_s: float) -> Result:
     got, received = told["subscriber"], told["subscriber"]["received"]
     made = Result(peer, spec.rate, sent=sent, received=received, missing=sent - received)
     made.disorder = got["disorder"]

@@ -15,7 +15,7 @@ from flux.loadgen import report as reports
 from flux.loadgen.environment import Surroundings
 from flux.loadgen.faults import Faults
 from flux.loadgen.find_max import Measured
-from flux.loadgen.gates import PLACES, parse_objective
+from flux.loadgen.gates import NAMES, parse_objective
 from flux.loadgen.plan import MODES, Audience, Plan, Servers, parse_count, parse_duration
 from flux.loadgen.schedule import Burst, Ramp, Replay
 
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         description="Send messages through libzmq over TCP loopback at a fixed rate, from one process to"
         " another, and account for each of them. The schedule is absolute: a message that leaves late is"
         " late, and its latency counts from when it should have left.",
-        epilog=f"{EXIT_CODES}. EXPR compares one of: {', '.join(PLACES)}.",
+        epilog=f"{EXIT_CODES}. EXPR compares one of {NAMES}.",
     )
     _add_pace(made.add_argument_group("how fast, one of them"))
     _add_size(made.add_argument_group("what"))
@@ -144,6 +144,10 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         default = find_max.short_runs(default)
         if arguments.ramp or arguments.burst or arguments.replay:
             raise ConfigError("--find-max looks for a constant rate: no --ramp, --burst or --replay")
+        if arguments.mode == "sub":
+            raise ConfigError(
+                "--find-max sets the rate, and that of somebody else's publisher is not ours to set"
+            )
     elif arguments.slo is not None:
         raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
     return Plan(

@@ -40,21 +40,41 @@ _COUNTS: Final = (
     "unread",
     "send_blocked",
 )
+
+
+def _times(prefix: str, *place: str) -> dict[str, tuple[str, ...]]:
+    return {prefix + name: (*place, name) for name in _TIMES}
+
+
 PLACES: Final[dict[str, tuple[str, ...]]] = {
-    **{name: ("latency_ns", "from_schedule", name) for name in _TIMES},
-    **{f"send.{name}": ("latency_ns", "from_send", name) for name in _TIMES},
-    **{f"slip.{name}": ("generator", "slip_ns", name) for name in ("p99", "max")},
+    **_times("", "latency_ns", "from_schedule"),
+    **_times("send.", "latency_ns", "from_send"),
+    **{f"slip.{name}": ("generator", "slip_ns", name) for name in ("p50", "p99", "max")},
     **{name: ("counts", name) for name in _COUNTS},
-    "achieved": ("rate", "achieved"),
-    "target": ("rate", "target"),
+    **{name: ("rate", name) for name in ("achieved", "target", "rows_per_s", "bytes_per_s")},
     "cpu.publisher": ("generator", "cpu", "publisher"),
     "cpu.subscriber": ("generator", "cpu", "subscriber"),
-    "other_cpu": ("env", "other_cpu"),
-    "stolen_cpu": ("env", "stolen_cpu"),
-    "load_1m": ("env", "load_1m"),
-    "cores": ("env", "cores"),
+    **{name: ("env", name) for name in ("other_cpu", "stolen_cpu", "load_1m", "cores")},
+    # Of one mode alone: through, sub, rpc, codec.
+    "cpu.server": ("server", "cpu"),
+    **{name: ("server", name) for name in ("journalled", "stored")},
+    **_times("recorded.", "latency_ns", "from_recorded"),
+    **_times("origin.", "latency_ns", "from_origin"),
+    **_times("backfill.", "rpc", "kinds", "backfill", "from_schedule_ns"),
+    **_times("status.", "rpc", "kinds", "status", "from_schedule_ns"),
+    **_times("cursor.", "rpc", "kinds", "cursor", "from_schedule_ns"),
+    **_times("encode.", "codec", "encode", "message_ns"),
+    **_times("decode.", "codec", "decode", "message_ns"),
 }
 """What an expression may name, and where it stands in the report."""
+
+NAMES: Final = (
+    f"{' '.join(_TIMES)} (from the intended send; send.p99 and so on: from the actual one; recorded. origin."
+    f" backfill. status. cursor. encode. decode. of the modes that have them), slip.p50 slip.p99 slip.max,"
+    f" {' '.join(_COUNTS)}, journalled stored, achieved target rows_per_s bytes_per_s, cpu.publisher"
+    " cpu.subscriber cpu.server other_cpu stolen_cpu load_1m cores"
+)
+"""The same for people."""
 
 _BY_KEYS: Final = {".".join(place): place for place in PLACES.values()}
 
@@ -68,7 +88,7 @@ def _parse_share(text: str) -> float:
 
 
 def _unit(place: tuple[str, ...]) -> str:
-    if place[0] in ("counts", "rate"):
+    if place[0] in ("counts", "rate") or place[-1] in ("journalled", "stored"):
         return "count"
     return "ns" if any(step.endswith("_ns") for step in place) else "share"
 
@@ -84,7 +104,7 @@ def _place(name: str) -> tuple[str, ...]:
     place = PLACES.get(name) or _BY_KEYS.get(name)
     if place is None:
         near = difflib.get_close_matches(name, [*PLACES, *_BY_KEYS], n=3)
-        which = f"did you mean {' or '.join(near)}?" if near else f"it has {' '.join(PLACES)}"
+        which = f"did you mean {' or '.join(near)}?" if near else f"it has {NAMES}"
         raise ConfigError(f"a report has no {name}: {which}")
     return place
 

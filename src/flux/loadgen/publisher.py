@@ -23,7 +23,9 @@ from flux.model import CANDLE, RUN
 from flux.transport.pump import Sender, record
 from flux.transport.sockets import Poller, Publisher, Sockets, endpoint_of, libzmq_version
 
-BATCH_ROWS: Final = 16_384  # rows sent at once when the process is behind; then it looks at the clock again
+# Rows sent at once when the processes are behind; then they look at the clock again. All publishers together, because a
+# batch goes out stream by stream, and a stream's part of it must fit the subscriber's ring.
+BATCH_ROWS: Final = 16_384
 
 
 class Publishing:
@@ -31,7 +33,7 @@ class Publishing:
 
     def __init__(self, plan: Plan, publisher: Publisher, store_id: int, part: int) -> None:
         self.plan, self.part = plan, part
-        self.batch = max(1, BATCH_ROWS // plan.rows)  # messages
+        self.batch = max(1, BATCH_ROWS // plan.rows // plan.publishers)  # messages
         self.all = plan.shared(plan.messages, part)  # messages of the run
         self.warmup = plan.shared(plan.warmup_messages, part)
         self.messages = 0  # numbered so far: sent, or wronged on purpose

@@ -15,14 +15,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from flux.errors import FluxError
+from flux.limits import MAX_ARRIVALS
 from flux.loadgen.parties import merged_received, merged_sent
-from flux.loadgen.plan import NS_PER_S, Plan
+from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Child, Children, Message, unpacked
 from flux.loadgen.report import Outcome, Received, Sent, second_line
 
 LEAD_NS: Final = NS_PER_S // 5  # from "go" to the run's start: all are in their loops by then
 START_LIMIT_NS: Final = 30 * NS_PER_S
 END_LIMIT_NS: Final = 60 * NS_PER_S  # behind the plan's end; a full backlog drains in less
+_BACKLOG_DRAINS: Final = (
+    3 * HWM // MAX_ARRIVALS
+)  # of a slow subscriber: full queues on both sides, and in between
 
 
 class _Seconds:
@@ -105,7 +109,8 @@ class _Run:
         """Once every publisher has its subscribers."""
         if self._ready == len(self._publishers):
             start_ns = time.monotonic_ns() + LEAD_NS
-            self._deadline_ns = start_ns + self.plan.run_ns + END_LIMIT_NS
+            pauses_ns = self.plan.audience.pause_ns * _BACKLOG_DRAINS if self.plan.audience.slow else 0
+            self._deadline_ns = start_ns + self.plan.run_ns + END_LIMIT_NS + pauses_ns
             self._going = True
             for child in (*self._publishers, *self._subscribers):
                 child.tell("go", start_ns=start_ns)

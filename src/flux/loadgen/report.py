@@ -8,6 +8,10 @@ was here, are at least 99.5 % of the rate asked: a run that ends with a backlog 
 Intervals end at `t_s` of the measured time; their p50, p99 and max are ns from the intended send time of the
 rows that came in them, `missing` what was missing at their end (`counts` says what stayed so). `cpu` is a
 share of one core, all threads of the process; `commit` is null for a copy that is not a checkout.
+
+With several publishers or steady subscribers rows and CPU add up (each subscriber receives everything), latency and
+slip are those of all in one distribution, the rate is that of the slowest, and of an interval's times the worst counts.
+`publishers` and `subscribers` say it of each; slow and stopped subscribers are there alone.
 """
 
 from __future__ import annotations
@@ -249,7 +253,7 @@ def _subscriber_line(each: Mapping[str, Any]) -> str:
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
     rate, unit = made["rate"], _COUNTED.get(made["config"]["mode"], "messages")
-    of = f" of {rate['target']:,}" if rate["target"] is not None else ""
+    of = f" of {rate['target']:,.9g}" if rate["target"] is not None else ""
     words = {True: "HELD", False: "NOT HELD", None: "MEASURED"}
     word = words[rate["held"]] if made["complete"] else "INTERRUPTED"
     return f"{word}: {rate['achieved']:,.0f}{of} {unit}/s"

@@ -196,13 +196,17 @@ def watch(run: Watching, socket: Socket, start_ns: int, commands: Commands) -> i
     return now
 
 
-def wait_for_link(link: Link, endpoint: str, commands: Commands) -> None:
-    """Until the publisher has answered; FluxError where none does in time."""
+def linked(link: Link, endpoint: str, commands: Commands) -> bool:
+    """Wait until the publisher has answered; False when told to stop before, FluxError where none does in time."""
     poller, until = Poller(link.socket, commands.wake), time.monotonic() + LINK_LIMIT_S
-    while not commands.stopping and LinkEvent.UP not in link.events():
+    while LinkEvent.UP not in link.events():
         if time.monotonic() > until:
             raise FluxError(f"no publisher at {endpoint} within {LINK_LIMIT_S:g} s")
+        if commands.stopping:
+            return False
         poller.wait(until - time.monotonic())
+        commands.taken()
+    return True
 
 
 def measure(plan: Plan, _: Message, commands: Commands) -> None:
@@ -210,7 +214,8 @@ def measure(plan: Plan, _: Message, commands: Commands) -> None:
     with Sockets() as sockets:
         socket, link = sockets.watched_subscriber(plan.servers.pub, prefixes_of(plan), hwm=HWM)
         run = Watching(plan, socket)
-        wait_for_link(link, plan.servers.pub, commands)
+        if not linked(link, plan.servers.pub, commands):
+            return
         tell("ready")
         go = commands.take()
         if go["command"] == "go":
