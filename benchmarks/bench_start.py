@@ -122,9 +122,9 @@ def run(cache: Path, *arguments: str) -> Callable[[], None]:
     return work
 
 
-@pytest.mark.gate
+@pytest.mark.informational
 def test_what_an_import_costs(tmp_path: Path) -> None:
-    """In turns, the least of some: `import flux.codec` beyond numpy, `flux --help` beyond the bare interpreter."""
+    """In turns, the least of some. The gate of it (gate/imports.py) counts the processor's time."""
     calls = {
         "nothing": run(tmp_path, "-c", ""),
         "numpy": run(tmp_path, "-c", "import numpy"),
@@ -138,10 +138,5 @@ def test_what_an_import_costs(tmp_path: Path) -> None:
             call()
             taken[name].append((time.perf_counter() - start) * 1e3)
     ms = {name: min(times) for name, times in taken.items()}
-    ratios.at_most("import: flux.codec, beyond numpy", ms["codec"] - ms["numpy"], 25, "ms")
-    ratios.at_most("import: flux --help, beyond the interpreter", ms["help"] - ms["nothing"], 100, "ms")
-    unwanted = subprocess.run(
-        [sys.executable, "-c", "import sys, flux.cli.main; print('numpy' in sys.modules)"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert unwanted.stdout.strip() == "False", "flux --help loads numpy"
+    ratios.note_at_most("import: flux.codec, beyond numpy", ms["codec"] - ms["numpy"], 25, "ms")
+    ratios.note_at_most("import: flux --help, beyond the interpreter", ms["help"] - ms["nothing"], 100, "ms")

@@ -67,7 +67,7 @@ def test_the_search_finds_the_highest_rate_that_passes() -> None:
     assert tried[0] == 62_000  # a sixteenth of saturation
 
 
-def test_a_search_that_begins_too_high_begins_again_at_the_bottom() -> None:
+def test_a_search_that_begins_too_high_begins_again_lower() -> None:
     tried: list[int] = []
     found = passing_up_to(5_000, tried)
     assert found is not None

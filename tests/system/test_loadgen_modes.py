@@ -30,6 +30,7 @@ from flux.model import StreamKey
 from flux.schema import messages
 from tests.patience import PATIENCE_S
 from tests.system.processes import FluxServer
+from tests.unit.report_schema import check
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -40,7 +41,9 @@ STORE = 77
 
 
 def carried_out(plan: Plan) -> dict[str, Any]:
-    return report(run(plan.checked(), say=lambda _: None))
+    made = report(run(plan.checked(), say=lambda _: None))
+    check(made)  # against the published schema
+    return made
 
 
 class Publisher:
@@ -183,7 +186,9 @@ def interrupted_after(command: list[str], line: str) -> tuple[int, dict[str, Any
             out, text = process.communicate(timeout=2 * PATIENCE_S)
         finally:
             process.kill()
-    return process.returncode, json.loads(out), text
+    made = json.loads(out)
+    check(made)
+    return process.returncode, made, text
 
 
 def test_sub_of_a_server_that_loses_every_tenth_message_until_ctrl_c(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from flux.loadgen.report import Outcome, Received, Sent
 
 LEAD_NS: Final = NS_PER_S // 5  # from "go" to the run's start: the worker is in its loop by then
 READY_LIMIT_NS: Final = 60 * NS_PER_S
-END_LIMIT_NS: Final = 30 * NS_PER_S  # behind the plan's end
+END_LIMIT_NS: Final = 60 * NS_PER_S  # behind the plan's end
 _SHOWN: Final = ("t_s", "sent", "received", "p50", "p99", "max", "missing")
 
 
