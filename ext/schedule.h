@@ -100,7 +100,10 @@ static inline int64_t flux_schedule_due(const flux_schedule *s, int64_t now_ns) 
         int64_t t = after < FLUX_SCHEDULE_END ? after : FLUX_SCHEDULE_END;
         return (int64_t)((flux_ramp_area(s, t) + whole - 1) / whole);
     }
-    if (s->shape == FLUX_BURST) return ((after - 1) / s->period_ns + 1) * s->burst;
+    if (s->shape == FLUX_BURST) {  // large bursts a nanosecond apart are more than there are numbers, some day
+        int64_t due;
+        return __builtin_mul_overflow((after - 1) / s->period_ns + 1, s->burst, &due) ? INT64_MAX : due;
+    }
     return flux_replay_due(s, after - 1);
 }
 

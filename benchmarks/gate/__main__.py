@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -134,6 +135,7 @@ def chosen(given: argparse.Namespace) -> int:
 def main() -> int:
     """0; 1 where nothing could be judged, and where something does not build; 5 when a gate failed."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was put up is taken down
     missing = [name for name in ("gcc", "valgrind", "git") if shutil.which(name) is None]
     if missing:
         print(f"tools/bench_gate: {', '.join(missing)} is not installed", file=sys.stderr)

@@ -15,7 +15,7 @@ from benchmarks.peers.bus.spec import Result, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", ["pyzmq", "libzmq", "asyncio", "redis", "streams-aof", "nats", "jetstream"])
@@ -67,7 +67,7 @@ def test_the_search_finds_the_highest_rate_that_passes() -> None:
     assert tried[0] == 62_000  # a sixteenth of saturation
 
 
-def test_a_search_that_begins_too_high_begins_again_at_the_bottom() -> None:
+def test_a_search_that_begins_too_high_begins_again_lower() -> None:
     tried: list[int] = []
     found = passing_up_to(5_000, tried)
     assert found is not None

@@ -153,7 +153,7 @@ def test_spinners_make_a_machine_busy() -> None:
 def test_the_imports_of_this_tree_are_its_own(installed: Planted) -> None:
     found = imports.measure(installed(), turns=2)
     assert found["strangers"] == {"import flux.codec": [], "flux --help": []}
-    assert found["ms"]["import flux.codec"] > found["ms"]["import numpy"] > 0
+    assert min(found["ms"].values()) > 0
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,11 @@ from flux.loadgen.requests import MIX, PAGE_ROWS
 from flux.loadgen.run import run
 from flux.model import StreamKey
 from flux.schema import messages
+from tests.patience import PATIENCE_S
 from tests.system.processes import FluxServer
+from tests.unit.report_schema import check
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "flux.cli.loadgen"]
 KEY = StreamKey("SIM", "ONE", "1s")
@@ -39,7 +41,9 @@ STORE = 77
 
 
 def carried_out(plan: Plan) -> dict[str, Any]:
-    return report(run(plan.checked(), say=lambda _: None))
+    made = report(run(plan.checked(), say=lambda _: None))
+    check(made)  # against the published schema
+    return made
 
 
 class Publisher:
@@ -55,7 +59,7 @@ class Publisher:
 
     def wait(self) -> None:
         for _ in range(self._subscriptions):
-            assert self._socket.poll(30_000), "nobody subscribed"
+            assert self._socket.poll(PATIENCE_S * 1_000), "nobody subscribed"
             self._socket.recv()
 
     def rows(self, key: StreamKey, start: int, count: int = 1, *, version: int = 2, epoch: int = 1) -> None:
@@ -179,10 +183,12 @@ def interrupted_after(command: list[str], line: str) -> tuple[int, dict[str, Any
                 said = process.stderr.readline()
                 assert said, "it ended early"
             process.send_signal(signal.SIGINT)
-            out, text = process.communicate(timeout=60)
+            out, text = process.communicate(timeout=2 * PATIENCE_S)
         finally:
             process.kill()
-    return process.returncode, json.loads(out), text
+    made = json.loads(out)
+    check(made)
+    return process.returncode, made, text
 
 
 def test_sub_of_a_server_that_loses_every_tenth_message_until_ctrl_c(tmp_path: Path) -> None:
@@ -202,14 +208,14 @@ def test_sub_of_a_server_that_loses_every_tenth_message_until_ctrl_c(tmp_path: P
                 with Feed("FEED", ingest=server.ingest, chunk_rep=server.rpc) as feed:
                     for at in range(0, len(rows), 64):
                         feed.send(key.symbol, key.interval, rows[at : at + 64])
-                        feed.flush(20)  # so that each 64 rows are one message
+                        feed.flush(PATIENCE_S)  # so that each 64 rows are one message
                 received = 0
                 while received < expected:
                     found = re.search(r"received +([\d,]+)", process.stderr.readline())
                     assert found, "it ended early"
                     received += int(found[1].replace(",", ""))
                 process.send_signal(signal.SIGINT)
-                out, text = process.communicate(timeout=60)
+                out, text = process.communicate(timeout=2 * PATIENCE_S)
             finally:
                 process.kill()
     assert process.returncode == 130
@@ -257,7 +263,7 @@ def test_rpc_asks_a_given_server(tmp_path: Path) -> None:
         with Feed("FEED", ingest=server.ingest, chunk_rep=server.rpc) as feed:
             for symbol, rows in (("A", 300), ("B", 2_500)):
                 feed.send(symbol, "1s", synth.candles(rows, interval="1s"))
-            feed.flush(20)
+            feed.flush(PATIENCE_S)
         plan = Plan(mode="rpc", rate=50, duration_ns=NS_PER_S, warmup_ns=0, servers=Servers(rpc=server.rpc))
         made = carried_out(plan)
     assert (made["counts"]["sent"], made["counts"]["received"], made["counts"]["corrupt"]) == (50, 50, 0)
@@ -346,7 +352,9 @@ def test_nothing_stays_behind_a_killed_rpc_run(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    process.communicate(timeout=60)  # its processes hold the other end of this pipe: it ends when they have
+    process.communicate(
+        timeout=2 * PATIENCE_S
+    )  # its processes hold the other end of this pipe: it ends when they have
     assert not list(tmp_path.iterdir()), "the server's data"
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.unit.report_schema import check
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "flux.cli.loadgen"]
 SHORT = ["--duration", "1s", "--warmup", "200ms"]
@@ -88,7 +89,7 @@ def test_an_interrupted_run_has_its_seconds_so_far(tmp_path: Path) -> None:
     try:
         assert "received" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=40)
+        out, _ = process.communicate(timeout=2 * PATIENCE_S)
     finally:
         process.kill()
         process.wait()

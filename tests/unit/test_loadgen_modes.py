@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from flux.errors import ConfigError, NotFoundError, RequestTimeout, UnavailableE
 from flux.loadgen import caller, report, requests, rpc, solo, sub
 from flux.loadgen import codec as codec_mode
 from flux.loadgen.faults import Faults
+from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram
 from flux.loadgen.plan import NS_PER_S, Audience, Plan, Servers
+from flux.loadgen.plot import plot
 from flux.loadgen.requests import MIX, PAGE_ROWS, Asking, Request, Target, error_class, fault_of
 from flux.loadgen.run import run
 from flux.loadgen.sample import SAMPLE_ROWS, Sample, key_of, stream_of
 from flux.loadgen.schedule import Burst
 from flux.schema import messages
+from tests.unit.report_schema import check
 
 SUB = Plan(mode="sub", servers=Servers(pub="tcp://127.0.0.1:1"))
 RPC = Plan(mode="rpc", rate=10)
@@ -121,6 +125,32 @@ def test_what_was_timed_has_its_own_name() -> None:
     assert made["latency_ns"]["from_recorded"]["max"] == 5_000_000
     assert "from recorded" in report.to_text(made)
     assert "wall clocks" in made["sub"]["clock"]["caveat"]
+
+
+def test_the_files_of_a_report_with_nulls(tmp_path: Path) -> None:
+    recorded = Histogram()
+    recorded.record(5_000_000)
+    for name, latency in (("timed.png", {"from_recorded": recorded}), ("untimed.png", {})):
+        made = report_of_sub(0, latency)
+        plot(str(tmp_path / name), made, latency)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        check(made)
+    second = {"t_s": 1.0, "received": 5, "missing": 0}
+    second |= dict.fromkeys(("sent", "p50", "p99", "max"))
+    made["intervals"] = [second]
+    assert report.to_csv(made).splitlines()[1] == "1.0,,5,0,,,"
+    check(made)
+
+
+def test_gates_name_what_only_some_modes_have() -> None:
+    recorded = Histogram()
+    recorded.record(5_000_000)
+    made = report_of_sub(0, {"from_recorded": recorded}, missing=3)
+    assert not Gate.parse("recorded.p99>1ms").judged(made)["pass"]
+    assert Gate.parse("rows_per_s<1k").judged(made)["pass"]
+    assert not Gate.parse("missing>0").judged(made)["pass"]
+    assert not Gate.parse("p99>1s").judged(made)["pass"], "a number that is not there passes no gate"
+    assert report.exit_code(made | {"gates": [Gate.parse("origin.max>1s").judged(made)]}) == 5
 
 
 # ------------------------------------------------------------------ rpc

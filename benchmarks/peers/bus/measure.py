@@ -25,6 +25,7 @@ SLO_P99_NS: Final = MS  # with nothing missing and the rate held: 'p99<1ms,missi
 LOWEST: Final = 1_000  # messages per second that a search tries
 CEILING: Final = 10_000_000
 START_SHARE: Final = 1 / 16  # of saturation: where a search starts to double
+LOWER: Final = 8  # what its start is divided by where that is too high
 HOPELESS: Final = 0.8  # of a rate: a peer that came no nearer is not asked again
 
 Say = Callable[[str, Result], None]  # the part of the measurement, and what came out
@@ -151,8 +152,8 @@ class Searching:
             self._next = None
             if end.value is None:
                 measured.best = None
-                if self._start > LOWEST:  # saturation said little about this one: from the bottom
-                    self._begin(LOWEST)
+                if self._start > LOWEST:  # saturation said little about this one
+                    self._begin(max(LOWEST, self._start // LOWER))
         return result
 
 

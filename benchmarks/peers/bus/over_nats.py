@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 
 import nats
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from benchmarks.peers.bus.loops import publish_async, run
@@ -27,7 +28,7 @@ def subjects() -> list[str]:
     return [topic.decode().strip("\x1f").replace("\x1f", ".") for topic in topics()]
 
 
-async def connected(url: str) -> nats.NATS:
+async def connected(url: str) -> Client:
     """A client of the broker at this address."""
     return await nats.connect(url, skip_subject_validation=True)
 

@@ -7,6 +7,8 @@ waits. XPUB_NODROP, so that a full queue holds the publisher back instead of los
 
 from __future__ import annotations
 
+from typing import Any
+
 import zmq
 
 from benchmarks.peers.bus.board import Board, Place
@@ -17,7 +19,7 @@ from benchmarks.peers.bus.tally import Tally
 WAIT_MS = 100
 
 
-def bound(socket: zmq.Socket, board: Board) -> None:
+def bound(socket: zmq.Socket[Any], board: Board) -> None:
     """A publisher's socket at a free port, which the board tells."""
     socket.sndhwm = HWM
     socket.linger = 0
@@ -25,7 +27,7 @@ def bound(socket: zmq.Socket, board: Board) -> None:
     board[Place.ENDPOINT] = socket.bind_to_random_port("tcp://127.0.0.1")
 
 
-def connected(socket: zmq.Socket, board: Board) -> None:
+def connected(socket: zmq.Socket[Any], board: Board) -> None:
     """A subscriber's socket, subscribed to all topics by what they have in common."""
     socket.rcvhwm = HWM
     socket.linger = 0

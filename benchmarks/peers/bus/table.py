@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from benchmarks.peers.bus.measure import SLO_P99_NS, Measured, Size
 from benchmarks.peers.bus.peers import PEERS, versions
@@ -94,6 +95,7 @@ HEADING: Final = """# flux and its peers under the same load
 
 `{command}` at {commit}, {date}, {minutes:.0f} minutes; {cores} cores of {cpu},
 Linux {kernel}, Python {python}; {versions}.
+Beside it other processes took {others:.0%} of a core, and the host of a virtual machine {stolen:.0%}.
 
 A publisher process and a subscriber process, and a broker where there is one, over TCP loopback. Each message is a
 topic of {topic} bytes and a frame of {frame}, which is what flux sends for one candle, of {streams} streams in turn.
@@ -107,13 +109,15 @@ each peer was given, and why, stands at the head of `benchmarks/peers/bus/over_*
 """
 
 
-def heading(commit: str, minutes: float, command: str) -> str:
+def heading(commit: str, minutes: float, command: str, seen: Mapping[str, Any]) -> str:
     """Of the written file: where, when and how."""
     return HEADING.format(
         command=command,
         commit=commit or "no commit",
         date=time.strftime("%Y-%m-%d"),
         minutes=minutes,
+        others=seen["other_cpu"],
+        stolen=seen["stolen_cpu"],
         cores=len(os.sched_getaffinity(0)),
         cpu=cpu_name(),
         kernel=platform.release(),

@@ -105,11 +105,12 @@ def _run(peer: str, spec: Spec, command: Command, broker: Broker, folder: Path) 
             )
             ends[role] = stack.enter_context(process)
             stack.callback(process.kill)
-        deadline = time.monotonic() + LIMIT_S + spec.run_ns / NS_PER_S
+        limit = LIMIT_S + spec.run_ns / NS_PER_S
+        deadline = time.monotonic() + limit
         before_s = after_s = 0.0
         while any(process.poll() is None for process in ends.values()):
             if time.monotonic() > deadline:
-                raise TrialError(f"not over within {deadline:.0f} s")
+                raise TrialError(f"not over within {limit:.0f} s")
             if any(process.poll() for process in ends.values()):
                 break
             if not board[Place.START]:

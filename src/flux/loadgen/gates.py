@@ -52,6 +52,7 @@ PLACES: Final[dict[str, tuple[str, ...]]] = {
     **{f"slip.{name}": ("generator", "slip_ns", name) for name in ("p50", "p99", "max")},
     **{name: ("counts", name) for name in _COUNTS},
     **{name: ("rate", name) for name in ("achieved", "target", "rows_per_s", "bytes_per_s")},
+    "errors": ("counts", "errors"),
     "cpu.publisher": ("generator", "cpu", "publisher"),
     "cpu.subscriber": ("generator", "cpu", "subscriber"),
     **{name: ("env", name) for name in ("other_cpu", "stolen_cpu", "load_1m", "cores")},

@@ -161,7 +161,7 @@ def own_words(plan: Plan, told: Told, background: Background | None) -> dict[str
     return {
         "config": _config(plan, done),
         "rate": _rate(plan, told.complete, done),
-        "counts": counts(**{name: done[name] for name in names}),
+        "counts": counts(errors=sum(done["errors"].values()), **{name: done[name] for name in names}),
         "generator": generator({"publisher": done["cpu"]}, unpacked(done["slip"])),
         "rpc": _more(done, background),
     }
