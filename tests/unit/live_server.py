@@ -90,7 +90,7 @@ class LiveServer:
         self.publisher.socket.send_multipart([BEAT, frame])
 
     def subscribed(self, topic: bytes) -> None:
-        """Wait until somebody subscribes."""
+        """Wait until somebody subscribes. A client asks for heartbeats first, then for its streams: wait for these."""
 
         def told() -> bool:
             self.publisher.drain()
