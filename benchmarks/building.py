@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,8 +70,8 @@ def package(root: Path, out: Path, kernels: Sequence[str], flags: Sequence[str])
         mark.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(python, folder / "flux", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        there = [name for name in kernels if (ext / f"{name}.pyx").exists()]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for its compilers
-            list(pool.map(lambda name: _kernel(ext, name, folder / "flux", out, flags), there))
+        for name in kernels:
+            if (ext / f"{name}.pyx").exists():
+                _kernel(ext, name, folder / "flux", out, flags)
         mark.write_text(state)
     return folder

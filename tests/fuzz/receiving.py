@@ -58,7 +58,7 @@ class Side:
         """Deals with what the receiver asks for; whether the socket is empty."""
         from flux.transport.pump import Drained
 
-        if status == Drained.DRAINED:
+        if status == Drained.EMPTY:
             return True
         if status == Drained.UNKNOWN_STREAM:
             self._take_up()
