@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from flux.errors import FluxError
+from flux.loadgen.faults import Faults
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.report import exit_code, report
 from flux.loadgen.run import run
@@ -80,7 +81,7 @@ def test_the_text_report_and_a_gate_that_fails() -> None:
 def test_what_is_lost_is_missing_to_the_row() -> None:
     lines: list[str] = []
     plan = Plan(
-        rate=10_000, duration_ns=NS_PER_S, warmup_ns=NS_PER_S // 2, streams=16, drop_every=1000
+        rate=10_000, duration_ns=NS_PER_S, warmup_ns=NS_PER_S // 2, streams=16, faults=Faults(drop=1000)
     ).checked()
     made = report(run(plan, say=lines.append))
     counts = made["counts"]
@@ -92,7 +93,7 @@ def test_what_is_lost_is_missing_to_the_row() -> None:
 
 
 def test_a_loss_beyond_what_a_rate_allows_is_not_held() -> None:
-    plan = Plan(rate=2000, duration_ns=NS_PER_S, warmup_ns=0, streams=3, drop_every=50).checked()
+    plan = Plan(rate=2000, duration_ns=NS_PER_S, warmup_ns=0, streams=3, faults=Faults(drop=50)).checked()
     made = report(run(plan, say=lambda _: None))
     assert made["counts"]["missing"] == 40
     assert made["rate"]["held"] is False

@@ -1,25 +1,35 @@
 """What to send when: the plan of a run, and how its numbers are written on a command line.
 
-Message k (from 0) is intended at k / rate after the run's start. It goes to stream k mod streams and carries
-the next `rows` sequences of that stream, so both sides can say of any (stream, sequence) when it was intended
-and what must be in it: nothing has to be told from one process to the other but the plan.
+Message k (from 0) is intended when `schedule` says for the plan's shape; at a constant rate, at k / rate after
+the run's start. It goes to stream k mod streams and carries the next `rows` sequences of that stream, so both
+sides can say of any (stream, sequence) when it was intended and what must be in it: nothing has to be told from
+one process to the other but the plan.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flux.errors import ConfigError
 from flux.limits import MAX_LIVE_ROWS, MAX_STREAMS
+from flux.loadgen.faults import Faults
+from flux.loadgen.schedule import NS_PER_S as NS_PER_S
+from flux.loadgen.schedule import Burst, Ramp, Replay
 
-NS_PER_S: Final = 1_000_000_000
+MODES: Final = ("pubsub", "through", "sub", "rpc", "codec")
+_PACED: Final = ("pubsub", "through")  # they must be told how fast
+_REACHING: Final = ("through", "sub", "rpc")  # they may use a server that runs already
 HWM: Final = 200_000  # messages: two seconds at 100k, so that a stall shows as latency and not as loss
 TICK_NS: Final = 100_000  # the publisher sends each 100 µs what is due
 
 MAX_RATE: Final = 100_000_000  # messages per second
 MAX_RUN_NS: Final = 24 * 3_600 * NS_PER_S  # intended times in ns stay exact in a double by far
+MAX_PUBLISHERS: Final = 64  # processes
+MAX_SUBSCRIBERS: Final = 64  # processes, all kinds together
+MAX_SPEED: Final = 1e9
 _NUMBER = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)([A-Za-zµ]*)")
 _COUNT_UNITS: Final = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 _TIME_UNITS: Final = {
@@ -56,30 +66,145 @@ def parse_duration(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A run of the load generator. `checked` says what is wrong with it."""
+class Audience:
+    """The subscribers, each of which takes everything in a process of its own. The report's own numbers are
+    those of the steady ones; slow and stopped ones stand beside them."""
 
-    rate: int  # messages per second, over all streams
+    steady: int = 1
+    slow: int = 0
+    pause_ns: int = 10_000_000  # of a slow one, behind each drain
+    stopped: int = 0
+    stop_ns: int = 200_000_000  # a stopped one does not read for so long
+    stop_at_ns: int = NS_PER_S  # of measured time
+
+    @property
+    def kinds(self) -> list[str]:
+        """`steady`, `slow` or `stopped` of each process."""
+        return ["steady"] * self.steady + ["slow"] * self.slow + ["stopped"] * self.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Endpoints of a server that runs already; empty where one is to be started."""
+
+    pub: str = ""
+    rpc: str = ""
+    ingest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run of the load generator. `checked` says what is wrong with it. At most one of `rate`, `ramp`, `burst`
+    and `replay` says how fast."""
+
+    rate: int = 0  # messages per second, over all streams; 0 = not constant, or not asked for
     duration_ns: int = 30 * NS_PER_S  # measured time, behind the warm-up
     streams: int = 64
     rows: int = 1  # per message
     warmup_ns: int = 3 * NS_PER_S  # sent and accounted for like the rest, but its times are not measured
     seed: int = 1  # of the prices
-    drop_every: int = 0  # a test's fault: every n-th message is numbered but not sent; 0 = none
+    mode: str = "pubsub"
+    ramp: Ramp | None = None
+    burst: Burst | None = None
+    replay: Replay | None = None
+    publishers: int = 1  # processes; each has its share of the streams
+    audience: Audience = field(default_factory=Audience)
+    servers: Servers = field(default_factory=Servers)
+    faults: Faults = field(default_factory=Faults)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Plan:
+        """The plan that `dataclasses.asdict` took apart, as it comes out of JSON."""
+        parts: dict[str, Any] = {
+            "ramp": Ramp,
+            "burst": Burst,
+            "replay": Replay,
+            "audience": Audience,
+            "servers": Servers,
+            "faults": Faults,
+        }
+        made = {name: kind(**told[name]) for name, kind in parts.items() if told[name] is not None}
+        return cls(**{**told, **made})
 
     def checked(self) -> Plan:
-        """This plan, once its numbers are known to be possible; else ConfigError."""
-        _within("--rate", self.rate, 1, MAX_RATE, "messages per second")
+        """This plan, once its numbers are known to be possible; else ConfigError.
+
+        A replayed file that ends before `duration_ns` does shortens it.
+        """
+        if self.mode not in MODES:
+            raise ConfigError(f"--mode {self.mode[:40]!a} is none of {' '.join(MODES)}")
         _within("--duration", self.duration_ns, NS_PER_S // 10, MAX_RUN_NS, "ns (100ms to 24 hours)")
         _within("--warmup", self.warmup_ns, 0, MAX_RUN_NS, "ns")
         _within("--streams", self.streams, 1, MAX_STREAMS, "streams")
         _within("--rows", self.rows, 1, MAX_LIVE_ROWS, "rows per message")
         _within("--seed", self.seed, 0, 2**63 - 1, "as a seed")
-        if self.drop_every < 0 or (self.drop_every and self.rows != 1):
-            raise ConfigError("drop_every drops messages of one row")
-        if self.messages == 0:
+        self._check_pace()
+        self._check_processes()
+        self.faults.checked(self.rows)
+        plan = self._until_file_ends() if self.replay else self
+        if plan.paced and plan.messages == 0:
             raise ConfigError("no message is due within --warmup and --duration: raise --rate or --duration")
-        return self
+        return plan
+
+    def _check_pace(self) -> None:
+        said = [name for name in ("rate", "ramp", "burst", "replay") if getattr(self, name) is not None]
+        if self.rate == 0:
+            said.remove("rate")
+        if len(said) > 1:
+            raise ConfigError(f"--{said[0]} and --{said[1]} both say how fast: give one of them")
+        if not said and self.mode in _PACED:
+            raise ConfigError("say how fast: --rate, --ramp, --burst or --replay")
+        if self.rate:
+            _within("--rate", self.rate, 1, MAX_RATE, "messages per second")
+        if self.ramp:
+            _within("--ramp", self.ramp.first, 1, MAX_RATE, "messages per second")
+            _within("--ramp", self.ramp.last, 1, MAX_RATE, "messages per second")
+            _within("--ramp", self.ramp.over_ns, 1, MAX_RUN_NS, "ns")
+        if self.burst:
+            _within("--burst", self.burst.messages, 1, MAX_RATE, "messages")
+            _within("--burst", self.burst.period_ns, TICK_NS, MAX_RUN_NS, "ns (100us to 24 hours)")
+            if self.burst.messages * NS_PER_S > MAX_RATE * self.burst.period_ns:
+                raise ConfigError(f"--burst: more than {MAX_RATE:,} messages per second")
+        if self.replay and not 1 / MAX_SPEED <= self.replay.speed <= MAX_SPEED:
+            raise ConfigError(f"--speed: {self.replay.speed:g} is not {1 / MAX_SPEED:g} to {MAX_SPEED:g}")
+
+    def _check_processes(self) -> None:
+        _within("--publishers", self.publishers, 1, MAX_PUBLISHERS, "processes")
+        if self.streams % self.publishers:
+            raise ConfigError(f"--publishers {self.publishers} cannot share --streams {self.streams} evenly")
+        audience = self.audience
+        _within("--subscribers", audience.steady, 1, MAX_SUBSCRIBERS, "processes")
+        _within("--slow", audience.slow, 0, MAX_SUBSCRIBERS, "processes")
+        _within("--stopped", audience.stopped, 0, MAX_SUBSCRIBERS, "processes")
+        _within(
+            "--subscribers with --slow and --stopped", len(audience.kinds), 1, MAX_SUBSCRIBERS, "processes"
+        )
+        _within("--pause", audience.pause_ns, 1, NS_PER_S, "ns (up to 1s)")
+        if audience.stopped and audience.stop_at_ns + audience.stop_ns > self.duration_ns:
+            raise ConfigError("--stop ends behind --duration")
+        if any(dataclasses.astuple(self.servers)) and self.mode not in _REACHING:
+            raise ConfigError(f"--mode {self.mode} has its own sockets: no --pub, --rpc or --ingest")
+
+    def _until_file_ends(self) -> Plan:
+        assert self.replay is not None
+        last_ns = int(self.replay.times()[-1])
+        duration_ns = min(self.duration_ns, last_ns + 1 - self.warmup_ns)
+        if duration_ns < NS_PER_S // 10:
+            raise ConfigError(
+                f"--replay: at this speed the file lasts {last_ns / NS_PER_S:g} s, warm-up and 100ms are more:"
+                " lower --speed or --warmup"
+            )
+        return dataclasses.replace(self, duration_ns=duration_ns)
+
+    @property
+    def paced(self) -> bool:
+        """Whether the plan says how fast."""
+        return bool(self.rate or self.ramp or self.burst or self.replay)
+
+    @property
+    def target(self) -> float:
+        """Messages per second asked for: the constant rate, else the mean over the measured time."""
+        return self.rate or (self.messages - self.warmup_messages) * NS_PER_S / self.duration_ns
 
     @property
     def run_ns(self) -> int:
@@ -88,7 +213,22 @@ class Plan:
 
     def messages_before(self, elapsed_ns: int) -> int:
         """How many messages are intended before this many ns have passed (those at 0 to elapsed_ns - 1)."""
+        if self.ramp:
+            return self._ramped_before(self.ramp, elapsed_ns)
+        if self.burst:
+            return -(-elapsed_ns // self.burst.period_ns) * self.burst.messages
+        if self.replay:
+            return int(self.replay.times().searchsorted(elapsed_ns))
         return -(-elapsed_ns * self.rate // NS_PER_S)
+
+    def _ramped_before(self, ramp: Ramp, elapsed_ns: int) -> int:
+        flat = min(elapsed_ns, self.warmup_ns)
+        rising = min(elapsed_ns - flat, ramp.over_ns)
+        behind = elapsed_ns - flat - rising
+        # Twice the area under the rate's curve, times the length of the ramp: all in whole numbers.
+        area = 2 * ramp.over_ns * (ramp.first * (flat + rising) + ramp.last * behind)
+        area += (ramp.last - ramp.first) * rising * rising
+        return -(-area // (2 * ramp.over_ns * NS_PER_S))
 
     @property
     def messages(self) -> int:
@@ -115,20 +255,34 @@ class Plan:
         ]
         return [*ends, (self.duration_ns / NS_PER_S, self.run_ns)]
 
+    def _schedule(self) -> dict[str, Any]:
+        if self.ramp:
+            over_s = self.ramp.over_ns / NS_PER_S
+            return {"shape": "ramp", "from": self.ramp.first, "to": self.ramp.last, "over_s": over_s}
+        if self.burst:
+            period_s = self.burst.period_ns / NS_PER_S
+            return {"shape": "burst", "messages": self.burst.messages, "period_s": period_s}
+        if self.replay:
+            return {"shape": "replay", "file": self.replay.file, "speed": self.replay.speed}
+        return {"shape": "constant"}
+
     def config(self) -> dict[str, Any]:
         """The plan as a report shows it."""
         return {
-            "mode": "pubsub",
-            "rate": self.rate,
+            "mode": self.mode,
+            "rate": self.target,
+            "schedule": self._schedule(),
             "duration_s": self.duration_ns / NS_PER_S,
             "warmup_s": self.warmup_ns / NS_PER_S,
             "streams": self.streams,
             "rows": self.rows,
             "seed": self.seed,
+            "publishers": self.publishers,
+            "audience": dataclasses.asdict(self.audience),
             "hwm": HWM,
             "tick_us": TICK_NS / 1_000,
             "transport": "tcp loopback",
-            "drop_every": self.drop_every,
+            "faults": dataclasses.asdict(self.faults),
         }
 
 

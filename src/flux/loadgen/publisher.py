@@ -41,7 +41,7 @@ class Publishing:
         self._runs = np.zeros(min(self.batch, plan.streams), RUN)
         most = self.batch + len(self._runs)  # the end of a ring cuts a message in two
         self._group = Group(most * (plan.rows * CANDLE.itemsize + MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 64))
-        self._numbers = np.zeros(self.batch, np.int64) if plan.drop_every else None
+        self._numbers = np.zeros(self.batch, np.int64) if plan.faults.drop else None
         self._intended = self._rows["turnover"]
         self._inbox = self._rows.view(np.uint8)
 
@@ -61,7 +61,7 @@ class Publishing:
         )
         order = None
         if self._numbers is not None:
-            kept = (self._numbers[:count] + 1) % self.plan.drop_every != 0
+            kept = (self._numbers[:count] + 1) % self.plan.faults.drop != 0
             order = np.flatnonzero(kept).astype(np.uint32)
         self.blocked += self._sender.send(self._group, order).blocked
         self.messages += count
@@ -98,7 +98,7 @@ def main() -> int:
     plan_command = commands.take()
     if commands.stopping:
         return 0
-    plan = Plan(**plan_command["plan"])
+    plan = Plan.of(plan_command["plan"])
     with Sockets() as sockets:
         publisher = sockets.publisher("tcp://127.0.0.1:*", hwm=HWM)
         run = Publishing(plan, publisher, plan_command["store_id"])

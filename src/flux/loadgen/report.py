@@ -83,8 +83,8 @@ def _rate(outcome: Outcome) -> dict[str, Any]:
         measured_ns = max(1, got.last_ns - plan.warmup_ns)
     achieved = got.measured / plan.rows * NS_PER_S / measured_ns
     all_sent = outcome.publisher.sent == outcome.publisher.scheduled
-    held = outcome.complete and all_sent and achieved >= HELD_SHARE * plan.rate
-    return {"target": plan.rate, "achieved": round(achieved, 1), "held": held}
+    held = outcome.complete and all_sent and achieved >= HELD_SHARE * plan.target
+    return {"target": plan.target, "achieved": round(achieved, 1), "held": held}
 
 
 def _commit() -> str | None:
@@ -195,7 +195,7 @@ def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
     rate = made["rate"]
     word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
-    return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,} messages/s"
+    return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
 
 
 def to_text(made: Mapping[str, Any]) -> str:

@@ -125,7 +125,7 @@ def main() -> int:
     plan_command = commands.take()
     if commands.stopping:
         return 0
-    plan = Plan(**plan_command["plan"])
+    plan = Plan.of(plan_command["plan"])
     with Sockets() as sockets:
         prefix = v2_prefix("candles", SOURCE, INTERVAL)
         socket = sockets.subscriber(plan_command["endpoint"], [prefix], hwm=HWM)
