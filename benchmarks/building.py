@@ -35,7 +35,7 @@ def changed(mark: Path, files: Iterable[Path], flags: Sequence[str]) -> str | No
 
 def sources(ext: Path) -> list[Path]:
     """All that is compiled of a folder."""
-    return [path for name in ("*.h", "*.c", "*.pxd", "*.pyx") for path in ext.glob(name)]
+    return [path for name in ("*.h", "*.c", "*.pxd", "*.pxi", "*.pyx") for path in ext.glob(name)]
 
 
 def linked(ext: Path) -> list[Path]:

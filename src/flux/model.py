@@ -69,7 +69,7 @@ ARRIVAL: Final = np.dtype(
         ("recorded_ns", "<i8"),
     ]
 )
-"""What became of one received message (`ext/receive.h`): 64 bytes."""
+"""What became of one received message (`ext/receiver.h`): 64 bytes."""
 
 RUN: Final = np.dtype(
     [("stream", "<u4"), ("rows", "<u4"), ("at", "<u8"), ("first", "<u8"), ("origin_ns", "<i8")]

@@ -10,7 +10,7 @@ static inline void fuzz_touch(const uint8_t *frame, uint32_t at, uint32_t size) 
     if (size != FLUX_NULL) flux_crc32c_table(0, frame + at, size); /* by table: the sanitizers see each byte */
 }
 
-/* Every scalar, string and vector of a table of a verified frame, as the reader in codec.pyx goes through them. */
+/* Every scalar, string and vector of a table of a verified frame, as the reader in decode.pxi goes through them. */
 static void fuzz_read_table(const uint8_t *frame, uint32_t table, unsigned which) {
     for (unsigned slot = 0; slot < flux_shapes[which].slots; slot++) {
         uint32_t at = flux_wire_slot(frame, table, slot);

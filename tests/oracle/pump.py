@@ -1,4 +1,4 @@
-"""What a server takes of a feed's run, in plain Python: the specification of `flux_take` in ext/receive.h."""
+"""What a server takes of a feed's run, in plain Python: the specification of `flux_take` in ext/take.h."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from flux.protocol.schedule import MS
 from flux.protocol.stream_state import JOINING, LIVE, RECEIVING, RingLike, Stream, StreamState
 from flux.protocol.wildcards import Wildcards
 
-# Outcomes of an arrival, as in ext/receive.h. Rows PLACED, in CONFLICT or BEYOND are of the expected store and
+# Outcomes of an arrival, as in ext/receiver.h. Rows PLACED, in CONFLICT or BEYOND are of the expected store and
 # epoch.
 PLACED = 0
 OTHER_EPOCH = 1
