@@ -74,6 +74,7 @@ class Outcome:
     subscriber: Received
     libzmq: str
     intervals: list[dict[str, Any]] = field(default_factory=list)
+    server: dict[str, Any] | None = None  # of mode `through`: started, durability, cpu, journalled, stored
 
 
 def _rate(outcome: Outcome) -> dict[str, Any]:
@@ -154,6 +155,8 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
         },
         "intervals": outcome.intervals,
     }
+    if outcome.server is not None:
+        made["server"] = outcome.server
     made["gates"] = [gate.judged(made) for gate in gates]
     return made
 
@@ -191,6 +194,13 @@ def _times_line(label: str, times: Mapping[str, float]) -> str:
     return f"{label:<22}" + "  ".join(shown)
 
 
+def _server_line(server: Mapping[str, Any]) -> str:
+    said = f"{'server':<22}"
+    said += f"durability {server['durability']}  CPU {server['cpu']:.0%}" if server["started"] else "given"
+    said += f"  rows journalled {server['journalled']:,}"
+    return said + (f"  stored {server['stored']:,}" if server["stored"] is not None else "")
+
+
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
     rate = made["rate"]
@@ -214,6 +224,8 @@ def to_text(made: Mapping[str, Any]) -> str:
         f"  CPU publisher {generator['cpu']['publisher']:.0%}"
         f"  subscriber {generator['cpu']['subscriber']:.0%}",
     ]
+    if "server" in made:
+        lines.append(_server_line(made["server"]))
     lines += [
         f"{'gate':<22}{'pass' if gate['pass'] else 'FAIL'}  fail if {gate['expr']}  (is {gate['value']:,})"
         for gate in made["gates"]

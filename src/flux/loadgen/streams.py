@@ -21,11 +21,18 @@ def ring_rows(plan: Plan, messages: int) -> int:
     return max(_MIN_RING_ROWS, 1 << (4 * share - 1).bit_length())
 
 
-def streams_of(plan: Plan, messages: int = MAX_ARRIVALS, store_id: int = 0) -> Streams:
+def streams_of(
+    plan: Plan,
+    messages: int = MAX_ARRIVALS,
+    store_id: int = 0,
+    *,
+    source: str = SOURCE,
+    epoch: int = EPOCH,
+) -> Streams:
     """Slot and stream_id n is the plan's stream n; rings are sized for `messages` messages at once."""
     made = Streams(plan.streams)
     for stream in range(plan.streams):
-        key = StreamKey(SOURCE, f"S{stream}", INTERVAL)
+        key = StreamKey(source, f"S{stream}", INTERVAL)
         slot = made.add(key, stream_id=stream, ring_rows=ring_rows(plan, messages))
-        made.expect(slot, store_id, EPOCH)
+        made.expect(slot, store_id, epoch)
     return made

@@ -14,7 +14,7 @@ from flux.loadgen.histogram import Histogram, Load, Tally, percentile
 from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import INTERVAL, SOURCE, streams_of
-from flux.transport.pump import Drained, Receiver
+from flux.transport.pump import Drained, Receiver, Streams
 from flux.transport.sockets import Poller, Socket, Sockets
 from flux.transport.topics import v2_prefix
 
@@ -36,11 +36,11 @@ _REFUSED: Final = (
 class Receiving:
     """A run of the subscriber: counts in rows, times in ns since the run's start."""
 
-    def __init__(self, plan: Plan, socket: Socket, store_id: int) -> None:
+    def __init__(self, plan: Plan, socket: Socket, streams: Streams) -> None:
         self.plan = plan
         self.schedule, self.send = Histogram(), Histogram()
         self._interval = Histogram()
-        self._streams = streams_of(plan, store_id=store_id)
+        self._streams = streams
         self._receiver = Receiver(socket, self._streams)
         rings = [self._streams.ring(slot)._address for slot in range(plan.streams)]
         self.tally = Tally(Load(plan.rate, plan.streams, plan.rows, plan.seed), rings, plan.warmup_messages)
@@ -129,7 +129,7 @@ def main() -> int:
     with Sockets() as sockets:
         prefix = v2_prefix("candles", SOURCE, INTERVAL)
         socket = sockets.subscriber(plan_command["endpoint"], [prefix], hwm=HWM)
-        run = Receiving(plan, socket, plan_command["store_id"])
+        run = Receiving(plan, socket, streams_of(plan, store_id=plan_command["store_id"]))
         go = commands.take()
         if go["command"] == "go":
             settle()

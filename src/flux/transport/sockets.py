@@ -344,6 +344,11 @@ def send(socket: Socket, frames: Sequence[bytes]) -> bool:
     return True
 
 
+def writable(socket: Socket) -> bool:
+    """Whether a message would be queued now."""
+    return bool(socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT)
+
+
 def send_back(socket: Socket, frames: Sequence[bytes]) -> bool | None:
     """As `send`, by a router, whose first frame is the peer; None when that peer is gone."""
     try:
