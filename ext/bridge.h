@@ -144,6 +144,8 @@ typedef struct {
     size_t scratch_size;
     uint64_t groups;
     flux_sent sent;
+    uint8_t *heard;   /* what a subscriber said, one frame: for Python */
+    size_t heard_size, heard_limit;
 } flux_committer;
 
 #define FLUX_FENCE_PAGE 4096
@@ -190,15 +192,37 @@ static inline void flux_mark_runs(flux_receiver *r, const flux_group *g) {
     }
 }
 
+/* Takes what a subscriber said, if there is anything and room for it: whether Python has to look. */
+static inline int flux_hear_subscriber(flux_committer *c) {
+    const flux_zmq *zmq = c->zmq;
+    flux_zmq_msg message;
+    int frames = 0, more = 1;
+    while (more) {
+        zmq->msg_init(&message);
+        if (zmq->msg_recv(&message, c->socket, FLUX_ZMQ_DONTWAIT) < 0) {
+            zmq->msg_close(&message);
+            return frames != 0; /* between two frames only a signal comes: Python reads on */
+        }
+        size_t size = zmq->msg_size(&message);
+        more = zmq->msg_more(&message);
+        if (frames++ == 0 && !more && size <= c->heard_limit) {
+            memcpy(c->heard, zmq->msg_data(&message), size);
+            c->heard_size = size;
+        }
+        zmq->msg_close(&message);
+    }
+    return 1;
+}
+
 /* Commits and publishes groups until `until_ns` (CLOCK_MONOTONIC), 0, or until one is taken that Python must see to, 1:
- * it is noted, the file has no room for it, or the disk refuses. */
+ * it is noted, a subscriber said something, the file has no room for it, or the disk refuses. */
 static inline int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns) {
     flux_exchange *x = c->exchange;
     for (;;) {
         int taken = flux_exchange_take(x, until_ns);
         if (taken < 0) return 0;
         flux_group *g = x->filled[taken].group;
-        if (x->filled[taken].noted || j->offset + g->used + FLUX_COMMIT_SIZE > j->limit) return 1;
+        if (x->filled[taken].noted || flux_hear_subscriber(c) || j->offset + g->used + FLUX_COMMIT_SIZE > j->limit) return 1;
         if (flux_journal_write(j, g, c->disk)) return 1;
         flux_fence_store(j, c->store_id, c->epoch);
         flux_mark_runs(c->receiver, g);

@@ -22,7 +22,7 @@ cdef extern from "time.h" nogil:
 
 cdef extern from "bridge.h" nogil:
     ctypedef struct flux_group:
-        pass
+        uint32_t count
 
     ctypedef struct flux_streams:
         uint32_t count
@@ -90,6 +90,8 @@ cdef extern from "bridge.h" nogil:
         size_t scratch_size
         uint64_t groups
         flux_sent sent
+        uint8_t *heard
+        size_t heard_size, heard_limit
 
     enum:
         FLUX_TURN_TIME
@@ -107,11 +109,12 @@ cdef extern from "bridge.h" nogil:
     int flux_exchange_take(flux_exchange *x, int64_t until_ns)
     void flux_exchange_give_back(flux_exchange *x)
     void flux_exchange_committed(flux_exchange *x, uint32_t file, uint64_t offset)
-    void flux_exchange_wait_past(flux_exchange *x, uint32_t file, uint64_t offset, int64_t until_ns)
+    void flux_exchange_wait_past(flux_exchange *x, uint32_t *file, uint64_t *offset, int64_t until_ns)
     uint32_t flux_number(flux_streams *t, const flux_arrival *arrivals, uint32_t count, flux_run_rows *runs,
                          uint32_t *touched)
     int flux_loop_record(flux_loop *l)
     int flux_loop_turns(flux_loop *l, int64_t until_ns)
+    void flux_mark_runs(flux_receiver *r, const flux_group *g)
     int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns)
     uint32_t flux_push(const flux_zmq *zmq, void *socket, const flux_streams *t, const uint8_t *rows,
                        const uint32_t *slots, uint32_t count, uint32_t n, uint64_t first, uint64_t run,
@@ -183,6 +186,15 @@ cdef class Exchange:
     def taken(self):
         return self.x.taken
 
+    @property
+    def empty(self):
+        cdef bint found
+        with nogil:
+            pthread_mutex_lock(&self.x.lock)
+            found = self.x.filled[self.x.filling].group.count == 0 and self.x.taken < 0
+            pthread_mutex_unlock(&self.x.lock)
+        return found
+
     def give_back(self):
         with nogil:
             flux_exchange_give_back(&self.x)
@@ -199,9 +211,10 @@ cdef class Exchange:
             flux_exchange_committed(&self.x, file, offset)
 
     def wait_past(self, uint32_t file, uint64_t offset, int64_t timeout_ns):
+        cdef int64_t until_ns = flux_clock(CLOCK_MONOTONIC) + timeout_ns
         with nogil:
-            flux_exchange_wait_past(&self.x, file, offset, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
-        return self.x.file, self.x.offset
+            flux_exchange_wait_past(&self.x, &file, &offset, until_ns)
+        return file, offset
 
 
 def number(uintptr_t streams, object arrivals, object runs):
@@ -262,13 +275,14 @@ cdef class Turns:
 cdef class Commits:
     cdef flux_committer committer
     cdef Exchange exchange
-    cdef _Borrowed scratch
+    cdef _Borrowed scratch, heard
 
     def __cinit__(self, Exchange exchange not None, uintptr_t receiver, uintptr_t streams, uintptr_t calls,
-                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, bint disk, object scratch):
+                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, bint disk, object scratch, object heard):
         memset(&self.committer, 0, sizeof(self.committer))
         self.exchange = exchange
-        self.scratch = _Borrowed(scratch, True, 0)
+        self.scratch, self.heard = _Borrowed(scratch, True, 0), _Borrowed(heard, True, 0)
+        self.committer.heard, self.committer.heard_limit = <uint8_t *>self.heard.view.buf, self.heard.view.len
         self.committer.exchange = &exchange.x
         self.committer.receiver = <flux_receiver *>receiver
         self.committer.streams = <flux_streams *>streams
@@ -288,13 +302,18 @@ cdef class Commits:
         end.fd, end.file, end.slot, end.serial = fd, file, slot, serial
         end.offset, end.synced, end.spoiled, end.limit = offset, synced, spoiled, limit
         end.fence = <uint8_t *>marks.view.buf
-        self.committer.groups = 0
+        self.committer.groups = self.committer.heard_size = 0
         memset(&self.committer.sent, 0, sizeof(flux_sent))
         with nogil:
             noted = flux_commit_groups(&self.committer, &end, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
         sent = self.committer.sent
         return ((end.offset, end.synced, end.spoiled), (end.slot, end.serial), bool(noted), self.committer.groups,
-                (sent.sent, sent.sent_v1, sent.bytes, sent.blocked), sent.error)
+                (sent.sent, sent.sent_v1, sent.bytes, sent.blocked), sent.error, self.committer.heard_size)
+
+    def mark_runs(self, uintptr_t group):
+        """Moves the committed positions of the runs that a group names, which Python has committed."""
+        with nogil:
+            flux_mark_runs(self.committer.receiver, <flux_group *>group)
 
 
 def push(uintptr_t calls, uintptr_t socket, uintptr_t streams, object rows, object slots, uint32_t count,

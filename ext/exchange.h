@@ -100,12 +100,14 @@ static inline void flux_exchange_committed(flux_exchange *x, uint32_t file, uint
     pthread_mutex_unlock(&x->lock);
 }
 
-/* Waits until the committed position is past (file, offset), or until then. */
-static inline void flux_exchange_wait_past(flux_exchange *x, uint32_t file, uint64_t offset, int64_t until_ns) {
+/* Waits until the committed position is past (*file, *offset), or until then, and gives it. */
+static inline void flux_exchange_wait_past(flux_exchange *x, uint32_t *file, uint64_t *offset, int64_t until_ns) {
     int waited = 1;
     pthread_mutex_lock(&x->lock);
-    while (waited && (x->file < file || (x->file == file && x->offset <= offset)))
+    while (waited && (x->file < *file || (x->file == *file && x->offset <= *offset)))
         waited = flux_exchange_wait(x, &x->committed, until_ns);
+    *file = x->file;
+    *offset = x->offset;
     pthread_mutex_unlock(&x->lock);
 }
 

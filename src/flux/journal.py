@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
-    "Fence", "FenceMark", "Group", "Journal", "JournalFile", "Position", "Scan",
+    "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
     "files", "map_file", "path_of", "scan", "truncate",
 ]  # fmt: skip
 
@@ -71,6 +71,18 @@ class JournalFile(NamedTuple):
 
     number: int
     path: Path
+
+
+class JournalEnd(NamedTuple):
+    """Where a journal goes on, for the bridge (`ext/bridge.h`), which writes groups there in the committer's stead."""
+
+    fd: int
+    file: int
+    offset: int
+    synced: int
+    spoiled: int
+    limit: int
+    """A group with its COMMIT must end before it."""
 
 
 class Scan(NamedTuple):
@@ -235,6 +247,29 @@ class Journal:
             with _translated(path_of(self._directory, self._number)):
                 os.fdatasync(self._fd)
             self._synced = self._offset
+
+    @property
+    def end(self) -> JournalEnd:
+        """What the bridge is lent; it gives it back through `went_on`."""
+        limit = self._file_bytes - _CLOSE_BYTES
+        return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
+
+    def went_on(self, offset: int, synced: int, spoiled: int) -> None:
+        """The bridge wrote groups up to `offset`."""
+        self._offset, self._spoiled = offset, spoiled
+        self._synced = max(self._synced, synced)
+
+    def unsynced(self) -> tuple[int, Position] | None:
+        """What another thread has to sync, None for nothing: a descriptor, which is the caller's, and how far that
+        takes `synced_to`."""
+        if self._synced >= self._offset:
+            return None
+        return os.dup(self._fd), self.position
+
+    def synced_to(self, position: Position) -> None:
+        """What was committed up to `position` is on the disk."""
+        if position.file == self._number and position.offset > self._synced:
+            self._synced = position.offset
 
     def rotate(self, heads: Buffer) -> Position:
         """Go on in the next file, which begins with `heads` and is preallocated: a full disk is met here.

@@ -23,3 +23,69 @@ def push(
     origin_ns: int,
     scratch: _Buffer,
 ) -> tuple[int, int]: ...
+def number(streams: int, arrivals: _Buffer, runs: _Buffer) -> int: ...
+
+@final
+class Exchange:
+    def __new__(cls, first: int, second: int) -> Exchange: ...
+    def room(self, need: int, timeout_ns: int) -> bool: ...
+    def lock(self) -> int: ...
+    def unlock(self) -> None: ...
+    def take(self, timeout_ns: int) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def empty(self) -> bool: ...
+    def give_back(self) -> None: ...
+    def close(self) -> None: ...
+    def committed(self, file: int, offset: int) -> None: ...
+    def wait_past(self, file: int, offset: int, timeout_ns: int) -> tuple[int, int]: ...
+
+@final
+class Turns:
+    def __new__(
+        cls,
+        exchange: Exchange,
+        receiver: int,
+        *,
+        store_id: int,
+        epoch: int,
+        max_rows: int,
+        room: int,
+        pull_fd: int,
+        wake_fd: int,
+    ) -> Turns: ...
+    def run(self, timeout_ns: int) -> int: ...
+    def record(self) -> None: ...
+
+@final
+class Commits:
+    def __new__(
+        cls,
+        exchange: Exchange,
+        receiver: int,
+        streams: int,
+        calls: int,
+        socket: int,
+        *,
+        store_id: int,
+        epoch: int,
+        disk: bool,
+        scratch: _Buffer,
+        heard: _Buffer,
+    ) -> Commits: ...
+    def run(
+        self,
+        timeout_ns: int,
+        *,
+        fd: int,
+        file: int,
+        offset: int,
+        synced: int,
+        spoiled: int,
+        limit: int,
+        fence: _Buffer,
+        slot: int,
+        serial: int,
+    ) -> tuple[tuple[int, int, int], tuple[int, int], bool, int, tuple[int, int, int, int], int, int]: ...
+    def mark_runs(self, group: int) -> None: ...

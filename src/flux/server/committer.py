@@ -25,10 +25,12 @@ from flux.model import MARK, State
 from flux.schema import messages
 from flux.server.exchange import Exchange, Filled
 from flux.server.records import FORMAT, EpochRecord, HeadsRecord, StreamHead, StreamRecord, pack, remember
+from flux.server.syncer import Syncer
 from flux.server.version1 import Version1
 from flux.server.vitals import Vitals
 from flux.transport import sockets
-from flux.transport.pump import Sender, Streams
+from flux.transport.bridge import Commits
+from flux.transport.pump import Sender, Sent, Streams
 from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from flux.journal import Group
     from flux.server.records import Position as SourcePosition
+    from flux.server.runs import Runs
 
 _LOG = logging.getLogger("flux.server")
 
@@ -83,6 +86,7 @@ class Committer:
         streams: Streams,
         exchange: Exchange,
         vitals: Vitals,
+        runs: Runs,
         records: dict[int, StreamRecord],
         sources: dict[str, SourcePosition],
         disk: bool,
@@ -96,38 +100,55 @@ class Committer:
         self._streams = streams
         self._exchange = exchange
         self._vitals = vitals
+        self._runs = runs
         self._records = records
         self._sources = sources
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._unsynced_since = 0
+        self._syncer = Syncer()
+        self._sync_due = 0
         self._beat_number = 0
         self._beat_due = 0
         self._mark_from = 0
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
-        self.committed: Position = journal.position
-        self.moved = threading.Condition()
+        exchange.handover.committed(journal.position)
+        self._commits = Commits(
+            exchange.handover,
+            runs.receiver,
+            streams,
+            publisher.socket,
+            store_id=identity.store_id,
+            epoch=identity.epoch,
+            disk=disk,
+        )
+
+    @property
+    def committed(self) -> Position:
+        """How far the journal is committed; from any thread."""
+        return self._exchange.handover.wait_past(Position(0, 0), 0)
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
-        return self._sources.get(name)
+        found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
+        return max(found, default=None)
 
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
+        self._syncer.start()
         while True:
-            filled = self._exchange.take(self._idle_seconds())
-            self._version1.follow()
+            filled = self._next()
             if filled is not None:
                 if not self._commit_until_it_holds(filled):
                     break  # what comes behind a group that is not in the journal must not get there either
                 self._exchange.give_back(filled)
-            elif self._closing.is_set():
+            elif self._closing.is_set() and self._exchange.empty:
                 break
             self._sync_if_due()
             if time.monotonic_ns() >= self._beat_due:
                 self._beat()
+        self._syncer.stop()
         self._sync()
         self._vitals.set("closing", State.CLOSING, "the server is stopping")
         self._beat()
@@ -140,16 +161,25 @@ class Committer:
 
     def wait_past(self, position: Position, timeout: float) -> Position:
         """The committed position, once it is past `position` or `timeout` seconds have gone by."""
-        with self.moved:
-            self.moved.wait_for(lambda: self.committed > position, timeout)
-            return self.committed
+        return self._exchange.handover.wait_past(position, timeout)
 
     # ------------------------------------------------------------------ groups
 
+    def _next(self) -> Filled | None:
+        """The next group that Python has to commit; the others are committed and published meanwhile. None when
+        something is due before there is one, or when there will be none."""
+        if self._faults:  # they choose what is sent
+            filled = self._exchange.take(self._idle_seconds())
+            self._version1.follow()
+            return filled
+        done = self._commits.run(self._idle_seconds(), self._journal, self._fence)
+        self._version1.follow(done.heard)
+        self.counts.groups += done.groups
+        self._count(done.sent)
+        return self._exchange.taken() if done.noted else None
+
     def _idle_seconds(self) -> float:
-        due = self._beat_due
-        if self._unsynced_since:
-            due = min(due, self._unsynced_since + SYNC_NS)
+        due = self._beat_due if self._disk else min(self._beat_due, self._sync_due)
         return max(0.0, (due - time.monotonic_ns()) / 1e9)
 
     def _exchange_holds(self) -> bool:
@@ -178,41 +208,53 @@ class Committer:
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
         position = self._journal.commit(filled.group, self._disk)
-        if not self._disk and not self._unsynced_since:
-            self._unsynced_since = time.monotonic_ns()
         self._fence.store(self._identity.store_id, self._identity.epoch, *position)
         remember(self._sources, filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record
-        with self.moved:
-            self.committed = position
-            self.moved.notify_all()
+        self._commits.mark_runs(filled.group)
+        self._exchange.handover.committed(position)
         self.counts.groups += 1
 
     def _publish(self, filled: Filled) -> None:
         # The marks first: a subscriber that is quick to ask behind what it just got must not be ahead of the head.
         self._sender.mark_committed(filled.group)
         order = self._faults(filled.group) if self._faults else None
-        sent = self._sender.send(filled.group, *(order or ()))
+        self._count(self._sender.send(filled.group, *(order or ())))
+
+    def _count(self, sent: Sent) -> None:
         self.counts.messages += sent.sent
         self.counts.messages_v1 += sent.sent_v1
         self.counts.bytes += sent.bytes
         self.counts.blocked += sent.blocked
 
     def _sync_if_due(self) -> None:
-        if self._unsynced_since and time.monotonic_ns() - self._unsynced_since >= SYNC_NS:
-            self._sync()
+        if self._disk:
+            return
+        done = self._syncer.done()
+        if isinstance(done, OSError):
+            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {done}")
+        elif done is not None:
+            self._journal.synced_to(done)
+            self._vitals.clear("sync")
+        now = time.monotonic_ns()
+        if now >= self._sync_due:
+            self._sync_due = now + SYNC_NS
+            unsynced = None if self._syncer.busy else self._journal.unsynced()
+            if unsynced is not None:
+                self._syncer.begin(*unsynced)
 
     def _sync(self) -> None:
         try:
             self._journal.sync()
         except StorageError as error:
             self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")
-        self._unsynced_since = 0
 
     def _heads(self) -> HeadsRecord:
         """The committed state of the store, for the first record of a file."""
         heads = self._streams.heads()
+        live = self._runs.all_committed()
+        remember(self._sources, {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))})
         return HeadsRecord(
             format=FORMAT,
             store_id=self._identity.store_id,

@@ -31,8 +31,9 @@ from flux.server.project import Persisted, Projector
 from flux.server.records import StreamHead
 from flux.server.recover import recover
 from flux.server.requests import Requests
+from flux.server.runs import Runs
 from flux.server.vitals import Vitals
-from flux.transport.pump import Streams
+from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Server:
             puller = self._sockets.puller(config.ingest)
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
+        runs = Runs(Receiver(puller, self.streams, server=True))
         self._wake = Wake()
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
@@ -108,6 +110,7 @@ class Server:
             streams=self.streams,
             exchange=self._exchange,
             vitals=self.vitals,
+            runs=runs,
             records=records,
             sources=dict(recovered.sources),
             disk=config.durability == "disk",
@@ -116,6 +119,7 @@ class Server:
         self.loop = Loop(
             identity=recovered.identity,
             streams=self.streams,
+            runs=runs,
             exchange=self._exchange,
             vitals=self.vitals,
             wake=self._wake,
@@ -188,7 +192,8 @@ class Server:
                     self._stream_ids[self.streams.kernel.stream_id(new)] = new
                 slot = self._stream_ids[stream_id]
             self.streams.kernel.persisted(slot, sequence)
-        self._wake.set()
+        if self.loop.held:
+            self._wake.set()
 
     def _input_ended(self, source: ReplayInput) -> None:
         if source.error is None:
