@@ -54,9 +54,12 @@ typedef struct {
     uint32_t epoch, max_rows;
     int pull_fd, wake_fd;    /* -1: there is no such socket */
     int more;                /* messages may wait that no descriptor tells of */
+    int64_t turned_ns;       /* CLOCK_MONOTONIC, when it last came round: read by others */
     flux_run_rows *runs;     /* room for receiver->arrival_limit, as `touched` */
     uint32_t *touched;
 } flux_loop;
+
+#define FLUX_IDLE_NS INT64_C(250000000) /* it comes round at least this often */
 
 enum { FLUX_TURN_TIME = 16, FLUX_TURN_WOKEN, FLUX_TURN_NO_ROOM }; /* beside enum flux_drained */
 
@@ -93,6 +96,7 @@ static inline int flux_loop_record(flux_loop *l) {
 static inline int flux_loop_wait(flux_loop *l, int64_t until_ns) {
     struct pollfd fds[2] = {{l->pull_fd, POLLIN, 0}, {l->wake_fd, POLLIN, 0}};
     int64_t left = until_ns - flux_clock(CLOCK_MONOTONIC);
+    if (left > FLUX_IDLE_NS) left = FLUX_IDLE_NS;
     int timeout = l->more || left <= 0 ? 0 : (int)((left + 999999) / 1000000);
     int ready = poll(fds, 2, timeout);
     if (ready > 0 && fds[1].revents) return FLUX_TURN_WOKEN;
@@ -105,6 +109,7 @@ static inline int flux_loop_wait(flux_loop *l, int64_t until_ns) {
 static inline int flux_loop_turns(flux_loop *l, int64_t until_ns) {
     for (;;) {
         int status = flux_loop_wait(l, until_ns);
+        __atomic_store_n(&l->turned_ns, flux_clock(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
         if (status != FLUX_DRAINED) return status;
         if (!flux_exchange_room(l->exchange, l->room, until_ns)) return FLUX_TURN_NO_ROOM;
         l->more = 1;
@@ -139,10 +144,12 @@ typedef struct {
     void *socket;
     uint64_t store_id;
     uint32_t epoch;
-    int disk;
+    int disk, by_python; /* by_python: every group is for Python to commit */
+    const uint8_t *beat_topic;
+    size_t beat_topic_size;
     uint8_t *scratch; /* for version 1 frames */
     size_t scratch_size;
-    uint64_t groups;
+    uint64_t groups, beats;
     flux_sent sent;
     uint8_t *heard;   /* what a subscriber said, one frame: for Python */
     size_t heard_size, heard_limit;
@@ -192,6 +199,21 @@ static inline void flux_mark_runs(flux_receiver *r, const flux_group *g) {
     }
 }
 
+/* Sends the heartbeat that waits, if there is one. */
+static inline void flux_send_beat(flux_committer *c) {
+    flux_exchange *x = c->exchange;
+    flux_sent sent = {0, 0, 0, 0, 0};
+    pthread_mutex_lock(&x->lock);
+    if (x->beat_size) {
+        flux_send_one(c->zmq, c->socket, c->beat_topic, c->beat_topic_size, x->beat, x->beat_size, &sent);
+        c->beats++;
+        x->beat_size = 0;
+        pthread_cond_broadcast(&x->changed);
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (sent.error) c->sent.error = sent.error;
+}
+
 /* Takes what a subscriber said, if there is anything and room for it: whether Python has to look. */
 static inline int flux_hear_subscriber(flux_committer *c) {
     const flux_zmq *zmq = c->zmq;
@@ -220,9 +242,14 @@ static inline int flux_commit_groups(flux_committer *c, flux_journal_end *j, int
     flux_exchange *x = c->exchange;
     for (;;) {
         int taken = flux_exchange_take(x, until_ns);
-        if (taken < 0) return 0;
+        flux_send_beat(c);
+        if (taken < 0) {
+            if (c->sent.error || x->closed || flux_hear_subscriber(c) || flux_clock(CLOCK_MONOTONIC) >= until_ns)
+                return 0;
+            continue;
+        }
         flux_group *g = x->filled[taken].group;
-        if (x->filled[taken].noted || flux_hear_subscriber(c) || j->offset + g->used + FLUX_COMMIT_SIZE > j->limit) return 1;
+        if (x->filled[taken].noted || c->by_python || flux_hear_subscriber(c) || j->offset + g->used + FLUX_COMMIT_SIZE > j->limit) return 1;
         if (flux_journal_write(j, g, c->disk)) return 1;
         flux_fence_store(j, c->store_id, c->epoch);
         flux_mark_runs(c->receiver, g);

@@ -20,6 +20,10 @@ cdef extern from "time.h" nogil:
     int CLOCK_MONOTONIC
 
 
+cdef extern from "scheduling.h" nogil:
+    int flux_short_slice(uint64_t ns)
+
+
 cdef extern from "bridge.h" nogil:
     ctypedef struct flux_group:
         uint32_t count
@@ -57,6 +61,8 @@ cdef extern from "bridge.h" nogil:
         int filling, taken, closed
         uint32_t file
         uint64_t offset
+        uint8_t *beat
+        size_t beat_size, beat_limit
 
     ctypedef struct flux_loop:
         flux_receiver *receiver
@@ -64,6 +70,7 @@ cdef extern from "bridge.h" nogil:
         uint64_t store_id, room
         uint32_t epoch, max_rows
         int pull_fd, wake_fd, more
+        int64_t turned_ns
         flux_run_rows *runs
         uint32_t *touched
 
@@ -85,10 +92,12 @@ cdef extern from "bridge.h" nogil:
         void *socket
         uint64_t store_id
         uint32_t epoch
-        int disk
+        int disk, by_python
+        const uint8_t *beat_topic
+        size_t beat_topic_size
         uint8_t *scratch
         size_t scratch_size
-        uint64_t groups
+        uint64_t groups, beats
         flux_sent sent
         uint8_t *heard
         size_t heard_size, heard_limit
@@ -108,12 +117,14 @@ cdef extern from "bridge.h" nogil:
     int flux_exchange_room(flux_exchange *x, uint64_t need, int64_t until_ns)
     int flux_exchange_take(flux_exchange *x, int64_t until_ns)
     void flux_exchange_give_back(flux_exchange *x)
+    int flux_exchange_leave_beat(flux_exchange *x, const uint8_t *frame, size_t size, int64_t until_ns)
     void flux_exchange_committed(flux_exchange *x, uint32_t file, uint64_t offset)
     void flux_exchange_wait_past(flux_exchange *x, uint32_t *file, uint64_t *offset, int64_t until_ns)
     uint32_t flux_number(flux_streams *t, const flux_arrival *arrivals, uint32_t count, flux_run_rows *runs,
                          uint32_t *touched)
     int flux_loop_record(flux_loop *l)
     int flux_loop_turns(flux_loop *l, int64_t until_ns)
+    void flux_send_beat(flux_committer *c)
     void flux_mark_runs(flux_receiver *r, const flux_group *g)
     int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns)
     uint32_t flux_push(const flux_zmq *zmq, void *socket, const flux_streams *t, const uint8_t *rows,
@@ -146,10 +157,13 @@ cdef class _Borrowed:
 cdef class Exchange:
     cdef flux_exchange x
     cdef bint made
+    cdef _Borrowed beat
 
-    def __cinit__(self, uintptr_t first, uintptr_t second):
+    def __cinit__(self, uintptr_t first, uintptr_t second, object beat):
+        self.beat = _Borrowed(beat, True, 1)
         if flux_exchange_init(&self.x, <flux_group *>first, <flux_group *>second) != 0:
             raise MemoryError("no lock")
+        self.x.beat, self.x.beat_limit = <uint8_t *>self.beat.view.buf, self.beat.view.len
         self.made = True
 
     def __dealloc__(self):
@@ -205,6 +219,14 @@ cdef class Exchange:
             self.x.closed = 1
             pthread_cond_broadcast(&self.x.changed)
             pthread_mutex_unlock(&self.x.lock)
+
+    def leave_beat(self, object frame, int64_t timeout_ns):
+        cdef _Borrowed data = _Borrowed(frame, False, 1)
+        cdef int left
+        with nogil:
+            left = flux_exchange_leave_beat(&self.x, <const uint8_t *>data.view.buf, data.view.len,
+                                            flux_clock(CLOCK_MONOTONIC) + timeout_ns)
+        return bool(left)
 
     def committed(self, uint32_t file, uint64_t offset):
         with nogil:
@@ -267,6 +289,10 @@ cdef class Turns:
             raise AssertionError("recorded without room: rings and groups are sized by limits.py")
         return status
 
+    @property
+    def turned_ns(self):
+        return self.loop.turned_ns
+
     def record(self):
         if flux_loop_record(&self.loop) != 0:
             raise AssertionError("recorded without room: rings and groups are sized by limits.py")
@@ -276,9 +302,11 @@ cdef class Commits:
     cdef flux_committer committer
     cdef Exchange exchange
     cdef _Borrowed scratch, heard
+    cdef bytes beat_topic
 
     def __cinit__(self, Exchange exchange not None, uintptr_t receiver, uintptr_t streams, uintptr_t calls,
-                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, bint disk, object scratch, object heard):
+                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, bint disk, bint by_python, bytes beat_topic,
+                  object scratch, object heard):
         memset(&self.committer, 0, sizeof(self.committer))
         self.exchange = exchange
         self.scratch, self.heard = _Borrowed(scratch, True, 0), _Borrowed(heard, True, 0)
@@ -289,7 +317,9 @@ cdef class Commits:
         self.committer.zmq = <const flux_zmq *>calls
         self.committer.socket = <void *>socket
         self.committer.store_id, self.committer.epoch = store_id, epoch
-        self.committer.disk = disk
+        self.committer.disk, self.committer.by_python = disk, by_python
+        self.beat_topic = beat_topic
+        self.committer.beat_topic, self.committer.beat_topic_size = <const uint8_t *>self.beat_topic, len(beat_topic)
         self.committer.scratch = <uint8_t *>self.scratch.view.buf
         self.committer.scratch_size = self.scratch.view.len
 
@@ -310,10 +340,22 @@ cdef class Commits:
         return ((end.offset, end.synced, end.spoiled), (end.slot, end.serial), bool(noted), self.committer.groups,
                 (sent.sent, sent.sent_v1, sent.bytes, sent.blocked), sent.error, self.committer.heard_size)
 
+    def send_beat(self):
+        with nogil:
+            flux_send_beat(&self.committer)
+
+    @property
+    def beats(self):
+        return self.committer.beats
+
     def mark_runs(self, uintptr_t group):
         """Moves the committed positions of the runs that a group names, which Python has committed."""
         with nogil:
             flux_mark_runs(self.committer.receiver, <flux_group *>group)
+
+
+def short_slice(uint64_t ns):
+    return flux_short_slice(ns)
 
 
 def push(uintptr_t calls, uintptr_t socket, uintptr_t streams, object rows, object slots, uint32_t count,

@@ -25,6 +25,8 @@ typedef struct {
     int closed;
     uint32_t file;      /* behind the last committed group: read by others */
     uint64_t offset;
+    uint8_t *beat;      /* a heartbeat's frame that waits for the committer to send it; beat_size 0 = none */
+    size_t beat_size, beat_limit;
 } flux_exchange;
 
 static inline int flux_exchange_init(flux_exchange *x, flux_group *first, flux_group *second) {
@@ -67,11 +69,11 @@ static inline int flux_exchange_room(flux_exchange *x, uint64_t need, int64_t un
     return room;
 }
 
-/* Takes what was filled so far, waiting for it until then: the index of the group, or -1. */
+/* Takes what was filled so far, waiting for it until then: the index of the group, or -1: nothing, or a heartbeat. */
 static inline int flux_exchange_take(flux_exchange *x, int64_t until_ns) {
     int waited = 1, taken = -1;
     pthread_mutex_lock(&x->lock);
-    while (x->filled[x->filling].group->count == 0 && !x->closed && waited)
+    while (x->filled[x->filling].group->count == 0 && !x->closed && !x->beat_size && waited)
         waited = flux_exchange_wait(x, &x->changed, until_ns);
     if (x->filled[x->filling].group->count != 0) {
         taken = x->taken = x->filling;
@@ -89,6 +91,21 @@ static inline void flux_exchange_give_back(flux_exchange *x) {
     x->filled[x->taken].noted = 0;
     x->taken = -1;
     pthread_mutex_unlock(&x->lock);
+}
+
+/* Leaves a heartbeat for the committer, waiting until then for the one before to be gone; whether it was left. */
+static inline int flux_exchange_leave_beat(flux_exchange *x, const uint8_t *frame, size_t size, int64_t until_ns) {
+    int waited = 1, left = 0;
+    pthread_mutex_lock(&x->lock);
+    while (x->beat_size && waited) waited = flux_exchange_wait(x, &x->changed, until_ns);
+    if (!x->beat_size && size <= x->beat_limit) {
+        memcpy(x->beat, frame, size);
+        x->beat_size = size;
+        left = 1;
+        pthread_cond_broadcast(&x->changed);
+    }
+    pthread_mutex_unlock(&x->lock);
+    return left;
 }
 
 /* Says how far the journal is committed. */

@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -183,6 +184,7 @@ class Journal:
         self._synced = offset
         self._spoiled = offset  # behind the last byte that a failed commit may have left
         self._file_bytes = file_bytes
+        self._changing = threading.Lock()  # the descriptor
 
     @classmethod
     def create(
@@ -259,12 +261,11 @@ class Journal:
         self._offset, self._spoiled = offset, spoiled
         self._synced = max(self._synced, synced)
 
-    def unsynced(self) -> tuple[int, Position] | None:
-        """What another thread has to sync, None for nothing: a descriptor, which is the caller's, and how far that
-        takes `synced_to`."""
-        if self._synced >= self._offset:
-            return None
-        return os.dup(self._fd), self.position
+    def duplicate(self, file: int) -> int | None:
+        """A descriptor of that file for another thread to sync, which is the caller's; None when the journal is in
+        another one, or closed. From any thread."""
+        with self._changing:
+            return os.dup(self._fd) if self._fd >= 0 and self._number == file else None
 
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""
@@ -279,8 +280,9 @@ class Journal:
         self._wipe_spoiled()
         self.sync()
         fd, offset = _new_file(self._directory, self._number + 1, heads, self._file_bytes)
-        os.close(self._fd)
-        self._fd, self._number = fd, self._number + 1
+        with self._changing:
+            os.close(self._fd)
+            self._fd, self._number = fd, self._number + 1
         self._offset = self._synced = self._spoiled = offset
         return self.position
 
@@ -294,8 +296,9 @@ class Journal:
                 group.append(CLOSE, b"")
                 self._commit(group, sync=True)
         finally:
-            os.close(self._fd)
-            self._fd = -1
+            with self._changing:
+                os.close(self._fd)
+                self._fd = -1
 
     def _commit(self, group: Group, sync: bool) -> Position:
         start = self._offset

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from flux.loadgen.histogram import Histogram, Load, Schedule, sharpen_sleep, sleep_until
-from flux.loadgen.plan import TICK_NS, Plan
+from flux.loadgen.plan import Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import streams_of
 from flux.model import CANDLE
@@ -22,6 +22,7 @@ from flux.transport.sockets import Poller, Socket, Sockets, libzmq_version, writ
 
 BATCH_ROWS: Final = 1_024  # rows with one send time when it is behind; then it looks at the clock again
 POLL_S: Final = 0.01
+TICK_NS: Final = 200_000
 
 
 class Feeding:
@@ -98,6 +99,7 @@ def main() -> int:
     if commands.stopping:
         return 0
     plan = Plan.of(told["plan"])
+    from flux.kernels import bridge as kb; kb.short_slice(100_000)
     with Sockets() as sockets:
         socket = sockets.pusher(told["ingest"])
         run = Feeding(plan, socket, told["source"], told["run"])

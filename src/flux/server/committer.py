@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from flux import limits
 from flux.errors import StorageError
 from flux.journal import Fence, Journal, Position
-from flux.model import MARK, State
-from flux.schema import messages
+from flux.model import State
 from flux.server.exchange import Exchange, Filled
+from flux.server.heart import Heart
 from flux.server.records import FORMAT, EpochRecord, HeadsRecord, StreamHead, StreamRecord, pack, remember
 from flux.server.syncer import Syncer
 from flux.server.version1 import Version1
@@ -34,6 +30,7 @@ from flux.transport.pump import Sender, Sent, Streams
 from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from flux.journal import Group
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("flux.server")
 
-SYNC_NS: Final = 100_000_000  # durability "process": the journal is synced this often
+LOOK_S: Final = 5.0  # Python looks at what was counted and synced this often
 RETRY_S: Final = 0.25
 
 Order = tuple["NDArray[np.uint32]", "NDArray[np.uint8]"]
@@ -106,11 +103,8 @@ class Committer:
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._syncer = Syncer()
-        self._sync_due = 0
-        self._beat_number = 0
-        self._beat_due = 0
-        self._mark_from = 0
+        self._syncer = Syncer(journal, exchange.handover, vitals)
+        self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
         exchange.handover.committed(journal.position)
@@ -122,12 +116,13 @@ class Committer:
             store_id=identity.store_id,
             epoch=identity.epoch,
             disk=disk,
+            by_python=faults is not None,
         )
 
     @property
     def committed(self) -> Position:
         """How far the journal is committed; from any thread."""
-        return self._exchange.handover.wait_past(Position(0, 0), 0)
+        return self._exchange.handover.position
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
@@ -136,7 +131,8 @@ class Committer:
 
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
-        self._syncer.start()
+        if not self._disk:
+            self._syncer.start()
         while True:
             filled = self._next()
             if filled is not None:
@@ -145,13 +141,12 @@ class Committer:
                 self._exchange.give_back(filled)
             elif self._closing.is_set() and self._exchange.empty:
                 break
-            self._sync_if_due()
-            if time.monotonic_ns() >= self._beat_due:
-                self._beat()
         self._syncer.stop()
         self._sync()
         self._vitals.set("closing", State.CLOSING, "the server is stopping")
-        self._beat()
+        self._commits.send_beat()
+        for frame in self.heart.frames():
+            sockets.send(self._publisher.socket, [BEAT, frame])
         self._journal.close(clean=not self._exchange_holds())
 
     def close(self) -> None:
@@ -167,20 +162,14 @@ class Committer:
 
     def _next(self) -> Filled | None:
         """The next group that Python has to commit; the others are committed and published meanwhile. None when
-        something is due before there is one, or when there will be none."""
-        if self._faults:  # they choose what is sent
-            filled = self._exchange.take(self._idle_seconds())
-            self._version1.follow()
-            return filled
-        done = self._commits.run(self._idle_seconds(), self._journal, self._fence)
+        there is none for a while, or will be none."""
+        self._journal.synced_to(self._syncer.reached)
+        done = self._commits.run(LOOK_S, self._journal, self._fence)
         self._version1.follow(done.heard)
         self.counts.groups += done.groups
         self._count(done.sent)
+        self.counts.heartbeats = self._commits.beats
         return self._exchange.taken() if done.noted else None
-
-    def _idle_seconds(self) -> float:
-        due = self._beat_due if self._disk else min(self._beat_due, self._sync_due)
-        return max(0.0, (due - time.monotonic_ns()) / 1e9)
 
     def _exchange_holds(self) -> bool:
         return not self._exchange.empty
@@ -196,8 +185,7 @@ class Committer:
                 if self._closing.wait(RETRY_S):
                     _LOG.error("stopping with rows that were never published: %s", error)
                     return False
-                if time.monotonic_ns() >= self._beat_due:
-                    self._beat()
+                self._commits.send_beat()
                 continue
             self._vitals.clear("journal")
             self._publish(filled)
@@ -227,22 +215,6 @@ class Committer:
         self.counts.messages_v1 += sent.sent_v1
         self.counts.bytes += sent.bytes
         self.counts.blocked += sent.blocked
-
-    def _sync_if_due(self) -> None:
-        if self._disk:
-            return
-        done = self._syncer.done()
-        if isinstance(done, OSError):
-            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {done}")
-        elif done is not None:
-            self._journal.synced_to(done)
-            self._vitals.clear("sync")
-        now = time.monotonic_ns()
-        if now >= self._sync_due:
-            self._sync_due = now + SYNC_NS
-            unsynced = None if self._syncer.busy else self._journal.unsynced()
-            if unsynced is not None:
-                self._syncer.begin(*unsynced)
 
     def _sync(self) -> None:
         try:
@@ -279,44 +251,3 @@ class Committer:
             if slot is not None:
                 found.append((slot, record))
         return found
-
-    # ------------------------------------------------------------------ heartbeats
-
-    def _beat(self) -> None:
-        now = time.monotonic_ns()
-        self._beat_due = now + limits.HEARTBEAT_MS * 1_000_000
-        marks = self._marks(now)
-        for begin in range(0, max(1, len(marks)), limits.MAX_MARKS):
-            self._beat_number += 1
-            payload = messages.heartbeat(
-                store_id=self._identity.store_id,
-                epoch=self._identity.epoch,
-                boot_id=self._identity.boot_id,
-                server_time_ns=time.time_ns(),
-                number=self._beat_number,
-                interval_ms=limits.HEARTBEAT_MS,
-                marks=marks[begin : begin + limits.MAX_MARKS],
-                state=int(self._vitals.state),
-                reason=self._vitals.reason or None,
-                loop_age_ms=self._vitals.loop_age_ms(),
-            )
-            sockets.send(self._publisher.socket, [BEAT, payload])
-            self.counts.heartbeats += 1
-
-    def _marks(self, now: int) -> NDArray[np.void]:
-        """Heads that moved in the last 5 s, and a slice of the others, so that all come round each 30 s."""
-        heads = self._streams.heads()
-        recent = heads["moved_ns"] > now - limits.MARK_RECENT_MS * 1_000_000
-        beats_a_round = limits.MARK_ROUND_MS // limits.HEARTBEAT_MS
-        size = -(-len(heads) // beats_a_round)
-        recent[self._mark_from : self._mark_from + size] = True
-        self._mark_from = self._mark_from + size if self._mark_from + size < len(heads) else 0
-        chosen = heads[recent]
-        marks = np.zeros(len(chosen), MARK)
-        for field_name, column in (
-            ("latest_sequence", "committed"),
-            ("latest_ts_ms", "committed_ts"),
-            ("stream_id", "stream_id"),
-        ):
-            marks[field_name] = chosen[column]
-        return marks

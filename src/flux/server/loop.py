@@ -39,6 +39,7 @@ _LOG = logging.getLogger("flux.server")
 INGEST_OWNER: Final = 1
 """The input that every feed writes through; replayed files are owners 2 and up."""
 
+TURNS_S: Final = 5.0
 IDLE_S: Final = 0.25
 HELD_S: Final = 0.05
 
@@ -107,6 +108,14 @@ class Loop:
         self._stopping.set()
         self._wake.set()
 
+    def turned_ns(self) -> int:
+        """When it last came round without Python (monotonic); from any thread."""
+        return self._turns.turned_ns
+
+    def look(self) -> None:
+        """Say in the log what was dropped since the last look; from one thread."""
+        self._drops.look()
+
     @property
     def counters(self) -> dict[str, int]:
         """What was received and what became of it, since the start."""
@@ -124,10 +133,9 @@ class Loop:
             self._wake.clear()
             if self._note_moved():
                 self.held = False
-                self._decide(self._turns.run(0 if self._more else IDLE_S))
+                self._decide(self._turns.run(0 if self._more else TURNS_S))
                 self._offer_inputs()
             self._vitals.turned()
-            self._drops.look()
 
     def _note_moved(self) -> bool:
         """Put new streams and positions that moved without rows into the group; False while there is no room."""

@@ -2,7 +2,8 @@
 
 thread      owns                               waits for
 loop        PULL socket, streams, sequencer    messages, inputs, room
-committer   journal, PUB socket                groups; beats each second
+committer   journal, PUB socket                groups, and the heartbeats that it sends
+heart       nothing: makes the heartbeats      each second
 projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
 """
@@ -66,6 +67,7 @@ class Server:
     def start(self) -> None:
         """Recover, warm, bind, beat, and only then take rows in."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        from flux.kernels import bridge as kb; print(kb.short_slice(100_000), file=sys.stderr)
         config = self._config
         self._recovered = recover(
             config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes
@@ -87,6 +89,7 @@ class Server:
         self._spawn("committer", self.committer.run)
         self._requests.start()
         self._spawn("loop", self.loop.run)
+        self._spawn("heart", lambda: self.committer.heart.run(self.loop.look))
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
@@ -128,6 +131,7 @@ class Server:
             positions=dict(recovered.sources),
             hurry=hurry,
         )
+        self.vitals.also_turned = self.loop.turned_ns
         self.projector = Projector(
             projection=recovered.projection,
             store=recovered.store,
@@ -227,9 +231,11 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop = self._threads
+        projector, committer, loop, heart = self._threads
         loop.join(deadline - time.monotonic())
         self._requests.stop()
+        self.committer.heart.stop()
+        heart.join(max(0.1, deadline - time.monotonic()))
         self.committer.close()
         committer.join(max(0.1, deadline - time.monotonic()))
         self.projector.stop()

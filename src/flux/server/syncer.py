@@ -1,62 +1,61 @@
 """Durability `process`: the journal is synced each 100 ms, by a thread that nobody waits for.
 
-    committer ── begin(descriptor, position) ──► fdatasync ──► done: the committer learns it when it looks next
-
-The committer owns the journal; this thread gets a descriptor of its own for one sync, and says how far that came.
+It syncs through a descriptor of its own what is committed by then, and says how far it came; the committer, who owns
+the journal, notes that when it comes round.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
+from typing import TYPE_CHECKING, Final
 
 from flux.journal import Position
+from flux.model import State
+
+if TYPE_CHECKING:
+    from flux.journal import Journal
+    from flux.server.vitals import Vitals
+    from flux.transport.bridge import Handover
+
+SYNC_S: Final = 0.1
 
 
 class Syncer:
-    """The thread; `begin` and `done` are the committer's."""
+    """The thread, and how far it came."""
 
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[int, Position] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Position | OSError] = queue.SimpleQueue()
+    def __init__(self, journal: Journal, handover: Handover, vitals: Vitals) -> None:
+        self._journal = journal
+        self._handover = handover
+        self._vitals = vitals
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flux syncer", daemon=True)
-        self._busy = False
+        self.reached = journal.synced
+        """What is committed up to here is on the disk."""
 
     def start(self) -> None:
         self._thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a sync was begun whose end `done` has not told yet."""
-        return self._busy
-
-    def begin(self, descriptor: int, position: Position) -> None:
-        """Sync the file, which closes the descriptor."""
-        self._busy = True
-        self._jobs.put((descriptor, position))
-
-    def done(self) -> Position | OSError | None:
-        """How far a sync that has ended took the journal, or why it failed; None when none has ended."""
-        try:
-            ended = self._done.get_nowait()
-        except queue.Empty:
-            return None
-        self._busy = False
-        return ended
-
     def stop(self) -> None:
         """End the thread, behind the sync it is in."""
-        self._jobs.put(None)
-        self._thread.join()
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            descriptor, position = job
-            try:
-                os.fdatasync(descriptor)
-                self._done.put(position)
-            except OSError as error:
-                self._done.put(error)
-            finally:
-                os.close(descriptor)
+        while not self._stopping.wait(SYNC_S):
+            position = self._handover.position
+            descriptor = self._journal.duplicate(position.file) if position > self.reached else None
+            if descriptor is not None:
+                self._sync(descriptor, position)
+
+    def _sync(self, descriptor: int, position: Position) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
+        else:
+            self.reached = position
+            self._vitals.clear("sync")
+        finally:
+            os.close(descriptor)

@@ -15,7 +15,9 @@ from flux import limits
 from flux.journal import FenceMark, Group, Position
 from flux.kernels import bridge as kernel
 from flux.kernels import pump as _pump
+from flux.model import MARK
 from flux.transport.pump import NATIVE, Receiver, Sent, Streams, _error, _handle
+from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 NS_PER_S: Final = 1_000_000_000
 SCRATCH_BYTES: Final = 16 * limits.KIB
+BEAT_BYTES: Final = limits.MAX_MARKS * MARK.itemsize + 64 * limits.KIB  # marks, and a reason in words
 
 
 def _ns(seconds: float) -> int:
@@ -36,7 +39,12 @@ class Handover:
 
     def __init__(self, first: Group, second: Group) -> None:
         self._groups = (first, second)  # kept alive
-        self.kernel = kernel.Exchange(first._address, second._address)
+        self.kernel = kernel.Exchange(first._address, second._address, np.zeros(BEAT_BYTES, np.uint8))
+
+    def leave_beat(self, frame: bytes, timeout: float) -> bool:
+        """Let the committer send a heartbeat, behind what it is publishing; False when the one before still waits
+        after `timeout` seconds."""
+        return self.kernel.leave_beat(frame, _ns(timeout))
 
     def wait_for_room(self, need: int, timeout: float) -> bool:
         """Whether the group being filled has room for `need` bytes, waiting at most `timeout` seconds for it."""
@@ -50,6 +58,11 @@ class Handover:
     def committed(self, position: Position) -> None:
         """The journal is committed so far."""
         self.kernel.committed(*position)
+
+    @property
+    def position(self) -> Position:
+        """The committed position; from any thread."""
+        return Position(*self.kernel.wait_past(0, 0, 0))
 
     def wait_past(self, position: Position, timeout: float) -> Position:
         """The committed position, once it is past `position` or `timeout` seconds have gone by."""
@@ -97,6 +110,11 @@ class Turns:
         """Turn for `timeout` seconds, or until something is to be decided."""
         return Turned(self._kernel.run(_ns(timeout)))
 
+    @property
+    def turned_ns(self) -> int:
+        """When it last came round (monotonic), at least each 250 ms; from any thread."""
+        return self._kernel.turned_ns
+
     def record(self) -> None:
         """Number and record the receiver's arrivals into the group being filled, which the caller holds."""
         self._kernel.record()
@@ -124,7 +142,9 @@ class Commits:
         store_id: int,
         epoch: int,
         disk: bool,
+        by_python: bool,
     ) -> None:
+        """`by_python`: every group is for Python to commit (who chooses what is sent, say); the heartbeats are not."""
         self._kept = (handover, receiver, streams, socket)
         self._store_id, self._epoch = store_id, epoch
         self._heard = np.zeros(limits.MAX_SUBSCRIBE_BYTES, np.uint8)
@@ -137,6 +157,8 @@ class Commits:
             store_id=store_id,
             epoch=epoch,
             disk=disk,
+            by_python=by_python,
+            beat_topic=BEAT,
             scratch=np.zeros(SCRATCH_BYTES, np.uint8),
             heard=self._heard,
         )
@@ -158,6 +180,15 @@ class Commits:
         if error:
             raise _error(error)
         return Committed(groups, Sent(*sent), noted, self._heard[:heard].tobytes())
+
+    def send_beat(self) -> None:
+        """Send the heartbeat that waits, if one does."""
+        self._kernel.send_beat()
+
+    @property
+    def beats(self) -> int:
+        """Heartbeats sent so far."""
+        return self._kernel.beats
 
     def mark_runs(self, group: Group) -> None:
         """Move the committed positions of the feeds' runs that the group names, which Python has committed."""
