@@ -20,10 +20,6 @@ cdef extern from "time.h" nogil:
     int CLOCK_MONOTONIC
 
 
-cdef extern from "scheduling.h" nogil:
-    int flux_short_slice(uint64_t ns)
-
-
 cdef extern from "bridge.h" nogil:
     ctypedef struct flux_group:
         uint32_t count
@@ -190,10 +186,10 @@ cdef class Exchange:
 
     def take(self, int64_t timeout_ns):
         cdef int taken
-        if self.x.taken >= 0:
-            raise AssertionError("a group was taken and not given back")
         with nogil:
             taken = flux_exchange_take(&self.x, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
+        if taken == -2:
+            raise AssertionError("a group was taken and not given back")
         return taken
 
     @property
@@ -352,10 +348,6 @@ cdef class Commits:
         """Moves the committed positions of the runs that a group names, which Python has committed."""
         with nogil:
             flux_mark_runs(self.committer.receiver, <flux_group *>group)
-
-
-def short_slice(uint64_t ns):
-    return flux_short_slice(ns)
 
 
 def push(uintptr_t calls, uintptr_t socket, uintptr_t streams, object rows, object slots, uint32_t count,

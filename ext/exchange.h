@@ -69,13 +69,16 @@ static inline int flux_exchange_room(flux_exchange *x, uint64_t need, int64_t un
     return room;
 }
 
-/* Takes what was filled so far, waiting for it until then: the index of the group, or -1: nothing, or a heartbeat. */
+/* Takes what was filled so far, waiting for it until then: the index of the group, or -1: nothing, or a heartbeat.
+ * -2: a fault of ours, one is taken and was not given back. */
 static inline int flux_exchange_take(flux_exchange *x, int64_t until_ns) {
     int waited = 1, taken = -1;
     pthread_mutex_lock(&x->lock);
     while (x->filled[x->filling].group->count == 0 && !x->closed && !x->beat_size && waited)
         waited = flux_exchange_wait(x, &x->changed, until_ns);
-    if (x->filled[x->filling].group->count != 0) {
+    if (x->filled[x->filling].group->count != 0 && x->taken >= 0) {
+        taken = -2;
+    } else if (x->filled[x->filling].group->count != 0) {
         taken = x->taken = x->filling;
         x->filling = 1 - taken;
         pthread_cond_broadcast(&x->changed);

@@ -36,7 +36,6 @@ def main() -> int:
     if commands.stopping:
         return 0
     plan = Plan.of(told["plan"])
-    from flux.kernels import bridge as kb; kb.short_slice(100_000)
     with Sockets() as sockets:
         source = told["source"]
         socket = sockets.subscriber(told["pub"], [v2_prefix("candles", source, INTERVAL), BEAT], hwm=HWM)

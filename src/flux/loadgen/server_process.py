@@ -1,4 +1,4 @@
-"""The server of mode `through`: started as a process of its own over a temporary directory, or one that runs already."""
+"""The server of mode `through`: a process of its own over a temporary directory, or one that runs already."""
 
 from __future__ import annotations
 

@@ -98,7 +98,17 @@ class _Run:
         sent, got = self.sent, self.received
         keys = ("t_s", "sent", "received", "p50", "p99", "max", "missing")
         counts = ("scheduled", "sent", "send_blocked", "cpu")
-        rows = ("received", "missing", "duplicate", "reordered", "corrupt", "unread", "measured", "last_ns", "cpu")
+        rows = (
+            "received",
+            "missing",
+            "duplicate",
+            "reordered",
+            "corrupt",
+            "unread",
+            "measured",
+            "last_ns",
+            "cpu",
+        )
         return Outcome(
             plan=self.plan,
             complete=self.complete,

@@ -226,7 +226,9 @@ class Committer:
         """The committed state of the store, for the first record of a file."""
         heads = self._streams.heads()
         live = self._runs.all_committed()
-        remember(self._sources, {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))})
+        remember(
+            self._sources, {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))}
+        )
         return HeadsRecord(
             format=FORMAT,
             store_id=self._identity.store_id,

@@ -19,12 +19,12 @@ import numpy as np
 
 from flux import journal, limits
 from flux.errors import InvalidNameError
-from flux.model import NO_RUN, StreamKey
+from flux.model import StreamKey
 from flux.protocol.sequencer import refusal
 from flux.server.inputs import ReplayInput
 from flux.server.records import Position, SourceRecord, StreamRecord, feed_name, pack, remember
-from flux.transport.drops import DropLog
 from flux.transport.bridge import Turned, Turns
+from flux.transport.drops import DropLog
 from flux.transport.pump import Streams, UnknownStream
 from flux.transport.sockets import Poller, Socket, Wake
 

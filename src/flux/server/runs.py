@@ -1,7 +1,7 @@
 """The feeds' runs that the receiver knows, by name: how far each was taken, and how far it is committed.
 
-The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/bridge.h`), so it is
-told how such a record begins.
+The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/bridge.h`), so
+it is told how such a record begins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from flux.server.records import Position, SourceRecord, feed_name, pack
 if TYPE_CHECKING:
     from flux.transport.pump import Receiver
 
-_POSITION_BYTES: Final = 3  # of the packed position (0, 0): what stands before it is the same for every position
+_POSITION_BYTES: Final = (
+    3  # of the packed position (0, 0): what stands before it is the same for every position
+)
 
 
 class Runs:

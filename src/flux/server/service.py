@@ -67,7 +67,6 @@ class Server:
     def start(self) -> None:
         """Recover, warm, bind, beat, and only then take rows in."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        from flux.kernels import bridge as kb; print(kb.short_slice(100_000), file=sys.stderr)
         config = self._config
         self._recovered = recover(
             config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes

@@ -94,7 +94,12 @@ class Turns:
         store_id: int,
         epoch: int,
     ) -> None:
-        self._kept = (handover, receiver, puller, wake)  # what the kernel has the addresses and descriptors of
+        self._kept = (
+            handover,
+            receiver,
+            puller,
+            wake,
+        )  # what the kernel has the addresses and descriptors of
         self._kernel = kernel.Turns(
             handover.kernel,
             receiver.kernel.address(),
@@ -206,9 +211,7 @@ class Pusher:
         self.rows = 0
         """Rows that the socket took: the run goes on behind them."""
 
-    def push(
-        self, rows: NDArray[np.void], slots: NDArray[np.uint32], count: int, origin_ns: int = 0
-    ) -> int:
+    def push(self, rows: NDArray[np.void], slots: NDArray[np.uint32], count: int, origin_ns: int = 0) -> int:
         """Send `count` messages of equally many of `rows`, message i of the stream in slots[i]; never waits.
 
         How many the socket took: the others are to be pushed again. Raises `zmq.ZMQError` on a socket error.
