@@ -130,10 +130,11 @@ class Loop:
             if self.held:
                 self._hurry.set()
                 awake.wait(HELD_S)
-            self._wake.clear()
             if self._note_moved():
                 self.held = False
-                self._decide(self._turns.run(0 if self._more else TURNS_S))
+                turned = self._turns.run(0 if self._more else TURNS_S)
+                self._wake.clear()  # before anything is looked at that it may have been raised for
+                self._decide(turned)
                 self._offer_inputs()
             self._vitals.turned()
 
