@@ -11,9 +11,7 @@ file that has a name and no valid HEADS in front is damaged, never half made.
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ import numpy.typing as npt
 
 from flux.errors import DataError, StorageError
 from flux.fence import Fence, FenceMark, sync_folder
+from flux.journal_files import JournalFile, files, map_file, path_of
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES, MIB
 
@@ -56,7 +55,6 @@ ENTRY: Final = np.dtype(
 )
 """A record in a group, with the labels of whoever appended it."""
 
-_NAME: Final = re.compile(r"(\d{8})\.fluxlog")
 _CLOSE_BYTES: Final = 16 + _kernel.COMMIT_SIZE  # an empty CLOSE record and its COMMIT
 
 
@@ -65,13 +63,6 @@ class Position(NamedTuple):
 
     file: int
     offset: int
-
-
-class JournalFile(NamedTuple):
-    """A file of the journal."""
-
-    number: int
-    path: Path
 
 
 class JournalEnd(NamedTuple):
@@ -324,29 +315,6 @@ class Journal:
                 _write_zeros(self._fd, self._offset, self._spoiled)
                 os.fdatasync(self._fd)
             self._synced = self._spoiled = self._offset
-
-
-def path_of(directory: Path, file: int) -> Path:
-    """The path of journal file `file` of the data directory `directory`."""
-    return Path(directory) / "journal" / f"{file:08}.fluxlog"
-
-
-def files(directory: Path) -> list[JournalFile]:
-    """The journal's files in the data directory `directory`, oldest first; none when there is no journal."""
-    try:
-        names = os.listdir(Path(directory) / "journal")
-    except FileNotFoundError:
-        return []
-    numbers = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
-    return [JournalFile(number, path_of(directory, number)) for number in numbers]
-
-
-def map_file(path: Path) -> mmap.mmap | bytes:
-    """The bytes of a journal file, read-only, mapped (empty files have nothing to map)."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def scan(buffer: Buffer, start: int = 0) -> Scan:

@@ -14,9 +14,8 @@ import numpy as np
 from flux import limits
 from flux.journal import FenceMark, Group, Position
 from flux.kernels import bridge as kernel
-from flux.kernels import pump as _pump
 from flux.model import MARK
-from flux.transport.pump import NATIVE, Receiver, Sent, Streams, _error, _handle
+from flux.transport.pump import NATIVE, Receiver, Sent, Streams, _error, _handle, calls
 from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class Commits:
             handover.kernel,
             receiver.kernel.address(),
             streams.kernel.address(),
-            _pump.calls(NATIVE),
+            calls(NATIVE),
             _handle(socket, NATIVE),
             store_id=store_id,
             epoch=epoch,
@@ -218,7 +217,7 @@ class Pusher:
         """
         each = len(rows) // count
         taken, error = kernel.push(
-            _pump.calls(NATIVE),
+            calls(NATIVE),
             _handle(self._socket, NATIVE),
             self._streams.kernel.address(),
             rows.view(np.uint8),
