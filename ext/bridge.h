@@ -111,6 +111,7 @@ static inline int flux_loop_turns(flux_loop *l, int64_t until_ns) {
         int status = flux_loop_wait(l, until_ns);
         __atomic_store_n(&l->turned_ns, flux_clock(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
         if (status != FLUX_DRAINED) return status;
+        if (l->pull_fd < 0) continue; /* rows come by the receiver's offer alone */
         if (!flux_exchange_room(l->exchange, l->room, until_ns)) return FLUX_TURN_NO_ROOM;
         l->more = 1;
         status = flux_receive(l->receiver);
