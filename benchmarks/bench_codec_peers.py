@@ -213,8 +213,9 @@ def main() -> None:
         print(
             f"{line.what:54} {line.measured:10,.2f} {line.unit:5} {bound:>14}  {'' if line.reached else 'MISSED'}"
         )
-        if line.unit == "x":  # what a gate can be: the rest is of this machine's hour
-            keep(Ratio(f"codec: {line.what.strip()}", line.measured, line.bound, line.most))
+        # A ratio can be a gate, the rest is of this machine's hour.
+        name = f"codec: {line.what.strip()}"
+        keep(Ratio(name, line.measured, line.bound, line.most, line.unit, gate=line.unit == "x"))
     print("\nns a call")
     for name, ns in measured.items():
         print(f"  {name:34} {ns:14,.1f}")

@@ -59,7 +59,7 @@ def test_merging_two_halves_that_overlap_against_copying_them() -> None:
     pairs = [(best_ns(merge, 1), best_ns(copy, 1)) for _ in range(7)]
     ratio = min(merged for merged, _ in pairs) / min(copied for _, copied in pairs)
     assert ring.contiguous == ROWS + ROWS // 2
-    ratios.at_most(f"ring: merging {2 * ROWS} rows, half of them repeats / memcpy", ratio, 1.5)
+    ratios.at_most(f"ring: merging {2 * ROWS:,} rows, half of them repeats / memcpy", ratio, 1.5)
 
 
 def columns(start: int, count: int) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ def test_merging_against_those_who_merge_tables(peer: Callable[..., Callable[[],
     ours()
     pairs = [(best_ns(theirs, 1), best_ns(ours, 1)) for _ in range(5)]
     ratio = min(their for their, _ in pairs) / min(our for _, our in pairs)
-    ratios.at_least(f"ring: merging {2 * ROWS} rows, {peer.__name__} / ring", ratio, 3)
+    ratios.at_least(f"ring: merging {2 * ROWS:,} rows, {peer.__name__.removeprefix('by_')} / ours", ratio, 3)
 
 
 @pytest.mark.gate
@@ -116,7 +116,7 @@ def test_one_row_in_order_inside_c(mapped_rings: int, tmp_path: Path) -> None:
     taken = min(loop.place_in_order(rings.ctypes.data, 1, row.ctypes.data, calls) for _ in range(7))
     assert taken > 0, "a row was not placed"
     ratios.at_most(
-        f"ring: one row in order inside C ({'mapped' if ring.mapped else 'chunk'}) / ns", taken / calls, 60
+        f"ring: one row in order inside C ({'mapped' if ring.mapped else 'chunk'})", taken / calls, 60, "ns"
     )
 
 

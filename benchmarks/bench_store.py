@@ -1,28 +1,37 @@
-"""informational: projecting into DuckDB, reading it back, and a client's warm start.
+"""The store: projecting rows into DuckDB, and giving them back as a backfill does, from a ring and from DuckDB.
 
-    python benchmarks/bench_store.py [--rows 2000000] [--streams 64] [--batch 100000]
+    python -m pytest -s benchmarks/bench_store.py           FLUX_BENCH_STORED=2000000 takes more rows
 
-Rows of all streams arrive interleaved, as from a live feed; each figure but the first is the best of some.
+Rows of 64 streams arrive interleaved, as from a live feed. A backfill is what it costs without the socket: read a page
+of `limits.MAX_REPLY_ROWS`, make the reply, verify it, and have its rows.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pytest
 
-from flux.client.cache import Cache
+from benchmarks import ratios
+from flux import codec
 from flux.feed.synth import candles
 from flux.limits import MAX_REPLY_ROWS
 from flux.model import RowKind, StreamKey
+from flux.ring import Ring
 from flux.store import DuckStore, StoreBatch
 
+ROWS = int(os.environ.get("FLUX_BENCH_STORED", "500000"))
+BATCH = 100_000
+STREAMS = 64
+KEY = StreamKey("SIM", "BTC", "1m")
 
-def best(rounds: int, work: Callable[[], object]) -> float:
+
+def least(rounds: int, work: Callable[[], object]) -> float:
     """Seconds of the fastest round."""
     taken = []
     for _ in range(rounds):
@@ -32,60 +41,106 @@ def best(rounds: int, work: Callable[[], object]) -> float:
     return min(taken)
 
 
-def main() -> None:
-    """Print one line per figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=100_000)
-    args = parser.parse_args()
-    n, streams = args.rows, args.streams
-    rows = np.resize(candles(100_000, 1), n)
-    ids = (np.arange(n) % streams + 1).astype(np.uint32)
-    sequences = (np.arange(n) // streams + 1).astype(np.uint64)
-    epochs = np.ones(n, np.uint32)
-
-    with tempfile.TemporaryDirectory() as folder:
-        store = DuckStore(Path(folder) / "store.duckdb", 1)
-        worst, start = 0.0, time.perf_counter()
-        for at in range(0, n, args.batch):
-            part = slice(at, at + args.batch)
-            begun = time.perf_counter()
-            batch = StoreBatch(RowKind.CANDLE, ids[part], sequences[part], epochs[part], rows[part])
-            store.append(batch, (1, at + 1))
-            worst = max(worst, time.perf_counter() - begun)
-        rate = n / (time.perf_counter() - start)
-        print(f"project  {rate / 1e6:6.2f} M rows/s, slowest commit {worst * 1e3:.0f} ms")
-
-        per_stream = n // streams
-        page = min(MAX_REPLY_ROWS, per_stream)
-        middle = (per_stream - page) // 2
-        for limit in (page, 10):
-            seconds = best(5, lambda: store.read(streams // 2, RowKind.CANDLE, middle, 0, limit))  # noqa: B023  called before the next round
-            print(f"read     {limit:6} rows {seconds * 1e3:7.2f} ms {limit / seconds / 1e6:6.2f} M rows/s")
-        ts = int(rows["ts_ms"][n // 2])
-        seconds = best(5, lambda: store.sequence_range(streams // 2, RowKind.CANDLE, ts, ts + 60_000))
-        print(f"range    {seconds * 1e3:7.2f} ms")
-        store.close()
-        seconds = best(3, lambda: DuckStore(Path(folder) / "store.duckdb", 1).close())
-        print(f"open     {seconds * 1e3:7.2f} ms with {n / 1e6:.1f} M rows")
-
-        key, path = StreamKey("SIM", "BTC", "1m"), Path(folder) / "cache.duckdb"
-        cache, kept = Cache(path), min(n, 1_000_000)
-        for at in range(0, kept, args.batch):
-            part = slice(at, min(at + args.batch, kept))
-            cache.append(key, 1, 1, at + 1, rows[part], part.stop)
-        cache.close()
-
-        def warm() -> None:
-            cache = Cache(path)
-            loaded = cache.load(key, kept)
-            assert loaded is not None
-            assert len(loaded.rows) == kept
-            cache.close()
-
-        print(f"warm     {best(2, warm) * 1e3:7.2f} ms for {kept / 1e6:.1f} M cached rows")
+def rows_of_a_feed(count: int) -> np.ndarray:
+    return np.resize(candles(min(count, 100_000), 1), count)
 
 
-if __name__ == "__main__":
-    main()
+def project(store: DuckStore, rows: np.ndarray, streams: int, file: int = 1) -> tuple[float, float]:
+    """(seconds of all appends, of the slowest); `file` is the journal's, of which they come."""
+    places = np.arange(len(rows))
+    ids, sequences = (places % streams + 1).astype(np.uint32), (places // streams + 1).astype(np.uint64)
+    epochs = np.ones(len(rows), np.uint32)
+    taken = []
+    for at in range(0, len(rows), BATCH):
+        part = slice(at, at + BATCH)
+        batch = StoreBatch(RowKind.CANDLE, ids[part], sequences[part], epochs[part], rows[part])
+        start = time.perf_counter()
+        store.append(batch, (file, at + 1))
+        taken.append(time.perf_counter() - start)
+    return sum(taken), max(taken)
+
+
+def read_back(read: Callable[[int], np.ndarray], pages: int) -> Callable[[], None]:
+    """All pages of a stream, one behind the other, as the requests of one backfill."""
+
+    def work() -> None:
+        after = 0
+        for _ in range(pages):
+            rows = read(after)
+            reply = codec.decode(codec.encode_backfill(KEY, after + 1, rows, store_id=1, epoch=1))
+            assert isinstance(reply, codec.BackfillRowsResponse)
+            assert len(reply.rows) == MAX_REPLY_ROWS
+            after += MAX_REPLY_ROWS
+
+    return work
+
+
+class Bare:
+    """DuckDB itself with the same columns, one transaction a batch: what no store can be below."""
+
+    def __init__(self, path: Path, rows: np.ndarray) -> None:
+        self._database = duckdb.connect(str(path), config={"threads": 1})
+        self._rows, self._names = rows, rows.dtype.names or ()
+        self._database.register("given", self._columns(slice(0, 1)))
+        self._database.execute("CREATE TABLE kept AS SELECT * FROM given LIMIT 0")
+        self._database.unregister("given")
+
+    def _columns(self, part: slice) -> dict[str, np.ndarray]:
+        rows = self._rows[part]
+        numbered = {name: np.arange(len(rows), dtype=np.uint64) for name in ("stream", "sequence", "epoch")}
+        return numbered | {name: rows[name] for name in self._names}
+
+    def insert(self) -> float:
+        """Seconds of all batches."""
+        taken = 0.0
+        for at in range(0, len(self._rows), BATCH):
+            start = time.perf_counter()
+            self._database.register("given", self._columns(slice(at, at + BATCH)))
+            self._database.execute("INSERT INTO kept SELECT * FROM given")
+            self._database.unregister("given")
+            taken += time.perf_counter() - start
+        return taken
+
+
+@pytest.mark.gate
+def test_projecting(tmp_path: Path) -> None:
+    rows = rows_of_a_feed(ROWS)
+    store, bare = DuckStore(tmp_path / "store.duckdb", 1), Bare(tmp_path / "bare.duckdb", rows)
+    turns = [(project(store, rows, STREAMS, file), bare.insert()) for file in (1, 2)]
+    store.close()
+    seconds = min(ours for (ours, _), _ in turns)
+    print(f"\nslowest commit of {BATCH:,} rows: {max(slowest for (_, slowest), _ in turns) * 1e3:.0f} ms")
+    ratios.at_most("store: projecting / DuckDB's own insert", seconds / min(bare for _, bare in turns), 2.0)
+    ratios.note_at_least(
+        f"store: projecting {ROWS:,} rows into DuckDB", ROWS / seconds / 1e6, 1.0, "M rows/s"
+    )
+
+
+@pytest.mark.gate
+def test_backfill_from_the_ring() -> None:
+    pages = 16
+    ring, rows = Ring(1 << (MAX_REPLY_ROWS * pages - 1).bit_length()), rows_of_a_feed(MAX_REPLY_ROWS * pages)
+    ring.place(1, rows)
+    words = rows.view(np.uint64)
+    copied = min(least(1, words.copy) for _ in range(7))
+    seconds = least(7, read_back(lambda after: ring.window(after + 1, after + MAX_REPLY_ROWS), pages))
+    ratios.at_most("store: backfill from the ring / one copy of its rows", seconds / copied, 12)
+    ratios.note_at_least("store: backfill from the ring", len(rows) / seconds / 1e6, 5.0, "M rows/s")
+
+
+@pytest.mark.informational
+def test_backfill_from_duckdb(tmp_path: Path) -> None:
+    store, pages = DuckStore(tmp_path / "store.duckdb", 1), 16
+    rows = rows_of_a_feed(MAX_REPLY_ROWS * pages * 4)
+    project(store, rows, 4)
+
+    def read(after: int) -> np.ndarray:
+        first, found = store.read(2, RowKind.CANDLE, after, 0, MAX_REPLY_ROWS)
+        assert first == after + 1
+        return found
+
+    seconds = least(3, read_back(read, pages))
+    store.close()
+    ratios.note_at_least(
+        "store: backfill from DuckDB", MAX_REPLY_ROWS * pages / seconds / 1e6, 1.0, "M rows/s"
+    )

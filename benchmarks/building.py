@@ -52,7 +52,8 @@ def _kernel(ext: Path, name: str, package: Path, work: Path, flags: Sequence[str
     import numpy as np  # late: C programs need none
 
     source, suffix = work / f"{name}.c", sysconfig.get_config_var("EXT_SUFFIX")
-    subprocess.run([sys.executable, "-m", "cython", "-3", ext / f"{name}.pyx", "-o", source], check=True)
+    cython = [sys.executable, "-m", "cython", "-3", "--module-name", f"flux.kernels.{name}"]
+    subprocess.run([*cython, ext / f"{name}.pyx", "-o", source], check=True)
     found = [f"-I{folder}" for folder in (ext, np.get_include(), sysconfig.get_path("include"))]
     plain = ["-shared", "-fPIC", "-w", "-DNPY_NO_DEPRECATED_API=0x14"]
     compile_c(package / "kernels" / f"{name}{suffix}", [*flags, *plain, *found], source, *linked(ext))

@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """Which rows are admitted, one stream at a time: the kernel of ext/admit.h with the memory of a plain array.
 
 The server runs the same C over its rings and inbox (ext/receive.h); this module is for tests and for other people's code.

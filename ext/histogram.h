@@ -1,6 +1,6 @@
-/* HDR buckets and the pacing clock of the load generator.
+/* HDR buckets of the load generator.
  *
- * Buckets: three significant digits, so 2048 sub-buckets. A value below 2048 has a slot of its own; from there each
+ * Three significant digits, so 2048 sub-buckets. A value below 2048 has a slot of its own; from there each
  * doubling of the value is one bucket of 1024 slots, every slot twice as wide as in the bucket before:
  *
  *   slot      0 ........ 1023 | 1024 ....... 2047 | 2048 ....... 3071 | 3072 ....... 4095 | ...
@@ -12,18 +12,13 @@
  * It is the layout of HdrHistogram(1, 100 s, 3): slots, percentiles and distributions agree with it. Beside the
  * slots min, max and the sum are exact. A value above 100 s is never thrown away (that would flatter): it is counted
  * in `over`, takes part in total, sum and max, and stands behind every slot when percentiles are walked. A negative
- * value, or a double that is no number, is not a time: it is counted in `refused` and nowhere else.
- *
- * Pacing: message k is intended at start + floor(k * 1e9 / rate) ns, computed from k each time, so nothing adds up. */
+ * value, or a double that is no number, is not a time: it is counted in `refused` and nowhere else. */
 #ifndef FLUX_HISTOGRAM_H
 #define FLUX_HISTOGRAM_H
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <time.h>
 
 enum {
     FLUX_HDR_HALF_BITS = 10, /* 1024: half of the sub-buckets */
@@ -32,7 +27,6 @@ enum {
 };
 
 #define FLUX_HDR_HIGHEST INT64_C(100000000000) /* ns: 100 s */
-#define FLUX_NS_PER_S INT64_C(1000000000)
 
 typedef struct {
     uint64_t total;   /* values counted, `over` included */
@@ -131,40 +125,6 @@ static inline int64_t flux_hdr_percentile(const flux_hdr *h, double percentile) 
 
 static inline double flux_hdr_mean(const flux_hdr *h) {
     return h->total ? (double)((long double)h->sum / (long double)h->total) : 0.0;
-}
-
-/* The pacing clock. rate is 1 .. 1e9 messages per second, so no product below exceeds 1e18. */
-typedef struct {
-    int64_t rate;
-    int64_t start_ns; /* CLOCK_MONOTONIC */
-} flux_schedule;
-
-static inline int64_t flux_schedule_intended(const flux_schedule *s, int64_t k) {
-    return s->start_ns + k / s->rate * FLUX_NS_PER_S + k % s->rate * FLUX_NS_PER_S / s->rate;
-}
-
-/* How many messages are intended at or before now: the smallest k whose intended time lies behind now. */
-static inline int64_t flux_schedule_due(const flux_schedule *s, int64_t now_ns) {
-    if (now_ns < s->start_ns) return 0;
-    int64_t after = now_ns - s->start_ns + 1;
-    int64_t part = after % FLUX_NS_PER_S * s->rate;
-    return after / FLUX_NS_PER_S * s->rate + (part + FLUX_NS_PER_S - 1) / FLUX_NS_PER_S;
-}
-
-static inline int64_t flux_clock_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * FLUX_NS_PER_S + t.tv_nsec;
-}
-
-/* The calling thread's sleeps end within 1 us of their time, not within the usual 50. */
-static inline int flux_sharpen_sleep(void) { return prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL); }
-
-/* 0 when the time has come, EINTR when a signal came first. */
-static inline int flux_sleep_until(int64_t ns) {
-    if (ns <= 0) return 0;
-    struct timespec t = {.tv_sec = (time_t)(ns / FLUX_NS_PER_S), .tv_nsec = (long)(ns % FLUX_NS_PER_S)};
-    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
 #endif

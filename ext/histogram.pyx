@@ -1,13 +1,8 @@
-# cython: autotestdict=False
-"""HDR buckets, the pacing clock, and the rows of the load generator; drawn in histogram.h and load.h."""
+# cython: auto_pickle=False, autotestdict=False
+"""HDR buckets, the pacing clock, and the rows of the load generator; drawn in histogram.h, schedule.h and load.h."""
 
 from cpython.buffer cimport (
-    PyBUF_FORMAT,
-    PyBUF_SIMPLE,
-    PyBUF_STRIDES,
-    PyBUF_WRITABLE,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
+    PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
@@ -27,11 +22,8 @@ cdef extern from "histogram.h" nogil:
     int64_t FLUX_HDR_HIGHEST
 
     ctypedef struct flux_hdr:
-        uint64_t total
-        uint64_t over
-        uint64_t refused
-        int64_t min
-        int64_t max
+        uint64_t total, over, refused
+        int64_t min, max
         uint128_t sum
         uint64_t *slots
 
@@ -46,9 +38,14 @@ cdef extern from "histogram.h" nogil:
     int64_t flux_hdr_percentile(const flux_hdr *h, double percentile)
     double flux_hdr_mean(const flux_hdr *h)
 
+
+cdef extern from "schedule.h" nogil:
+    int FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY
+
     ctypedef struct flux_schedule:
-        int64_t rate
-        int64_t start_ns
+        int shape
+        int64_t start_ns, rate, last, flat_ns, over_ns, burst, period_ns, count
+        const int64_t *times
 
     int64_t flux_schedule_intended(const flux_schedule *s, int64_t k)
     int64_t flux_schedule_due(const flux_schedule *s, int64_t now_ns)
@@ -57,11 +54,8 @@ cdef extern from "histogram.h" nogil:
 
 
 cdef extern from "load.h" nogil:
-    ctypedef struct flux_candle:
-        pass
-
-    ctypedef struct flux_run_rows:
-        pass
+    ctypedef struct flux_candle
+    ctypedef struct flux_run_rows
 
     ctypedef struct flux_arrival:
         uint32_t stream
@@ -72,19 +66,20 @@ cdef extern from "load.h" nogil:
     ctypedef struct flux_load:
         flux_schedule schedule
         uint64_t seed
-        uint32_t streams, rows
+        uint32_t streams, rows, part, parts
+
+    ctypedef struct flux_tally_stream:
+        uint64_t next
 
     ctypedef struct flux_tally:
         uint64_t received, reached, duplicate, reordered, corrupt, measured, unread
         int64_t last_ns, warmup_messages
-        uint64_t *next
+        flux_tally_stream *streams
 
     ctypedef struct flux_tally_times:
-        flux_hdr *schedule
-        flux_hdr *send
-        flux_hdr *interval
+        flux_hdr *schedule, *send, *interval
 
-    uint32_t flux_load_fill(const flux_load *l, int64_t k, uint32_t n, int64_t sent_ns, flux_candle *rows,
+    uint32_t flux_load_fill(const flux_load *l, int64_t j, uint32_t n, int64_t sent_ns, flux_candle *rows,
                             flux_run_rows *runs, int64_t *messages)
     void flux_load_lay(const flux_load *l, int64_t k, uint32_t n, int64_t sent_ns, flux_candle *rows, uint32_t *slots)
     void flux_tally_account(const flux_load *l, flux_tally *t, flux_ring **rings, const flux_arrival *arrivals,
@@ -136,18 +131,16 @@ cdef class Histogram:
     cdef int _column(self, object values, int since, int64_t now) except -1:
         cdef Py_buffer view
         cdef int kind
-        cdef size_t n
         PyObject_GetBuffer(values, &view, PyBUF_STRIDES | PyBUF_FORMAT)
         try:
             kind = kind_of(view.format)
             if view.ndim != 1 or view.itemsize != 8 or kind == 0:
                 raise TypeError("a column is one-dimensional int64 or float64")
-            n = <size_t>view.shape[0]
             with nogil:
                 if kind == INTS:
-                    flux_hdr_record_ints(self.hdr, <const uint8_t *>view.buf, view.strides[0], n, since, now)
+                    flux_hdr_record_ints(self.hdr, <const uint8_t *>view.buf, view.strides[0], view.shape[0], since, now)
                 else:
-                    flux_hdr_record_doubles(self.hdr, <const uint8_t *>view.buf, view.strides[0], n, since, now)
+                    flux_hdr_record_doubles(self.hdr, <const uint8_t *>view.buf, view.strides[0], view.shape[0], since, now)
         finally:
             PyBuffer_Release(&view)
         return 0
@@ -221,47 +214,6 @@ cdef class Histogram:
         return flux_hdr_mean(self.hdr)
 
 
-cdef class Schedule:
-    cdef flux_schedule schedule
-
-    def __cinit__(self, int64_t rate, int64_t start_ns):
-        if not 1 <= rate <= 1_000_000_000:
-            raise ValueError(f"a rate is 1 to 1,000,000,000 messages per second, not {rate}")
-        self.schedule.rate = rate
-        self.schedule.start_ns = start_ns
-
-    @property
-    def rate(self):
-        return self.schedule.rate
-
-    @property
-    def start_ns(self):
-        return self.schedule.start_ns
-
-    def intended(self, int64_t k):
-        return flux_schedule_intended(&self.schedule, k)
-
-    def due(self, int64_t now_ns):
-        return flux_schedule_due(&self.schedule, now_ns)
-
-
-def sleep_until(int64_t ns):
-    cdef int status
-    while True:
-        with nogil:
-            status = flux_sleep_until(ns)
-        if status == 0:
-            return
-        if status != EINTR:
-            raise OSError(status, "clock_nanosleep")
-        PyErr_CheckSignals()
-
-
-def sharpen_sleep():
-    if flux_sharpen_sleep() != 0:
-        raise OSError("prctl(PR_SET_TIMERSLACK)")
-
-
 cdef class _Borrowed:
     """A contiguous buffer of at least `size` bytes, held for as long as this object lives."""
 
@@ -279,21 +231,31 @@ cdef class _Borrowed:
             PyBuffer_Release(&self.view)
 
 
+include "schedule.pxi"
+
+
 cdef class Load:
     cdef flux_load load
+    cdef Schedule schedule  # keeps a replay's times
 
-    def __cinit__(self, int64_t rate, uint32_t streams, uint32_t rows, uint64_t seed):
-        if not 1 <= rate <= 1_000_000_000 or streams == 0 or rows == 0:
-            raise ValueError("rate, streams and rows are 1 and more")
-        self.load.schedule.rate = rate
+    def __cinit__(self, Schedule schedule not None, uint32_t streams, uint32_t rows, uint64_t seed, *,
+                  uint32_t part=0, uint32_t parts=1):
+        if streams == 0 or rows == 0:
+            raise ValueError("streams and rows are 1 and more")
+        if part >= parts or streams % parts:
+            raise ValueError(f"part {part} of {parts} has no even share of {streams} streams")
+        self.schedule = schedule
+        self.load.schedule = schedule.schedule
         self.load.schedule.start_ns = 0
         self.load.seed = seed
         self.load.streams = streams
         self.load.rows = rows
+        self.load.part = part
+        self.load.parts = parts
 
     def fill(self, int64_t first, uint32_t count, int64_t sent_ns, object rows, object runs, object messages=None):
         cdef _Borrowed out = _Borrowed(rows, True, <size_t>count * self.load.rows * 64)
-        cdef _Borrowed which = _Borrowed(runs, True, <size_t>min(count, self.load.streams) * 32)
+        cdef _Borrowed which = _Borrowed(runs, True, <size_t>min(count, self.load.streams // self.load.parts) * 32)
         cdef _Borrowed numbers = None
         cdef int64_t *number = NULL
         cdef uint32_t made
@@ -324,22 +286,24 @@ cdef class Tally:
     def __cinit__(self, Load load not None, object rings, int64_t warmup_messages):
         cdef uint32_t i
         self.load = load
+        if load.load.parts != 1:
+            raise ValueError("a tally is of all streams")
         if len(rings) != load.load.streams:
             raise ValueError(f"{len(rings)} rings for {load.load.streams} streams")
         self.rings = <flux_ring **>calloc(load.load.streams, sizeof(flux_ring *))
-        self.tally.next = <uint64_t *>calloc(load.load.streams, sizeof(uint64_t))
-        if self.rings == NULL or self.tally.next == NULL:
+        self.tally.streams = <flux_tally_stream *>calloc(load.load.streams, sizeof(flux_tally_stream))
+        if self.rings == NULL or self.tally.streams == NULL:
             raise MemoryError
         for i in range(load.load.streams):
             self.rings[i] = <flux_ring *><uintptr_t>rings[i]
-            self.tally.next[i] = 1
+            self.tally.streams[i].next = 1
             if self.rings[i].row_size != 64:
                 raise ValueError("the rings hold candles")
         self.tally.warmup_messages = warmup_messages
 
     def __dealloc__(self):
         free(self.rings)
-        free(self.tally.next)
+        free(self.tally.streams)
 
     def account(self, object arrivals, int64_t now_ns, Histogram schedule not None, Histogram send not None,
                 Histogram interval not None):
@@ -353,6 +317,10 @@ cdef class Tally:
                 raise IndexError(f"slot {arrived[i].stream} of {self.load.load.streams}")
         with nogil:
             flux_tally_account(&self.load.load, &self.tally, self.rings, arrived, n, now_ns, &times)
+
+    def streams(self):
+        return PyBytes_FromStringAndSize(<const char *>self.tally.streams,
+                                         self.load.load.streams * sizeof(flux_tally_stream))
 
     @property
     def received(self):
@@ -385,3 +353,4 @@ cdef class Tally:
     @property
     def last_ns(self):
         return self.tally.last_ns
+include "watch.pxi"

@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """Indicators for Python: one object owns one `flux_indicator` (ext/indicator.h) and its memory.
 
 SMA, EMA and RSI take doubles, or one double of each candle; ATR and VWAP take candles. Each row in gives one double
@@ -21,8 +21,13 @@ cdef extern from "indicator.h" nogil:
         FLUX_VWAP
         FLUX_VWAP_ANCHORED
 
+    ctypedef struct flux_grid:
+        const int64_t *edges
+        uint64_t edge_count
+
     ctypedef struct flux_indicator:
         int kind
+        flux_grid grid
         double value
         uint64_t skipped
 
@@ -43,13 +48,23 @@ VWAP_ANCHORED = int(FLUX_VWAP_ANCHORED)
 
 cdef class Indicator:
     cdef flux_indicator indicator
+    cdef Py_buffer edges  # of the anchor's buckets in a named zone
 
     def __cinit__(self, kind, n, length, origin):
         if flux_indicator_init(&self.indicator, kind, n, length, origin) != 0:
             raise MemoryError(f"no room for the last {n} rows")
 
     def __dealloc__(self):
+        PyBuffer_Release(&self.edges)
         flux_indicator_free(&self.indicator)
+
+    def set_edges(self, edges):
+        PyBuffer_Release(&self.edges)
+        self.indicator.grid.edge_count = 0
+        PyObject_GetBuffer(edges, &self.edges, PyBUF_SIMPLE)
+        assert self.edges.len >= 8 and self.edges.len % 8 == 0
+        self.indicator.grid.edges = <const int64_t *>self.edges.buf
+        self.indicator.grid.edge_count = <uint64_t>(self.edges.len // 8)
 
     def push(self, rows, field, out):
         cdef Py_buffer source, target

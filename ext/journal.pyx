@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """Groups and scans for Python: what ext/journal.h draws, over buffers.
 
 A `Group` owns the memory in which records are gathered; its buffer is the records and, once sealed, the COMMIT behind

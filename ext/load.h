@@ -1,6 +1,6 @@
 /* What the load generator sends, and how its receiving side accounts for it.
  *
- *   message k      stream k mod streams, turn k / streams      intended at floor(k * 1e9 / rate) ns of the run
+ *   message k      stream k mod streams, turn k / streams      intended as schedule.h says
  *   its rows       sequences turn * rows + 1 .. turn * rows + rows of that stream
  *   a row          ts_ms, prices: from (seed, stream, sequence) · trade_count: k, low 32 bits
  *                  turnover: intended time · volume: actual send time, ns since the run's start, exact in a double
@@ -13,19 +13,25 @@
  *
  * A hole that is never filled would keep the ring from evicting, so one that lies further back than half the ring is
  * given up there, and one wider than the ring at once; it stays missing here. Rows that the ring could not take, or
- * no longer has, are received and timed from the plan all the same, but nobody looked at them: `unread`. */
+ * no longer has, are received and timed from the plan all the same, but nobody looked at them: `unread`.
+ *
+ * Several publishers share the streams: publisher p of n has those with stream mod n = p, and so (n divides the number
+ * of streams) the messages with k mod n = p. It counts its own: its message j is k = j * n + p, its stream i of streams
+ * / n is i * n + p. The receiving side has all streams: p = 0 of n = 1. */
 #ifndef FLUX_LOAD_H
 #define FLUX_LOAD_H
 
 #include "histogram.h"
 #include "pump.h"
+#include "schedule.h"
 
 #define FLUX_LOAD_FIRST_TS_MS INT64_C(1600000000000)
 
 typedef struct {
     flux_schedule schedule; /* starts at 0: times are ns since the run's start */
     uint64_t seed;
-    uint32_t streams, rows;
+    uint32_t streams, rows; /* streams of all publishers, rows per message */
+    uint32_t part, parts;   /* which publisher this is, of how many; parts divides streams */
 } flux_load;
 
 static inline uint64_t flux_load_mix(uint64_t x) { /* splitmix64's finalizer */
@@ -49,26 +55,27 @@ static inline void flux_load_row(const flux_load *l, uint32_t stream, uint64_t s
     row->flags = FLUX_CLOSED | FLUX_SYNTHETIC | FLUX_TRADED;
 }
 
-/* Lays messages k .. k + n - 1 down as runs for flux_pump_record: one per stream, sorted by stream. `messages`, where
- * wanted, gets the number of each message in the order of its rows. Returns the number of runs, min(n, streams). */
-static inline uint32_t flux_load_fill(const flux_load *l, int64_t k, uint32_t n, int64_t sent_ns, flux_candle *rows,
+/* Lays this publisher's messages j .. j + n - 1 down as runs for flux_pump_record: one per stream, sorted by stream.
+ * `messages`, where wanted, gets the j of each message in the order of its rows. Returns the number of runs. */
+static inline uint32_t flux_load_fill(const flux_load *l, int64_t j, uint32_t n, int64_t sent_ns, flux_candle *rows,
                                       flux_run_rows *runs, int64_t *messages) {
-    uint32_t touched = n < l->streams ? n : l->streams, begin = (uint32_t)(k % l->streams);
-    uint32_t wrapped = begin + touched > l->streams ? begin + touched - l->streams : 0;
+    uint32_t streams = l->streams / l->parts, begin = (uint32_t)(j % streams);
+    uint32_t touched = n < streams ? n : streams;
+    uint32_t wrapped = begin + touched > streams ? begin + touched - streams : 0;
     flux_candle *at = rows;
     for (uint32_t i = 0; i < touched; i++) {
         uint32_t stream = i < wrapped ? i : begin + i - wrapped;
-        int64_t message = k + (stream + l->streams - begin) % l->streams;
-        uint64_t first = (uint64_t)(message / l->streams) * l->rows + 1, sequence = first;
+        int64_t message = j + (stream + streams - begin) % streams;
+        uint64_t first = (uint64_t)(message / streams) * l->rows + 1, sequence = first;
         runs[i].stream = stream;
         runs[i].at = (uint64_t)((uint8_t *)at - (uint8_t *)rows);
         runs[i].first = first;
         runs[i].origin_ns = 0;
-        for (; message < k + n; message += l->streams) {
-            int64_t intended = flux_schedule_intended(&l->schedule, message);
+        for (; message < j + n; message += streams) {
+            int64_t k = message * l->parts + l->part, intended = flux_schedule_intended(&l->schedule, k);
             if (messages) *messages++ = message;
-            for (uint32_t j = 0; j < l->rows; j++, sequence++)
-                flux_load_row(l, stream, sequence, message, intended, (double)sent_ns, at++);
+            for (uint32_t row = 0; row < l->rows; row++, sequence++)
+                flux_load_row(l, stream * l->parts + l->part, sequence, k, intended, (double)sent_ns, at++);
         }
         runs[i].rows = (uint32_t)(sequence - first);
     }
@@ -88,6 +95,12 @@ static inline void flux_load_lay(const flux_load *l, int64_t k, uint32_t n, int6
     }
 }
 
+typedef struct { /* of one stream, in rows */
+    uint64_t next;     /* the sequence after its highest */
+    uint64_t received; /* distinct sequences: next - 1 - received are missing so far */
+    uint64_t duplicate, reordered, corrupt;
+} flux_tally_stream;
+
 typedef struct { /* rows, over all streams */
     uint64_t received;  /* distinct sequences */
     uint64_t reached;   /* sum of the highest sequences: reached - received are missing so far */
@@ -96,7 +109,7 @@ typedef struct { /* rows, over all streams */
     uint64_t unread;    /* of `received`, those whose bytes were not seen */
     int64_t last_ns;    /* when the last measured one was here */
     int64_t warmup_messages;
-    uint64_t *next;     /* per stream: the sequence after its highest */
+    flux_tally_stream *streams;
 } flux_tally;
 
 typedef struct {
@@ -111,6 +124,11 @@ static inline int flux_tally_sound(const flux_load *l, uint32_t stream, uint64_t
     if (!(row->volume >= (double)intended && row->volume <= (double)now_ns)) return 0;
     flux_load_row(l, stream, sequence, k, intended, row->volume, &expected);
     return memcmp(&expected, row, sizeof expected) == 0;
+}
+
+static inline void flux_tally_corrupt(flux_tally *t, uint32_t stream, uint64_t rows) {
+    t->corrupt += rows;
+    t->streams[stream].corrupt += rows;
 }
 
 /* Times one row that is new here. Where the ring no longer has it, the plan still says when it was intended. */
@@ -131,30 +149,35 @@ static inline void flux_tally_row(const flux_load *l, flux_tally *t, const flux_
     }
     const flux_candle *row = (const flux_candle *)flux_ring_row(ring, sequence);
     if (!flux_tally_sound(l, stream, sequence, k, intended, now_ns, row))
-        t->corrupt++;
+        flux_tally_corrupt(t, stream, 1);
     else if (measured)
         flux_hdr_record_double(times->send, (double)now_ns - row->volume);
 }
 
 static inline void flux_tally_arrival(const flux_load *l, flux_tally *t, flux_ring *ring, const flux_arrival *a,
                                       int64_t now_ns, const flux_tally_times *times) {
-    uint64_t *next = &t->next[a->stream], end = a->start + a->count;
+    flux_tally_stream *s = &t->streams[a->stream];
+    uint64_t end = a->start + a->count, twice = a->count - a->rows;
     if (a->outcome == FLUX_OTHER_EPOCH) {
-        t->corrupt += a->count;
+        flux_tally_corrupt(t, a->stream, a->count);
         return;
     }
-    if (a->outcome == FLUX_CONFLICT) t->corrupt += a->count - a->rows;
-    int behind = a->start < *next;
+    if (a->outcome == FLUX_CONFLICT) flux_tally_corrupt(t, a->stream, twice);
+    int behind = a->start < s->next;
+    uint64_t fresh = behind ? a->rows : a->count; /* ahead: also those that the ring could not take */
+    t->received += fresh;
+    s->received += fresh;
     if (behind) {
-        t->received += a->rows;
-        t->reordered += a->rows;
-        if (a->outcome != FLUX_CONFLICT) t->duplicate += a->count - a->rows;
-    } else {
-        t->received += a->count; /* also those that the ring could not take */
+        t->reordered += fresh;
+        s->reordered += fresh;
+        if (a->outcome != FLUX_CONFLICT) {
+            t->duplicate += twice;
+            s->duplicate += twice;
+        }
     }
-    if (end > *next) {
-        t->reached += end - *next;
-        *next = end;
+    if (end > s->next) {
+        t->reached += end - s->next;
+        s->next = end;
     }
     if (behind && a->rows < a->count) return; /* which rows are new is not known; messages overlap whole or not */
     for (uint32_t i = 0; i < a->count; i++) flux_tally_row(l, t, ring, a->stream, a->start + i, now_ns, times);

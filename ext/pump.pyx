@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """Receive, record and publish in batches: the one place where stations meet in C (drawn in ext/pump.h).
 
     Streams    the table of slots         shared by a receiver, the recorder and the publisher of one process
@@ -18,6 +18,7 @@ from libc.stdint cimport INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, ui
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from pump cimport *
 from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
 
 

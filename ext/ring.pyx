@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """The ring for Python: one object owns one `flux_ring` (ext/ring.h); its rows lie in an arena (ext/arena.h).
 
 Accept, repeat and gap, as flux_ring_place decides them for the row of sequence s:

@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """The window for Python: one object owns one `flux_window` (ext/window.h) and the rows it keeps.
 
 What becomes of a row of time t:

@@ -7,6 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is the machine's affair, not a property of the code. In CI hypothesis has a profile of its
+# own (no deadline, the same examples each time), which stays what it is.
+settings.register_profile(
+    "flux", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("flux")
 
 SHARED = Path(os.environ.get("FLUX_SHARED", Path(__file__).parents[2] / "shared"))
 """Real data and wire vectors, beside the project when they are there."""

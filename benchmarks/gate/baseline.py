@@ -1,7 +1,8 @@
 """What the kernels took when somebody last said it was right, and whether they take more now.
 
-Instructions depend on who compiled and on what runs the Python half. So the baseline names these, and where one of
-them differs here, its numbers are not used: its commit is built here as well, and the two are compared.
+Instructions and sizes depend on who compiled and on what runs the Python half. So the baseline names these, and where
+one that matters differs here, its numbers are not used: its tree (`accepted.py` finds it) is built here as well, and
+the two are compared.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ import json
 import platform
 import subprocess
 import sys
-import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks.building import ROOT
+from benchmarks.gate import size
+from benchmarks.gate.accepted import NotComparableError, committed, folders, tree_of
+from benchmarks.gate.installed import install
 from benchmarks.gate.instructions import OUT, PARTS, counted_by, measure
 
 FILE: Final = ROOT / "benchmarks" / "baseline.json"
 MORE: Final = 0.03
 """More instructions than the baseline's that a kernel may take, as a share."""
-JUDGED: Final = ("ext", "src", "schemas", "CMakeLists.txt", "benchmarks/gate", "benchmarks/building.py")
-"""What the numbers depend on: a baseline is only of what is committed of these."""
 
-
-class NotComparableError(Exception):
-    """There is nothing to compare with."""
+IN_C: Final = ("compiler", "libc", "valgrind", "counted by", "machine")
+IN_PYTHON: Final = (*IN_C, "python", "cython", "numpy")
+OF_SIZE: Final = ("compiler", "cython", "wheel")
+"""What of the environment the numbers of each kind depend on."""
 
 
 class Line(NamedTuple):
@@ -74,32 +75,25 @@ def environment() -> dict[str, str]:
         "machine": " ".join(
             [platform.machine(), *sorted(flags & {"avx2", "bmi2", "erms", "pclmulqdq", "sse4_2"})]
         ),
+        "wheel": f"cp{sys.version_info.major}{sys.version_info.minor} {platform.machine()}",
     }
 
 
-def differences(recorded: Mapping[str, Any]) -> list[str]:
-    """In words, where this environment is not the baseline's."""
+def differences(recorded: Mapping[str, Any], of: Collection[str]) -> list[str]:
+    """In words, where this environment is not the baseline's, of what is asked for."""
     before, now = recorded["environment"], environment()
     return [
         f"{name}: baseline {before.get(name, '?')}, here {value}"
         for name, value in now.items()
-        if before.get(name) != value
+        if name in of and before.get(name) != value
     ]
 
 
-def _tree_of(commit: str) -> Path:
-    """The files of a commit. Raises NotComparableError where this clone does not have it."""
-    folder = OUT / f"tree-{commit[:12]}"
-    if folder.exists():
-        return folder
-    done = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise NotComparableError(
-            f"the baseline's commit {commit[:12]} is not in this clone (git fetch --unshallow), and its numbers are "
-            "of another environment"
-        )
-    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+def _elsewhere(recorded: Mapping[str, Any], different: Sequence[str]) -> Path:
+    """The baseline's tree, because its numbers are of another environment; says so."""
+    said, folder = tree_of(recorded)
+    print(f"another environment than the baseline's, so {said} is built and measured here:")
+    print("\n".join(f"  {line}" for line in different), flush=True)
     return folder
 
 
@@ -111,46 +105,56 @@ def load(path: Path) -> dict[str, Any]:
     return recorded
 
 
-def judge(recorded: Mapping[str, Any], now: Mapping[str, float], parts: Sequence[str] = PARTS) -> list[Line]:
-    """Line by line: `now` beside what is recorded, or beside what the recorded commit takes here.
-
-    Raises NotComparableError where neither can be had, and what `measure` raises.
-    """
-    before: Mapping[str, float] = recorded["instructions"]
-    if different := differences(recorded):
-        print("another environment than the baseline's, so its commit is built and measured here:")
-        print("\n".join(f"  {line}" for line in different), flush=True)
-        commit = recorded["commit"]
-        before = measure(_tree_of(commit), OUT / f"built-{commit[:12]}", parts)
-    elif parts != PARTS:
-        python = "python" in parts
-        before = {name: n for name, n in before.items() if name.startswith("Python: ") is python}
+def compared(before: Mapping[str, float], now: Mapping[str, float]) -> list[Line]:
+    """Operation by operation."""
     return [Line(name, before.get(name), now.get(name)) for name in sorted({*before, *now})]
 
 
-def of(why: str, commit: str, instructions: Mapping[str, float]) -> dict[str, Any]:
-    """A new baseline."""
-    return {
+def judge(recorded: Mapping[str, Any], now: Mapping[str, float], parts: Sequence[str] = PARTS) -> list[Line]:
+    """Line by line: `now` beside what is recorded, or beside what the recorded tree takes here.
+
+    Raises NotComparableError where neither can be had, and what `measure` raises.
+    """
+    before: dict[str, float] = {}
+    for part in parts:
+        if different := differences(recorded, IN_PYTHON if part == "python" else IN_C):
+            folder = _elsewhere(recorded, different)
+            before |= measure(folder, OUT / f"built-{folder.name}", [part])
+        else:
+            kept: Mapping[str, float] = recorded["instructions"]
+            before |= {
+                name: n for name, n in kept.items() if name.startswith("Python: ") == (part == "python")
+            }
+    return compared(before, now)
+
+
+def sizes(recorded: Mapping[str, Any]) -> Mapping[str, int]:
+    """Bytes to compare with: the baseline's, or those of its tree, built here. Raises as `judge`."""
+    different = differences(recorded, OF_SIZE)
+    if "size" in recorded and not different:
+        kept: Mapping[str, int] = recorded["size"]
+        return kept
+    folder = _elsewhere(recorded, different or ["size: not in the baseline"])
+    return size.measure(install(folder, OUT / f"built-{folder.name}"))
+
+
+def of(
+    why: str, commit: str, instructions: Mapping[str, float], measured: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """A new baseline, of a commit."""
+    made: dict[str, Any] = {
         "why": why,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit,
         "environment": environment(),
         "instructions": {name: round(n, 2) for name, n in sorted(instructions.items())},
     }
+    return made | ({"size": dict(measured)} if measured else {})
 
 
-def committed() -> str:
-    """The commit that a baseline can be of. Raises NotComparableError while there is something uncommitted."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-    if changed := git("status", "--porcelain", "--", *JUDGED):
-        raise NotComparableError(f"commit first: a baseline names a commit, and this is in none\n{changed}")
-    return git("rev-parse", "HEAD").strip()
-
-
-def accept(path: Path, why: str, now: Mapping[str, float]) -> None:
+def accept(path: Path, why: str, now: Mapping[str, float], measured: Mapping[str, int]) -> None:
     """Writes the baseline. Raises NotComparableError while something is uncommitted."""
-    path.write_text(json.dumps(of(why, committed(), now), indent=2) + "\n")
+    commit = committed()
+    made = of(why, commit, now, measured) | {"trees": folders(commit)}
+    path.write_text(json.dumps(made, indent=2) + "\n")
     print(f"{path.name} is written; commit it by itself: git commit {path.name} -m {why!r}", file=sys.stderr)

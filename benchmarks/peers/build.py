@@ -41,6 +41,8 @@ def build_ring_loop(folder: Path) -> ctypes.CDLL | None:
     subprocess.run(["gcc", *FLAGS, "-std=gnu11", "-shared", "-fPIC", source, "-o", made], check=True)
     library = ctypes.CDLL(str(made))
     library.place_in_order.restype = ctypes.c_int64
+    library.random_lines.restype = ctypes.c_int64
+    library.random_lines.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32]
     library.place_in_order.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32]
     return library
 

@@ -22,3 +22,15 @@ int64_t place_in_order(flux_ring *const *rings, uint32_t count, const void *row,
     int64_t taken = now_ns() - start;
     return placed == (uint64_t)count * rounds ? taken : -1;
 }
+
+/* What memory itself takes: `touches` lines of 64 bytes a row, written at random places of `lines` (a power of two) in
+ * all. ns for all rows. */
+int64_t random_lines(uint8_t *memory, uint64_t lines, uint32_t touches, uint32_t rows) {
+    uint64_t at = 88172645463325252u;
+    int64_t start = now_ns();
+    for (uint64_t i = 0; i < (uint64_t)rows * touches; i++) {
+        at = at * 6364136223846793005u + 1442695040888963407u;
+        memset(memory + (at >> 33 & (lines - 1)) * 64, (int)i, 64);
+    }
+    return now_ns() - start;
+}

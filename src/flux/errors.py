@@ -49,6 +49,9 @@ class SourceFileError(ConfigError):
         self.column = column
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[SourceFileError], tuple[object, ...]]:
+        return type(self), (self.path, self.line, self.column, self.reason)
+
 
 class InUseError(FluxError):
     """The data directory or the endpoint belongs to another process."""
@@ -77,6 +80,11 @@ class DecodeError(FluxError, ValueError):
         super().__init__(f"{reason} at byte {offset}" + (f": {detail}" if detail else ""))
         self.reason = reason
         self.offset = offset
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[object, ...]]:
+        # As it was made, so that it survives the way from a worker process: pickle would give __init__ the message.
+        return type(self), (self.reason, self.offset, self.detail)
 
 
 class EncodeError(FluxError, ValueError):

@@ -8,11 +8,12 @@ into a new object. SMA, EMA and RSI also take plain float64 arrays. One thread p
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from flux import zone
 from flux.errors import InvalidNameError
 from flux.kernels import indicator as _kernel
 from flux.limits import MAX_INDICATOR_ROWS
@@ -122,11 +123,15 @@ class VWAP(_Indicator):
 
     A candle without TRADED stands with its typical price, (high + low + close) / 3, times its volume. Anchored, as
     S. A. Berkowitz, D. E. Logue and E. A. Noser, The Total Cost of Transactions on the NYSE (1988) have it, for the
-    day: the sums begin anew at each UTC bucket of `anchor`. NaN where nothing was traded.
+    day: the sums begin anew at each bucket of `anchor`, whose days, weeks and months are those of `timezone` (an IANA
+    name), as `flux.Window` has them. NaN where nothing was traded.
     """
 
-    def __init__(self, n: int | None = None, *, anchor: str = "1d") -> None:
-        """Rolling with `n`, else anchored. Raises `ValueError` for `n`, `InvalidNameError` for `anchor`."""
+    def __init__(self, n: int | None = None, *, anchor: str = "1d", timezone: str = "UTC") -> None:
+        """Rolling with `n`, else anchored. Raises `ValueError` for `n`, `InvalidNameError` for `anchor` and
+        `timezone`."""
+        self._anchor, self._timezone = anchor, zone.checked(timezone)
+        self._zoned = n is None and timezone != "UTC" and anchor in zone.CALENDAR
         if anchor not in INTERVALS_MS:
             raise InvalidNameError(f"interval {anchor[:80]!a} is none of {' '.join(INTERVALS_MS)}")
         if n is not None:
@@ -134,3 +139,13 @@ class VWAP(_Indicator):
         else:
             origin = _MONDAY_MS if anchor == "1w" else 0
             super().__init__(_kernel.VWAP_ANCHORED, 1, length=INTERVALS_MS[anchor], origin=origin)
+
+    def push(self, rows: Input) -> Values:
+        """See `SMA.push`; in a named zone also `ValueError` for times outside `limits.ZONE_YEARS`."""
+        if self._zoned and rows.dtype == CANDLE and rows.size:
+            candles: npt.NDArray[Any] = rows
+            times = candles["ts_ms"]
+            self._kernel.set_edges(
+                zone.edges(self._anchor, self._timezone, int(times.min()), int(times.max()))
+            )
+        return super().push(rows)

@@ -23,7 +23,7 @@ SANITIZE = (
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 )
-KERNELS = ("codec", "arrow")  # what `import flux.codec` may load
+KERNELS = ("codec", "arrow", "ring", "pump")  # what codec and transport.pump load
 
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:malloc_context_size=5:quarantine_size_mb=16",
@@ -44,7 +44,8 @@ def build_driver(ext: Path = EXT, out: Path = OUT) -> Path:
         mark.unlink(missing_ok=True)
         compile_c(coverage, ["-O2", "-c"], HERE / "coverage.c")
         found = ["-fsanitize-coverage=trace-pc", f"-I{ext}"]
-        compile_c(made, [*flags, *found], HERE / "driver.c", HERE / "target_window.c", *linked(ext), coverage)
+        programs = [HERE / name for name in ("driver.c", "target_window.c", "target_indicator.c")]
+        compile_c(made, [*flags, *found], *programs, *linked(ext), coverage)
         mark.write_text(state)
     return made
 

@@ -1,4 +1,5 @@
-"""The fuzzer's Python half: `flux.codec.decode` and all that a decoded message shows, zstd replies among it.
+"""The fuzzer's Python half: `flux.codec.decode` and all that a decoded message shows, zstd replies among it; and the
+same frames through real sockets to the pump (receiving.py).
 
     python -S decoding.py run SEED SECONDS LAST FRAME...
     python -S decoding.py replay FILE...
@@ -18,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import receiving  # beside this file, which is run by its path
 
 MOST = 1 << 16
 NAME = b"decode".ljust(12, b"\0")
@@ -64,10 +67,9 @@ def run(seed: int, seconds: float, last: Path, frames: list[bytes], mutations: P
     library.fuzz_seed.argtypes = (ctypes.c_uint64,)
     library.fuzz_seed(seed)
     chance, until, executions, sound = random.Random(seed), time.monotonic() + seconds, 0, 0
-    block = ctypes.create_string_buffer(MOST + 64)
+    block, sockets = ctypes.create_string_buffer(MOST + 64), receiving.Sockets(seed)
     last.write_bytes(bytes(16 + MOST))
     with last.open("r+b") as file, mmap.mmap(file.fileno(), 0) as at_hand:
-        at_hand[:12] = NAME
         while time.monotonic() < until:
             for _ in range(256):
                 frame = chance.choice(frames)
@@ -76,10 +78,14 @@ def run(seed: int, seconds: float, last: Path, frames: list[bytes], mutations: P
                 for _ in range(chance.randrange(4)):
                     size = library.fuzz_mutate(block, size, MOST)
                 frame = block[:size]
-                at_hand[12 : 16 + size] = struct.pack("<I", size) + frame
+                at_hand[: 16 + size] = NAME + struct.pack("<I", size) + frame
                 sound += decode(frame)
                 executions += 1
+                at_hand[:12] = receiving.NAME
+                sockets.send(frame)
+        sockets.close()
     print(f"decode {executions} {len(frames)} {sound}")
+    print(f"sockets {sockets.executions} {len(frames)} {sockets.rounds}")
 
 
 def main() -> None:
@@ -87,9 +93,13 @@ def main() -> None:
     what, package, packages, mutations, *rest = sys.argv[1:]
     sys.path[:0] = [package, packages]
     if what == "replay":
+        sockets = receiving.Sockets(0)
         for path in rest:
-            decode(Path(path).read_bytes())
+            frame = Path(path).read_bytes()
+            decode(frame)
+            sockets.send(frame)
             print(Path(path).name)
+        sockets.close()
         return
     seed, seconds, last, *paths = rest
     frames = [data for path in paths if len(data := Path(path).read_bytes()) <= MOST]

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "coverage.h"
+#include "target_arrow.h"
 #include "target_codec.h"
+#include "target_indicator.h"
 #include "target_journal.h"
 #include "target_pump.h"
 #include "target_ring.h"
@@ -31,6 +33,8 @@ static const fuzz_target targets[] = {
     {"journal", fuzz_journal_make, fuzz_journal_mutate, fuzz_journal_run},
     {"admit", fuzz_admit_make, fuzz_scramble, fuzz_admit_run},
     {"window", fuzz_window_make, fuzz_scramble, fuzz_window_run},
+    {"indicator", fuzz_indicator_make, fuzz_scramble, fuzz_indicator_run},
+    {"arrow", fuzz_arrow_make, fuzz_scramble, fuzz_arrow_run},
 };
 
 enum { TARGETS = sizeof targets / sizeof *targets };

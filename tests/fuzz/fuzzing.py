@@ -33,7 +33,7 @@ class Outcome:
 
     def __str__(self) -> str:
         lines = [
-            f"{name:8} {count:10,} executions, {self.notes[name]}" for name, count in self.executions.items()
+            f"{name:9} {count:10,} executions, {self.notes[name]}" for name, count in self.executions.items()
         ]
         return "\n".join([*lines, *self.reports, f"{self.total:,} executions, {len(self.reports)} reports"])
 
@@ -76,7 +76,7 @@ class _Half:
         for line in out.splitlines():
             name, executions, pool, ground = line.split()
             outcome.executions[name] = outcome.executions.get(name, 0) + int(executions)
-            what = "sound" if name == "decode" else "edges"
+            what = {"decode": "sound", "sockets": "rounds"}.get(name, "edges")
             outcome.notes[name] = f"{pool} kept, {ground} {what}"
         if self.process.returncode == 0:
             return True
@@ -129,7 +129,7 @@ def campaign(seconds: float, seed: int, keep: Path = corpus.KEPT) -> Outcome:
 
 def replay(paths: list[Path]) -> str | None:
     """Runs kept inputs once more; the report, or None when there is none."""
-    for_python = [path for path in paths if path.name.startswith("decode-")]
+    for_python = [path for path in paths if path.name.startswith(("decode-", "sockets-"))]
     for_c = [path for path in paths if path not in for_python]
     commands: list[tuple[list[str | Path], int, bool]] = []
     if for_c:

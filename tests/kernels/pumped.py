@@ -17,6 +17,7 @@ from flux.model import ROW_DTYPES, RowKind, StreamKey
 from flux.transport.pump import Drained, Receiver, Streams, record
 from flux.transport.sockets import Sockets, endpoint_of
 from tests.oracle.sequencer import Sequencer
+from tests.patience import PATIENCE_S
 
 FREE_PORT = "tcp://127.0.0.1:*"
 KEY = StreamKey("SIM", "BTC/USDT", "1m")
@@ -24,7 +25,6 @@ TRADES = StreamKey("SIM", "BTC/USDT", "trade")
 QUOTES = StreamKey("SIM", "BTC/USDT", "quote")
 STORE = 0x1122_3344_5566_7788
 NOW_MS = 1_700_000_000_000
-PATIENCE_S = 10.0
 
 Rows = NDArray[np.void]
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
-import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.kernels.histogram import HIGHEST_NS, Histogram, Schedule, sleep_until
+from flux.kernels.histogram import HIGHEST_NS, Histogram
 from tests.oracle import histogram as oracle
 
 # Every power of two and its neighbours is where a slot's width changes.
@@ -22,7 +18,6 @@ edges = st.integers(0, 37).flatmap(lambda bits: st.integers(max(0, 2**bits - 2),
 spans = st.one_of(st.integers(0, 4096), edges, st.integers(0, HIGHEST_NS)).filter(lambda v: v <= HIGHEST_NS)
 anything = st.one_of(spans, st.integers(-(2**63), 2**63 - 1))
 percents = st.one_of(st.sampled_from([0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0]), st.floats(0.0, 100.0))
-rates = st.one_of(st.integers(1, 10**9), st.sampled_from([1, 3, 7, 100_000, 999_999_999, 10**9]))
 
 
 def filled(values: list[int]) -> tuple[Histogram, oracle.Histogram]:
@@ -147,68 +142,3 @@ def test_the_ends_of_the_range() -> None:
     mine.record(HIGHEST_NS + 1)
     assert (mine.over, mine.total, mine.max) == (1, 2, HIGHEST_NS + 1)
     assert mine.percentile(100.0) == HIGHEST_NS + 1
-
-
-@given(rates, st.integers(0, 2**50), st.integers(0, 2**40))
-def test_schedule_like_the_oracle(rate: int, start: int, k: int) -> None:
-    schedule = Schedule(rate, start)
-    k %= rate * 10_000
-    assert schedule.intended(k) == oracle.intended(rate, start, k)
-    for now in (start - 1, start, start + k, schedule.intended(k) - 1, schedule.intended(k)):
-        assert schedule.due(now) == oracle.due(rate, start, now)
-
-
-@given(rates, st.integers(0, 2**40))
-def test_due_and_intended_agree(rate: int, elapsed: int) -> None:
-    schedule = Schedule(rate, 1000)
-    due = schedule.due(1000 + elapsed)
-    assert schedule.intended(due - 1) <= 1000 + elapsed < schedule.intended(due)
-
-
-def test_no_drift_in_a_day() -> None:
-    schedule = Schedule(99_991, 5)
-    assert schedule.intended(99_991 * 86_400) == 5 + 86_400 * 10**9
-    assert schedule.due(5 + 86_400 * 10**9) == 99_991 * 86_400 + 1
-
-
-@pytest.mark.parametrize("rate", [0, -1, 10**9 + 1])
-def test_rates_outside(rate: int) -> None:
-    with pytest.raises(ValueError, match="a rate is"):
-        Schedule(rate, 0)
-
-
-def test_sleep_is_absolute_and_releases_the_gil() -> None:
-    turns = 0
-    until = time.monotonic_ns() + 50_000_000
-    sleeper = threading.Thread(target=sleep_until, args=(until,))
-    sleeper.start()
-    while sleeper.is_alive():
-        turns += 1
-        sleeper.join(0.001)
-    assert time.monotonic_ns() >= until
-    assert turns > 5
-    sleep_until(until)
-    sleep_until(-1)
-
-
-@pytest.fixture
-def _alarm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGALRM)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-class Rang(Exception):  # noqa: N818  it did
-    pass
-
-
-@pytest.mark.usefixtures("_alarm")
-def test_a_signal_is_handled_during_the_sleep() -> None:
-    def ring(*_: object) -> None:
-        raise Rang
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
-    with pytest.raises(Rang):
-        sleep_until(time.monotonic_ns() + 20 * 10**9)

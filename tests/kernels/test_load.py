@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.kernels.histogram import Histogram, Load, Tally
+from flux.kernels.histogram import Histogram, Load, Schedule, Tally
 from flux.model import ARRIVAL, CANDLE, RUN, Outcome
 from flux.ring import Ring
 from tests.oracle import load as oracle
-from tests.oracle.histogram import intended
+from tests.oracle.load import intended
 
 loads = st.builds(
     oracle.Load,
@@ -23,19 +23,29 @@ loads = st.builds(
 
 
 def made(load: oracle.Load) -> Load:
-    return Load(load.rate, load.streams, load.rows, load.seed)
+    schedule = Schedule(load.rate, 12345)  # whose start does not matter here
+    return Load(schedule, load.streams, load.rows, load.seed, part=load.part, parts=load.parts)
 
 
-@given(loads, st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 10**15))
+@st.composite
+def shares(draw: st.DrawFn) -> oracle.Load:
+    """A load of which this is one publisher of several."""
+    load, parts = draw(loads), draw(st.integers(1, 4))
+    load.streams *= parts
+    load.parts, load.part = parts, draw(st.integers(0, parts - 1))
+    return load
+
+
+@given(shares(), st.integers(0, 10**6), st.integers(0, 40), st.integers(0, 10**15))
 def test_fill_like_the_oracle(load: oracle.Load, first: int, count: int, sent_ns: int) -> None:
     rows, runs = np.zeros(count * load.rows, CANDLE), np.zeros(load.streams, RUN)
     numbers = np.zeros(count, np.int64)
     n = made(load).fill(first, count, sent_ns, rows, runs, numbers)
     expected = load.runs(first, count)
     assert [(r["stream"], r["first"], r["rows"]) for r in runs[:n]] == [
-        (stream, start, len(ks) * load.rows) for stream, start, ks in expected
+        (stream // load.parts, start, len(ks) * load.rows) for stream, start, ks in expected
     ]
-    assert numbers.tolist() == [k for _, _, ks in expected for k in ks]
+    assert numbers.tolist() == [k // load.parts for _, _, ks in expected for k in ks]
     at = 0
     for run, (stream, start, ks) in zip(runs[:n], expected, strict=True):
         assert run["at"] == at * 64
@@ -45,7 +55,7 @@ def test_fill_like_the_oracle(load: oracle.Load, first: int, count: int, sent_ns
 
 
 def test_fill_refuses_short_buffers() -> None:
-    load, rows, runs = Load(1000, 4, 2, 1), np.zeros(8, CANDLE), np.zeros(4, RUN)
+    load, rows, runs = Load(Schedule(1000, 0), 4, 2, 1), np.zeros(8, CANDLE), np.zeros(4, RUN)
     assert load.fill(0, 4, 0, rows, runs) == 4
     with pytest.raises(ValueError, match="needed"):
         load.fill(0, 4, 0, rows[:7], runs)
@@ -98,7 +108,12 @@ def test_account_like_the_oracle(load: oracle.Load, data: st.DataObject) -> None
             twin.arrive(stream, start)
     tally = bench.tally
     assert (tally.received, tally.reached) == (twin.received, twin.reached)
-    assert (tally.duplicate, tally.reordered, tally.corrupt) == (twin.duplicate, twin.reordered, 0)
+    totals = (twin.duplicate.total(), twin.reordered.total(), 0)
+    assert (tally.duplicate, tally.reordered, tally.corrupt) == totals
+    assert np.frombuffer(tally.streams(), np.uint64).reshape(-1, 5).tolist() == [
+        [twin.highest.get(s, 0) + 1, twin.received_of(s), twin.duplicate[s], twin.reordered[s], 0]
+        for s in range(load.streams)
+    ]
     measured = [load.message(*row) for row in twin.seen if load.message(*row) >= 5]
     assert tally.measured == bench.schedule.total == bench.send.total == len(measured)
     assert tally.last_ns == (now if measured else 0)
@@ -162,9 +177,17 @@ def test_another_epoch_and_an_unknown_slot() -> None:
         bench.tally.account(arrivals, 1, bench.schedule, bench.send, bench.interval)
 
 
+@pytest.mark.parametrize(("streams", "part", "parts"), [(4, 0, 3), (4, 2, 2), (0, 0, 1), (4, 0, 8)])
+def test_shares_that_cannot_be(streams: int, part: int, parts: int) -> None:
+    with pytest.raises(ValueError, match="streams"):
+        Load(Schedule(1, 0), streams, 1, 1, part=part, parts=parts)
+
+
 def test_a_tally_needs_a_ring_of_candles_for_each_stream() -> None:
     with pytest.raises(ValueError, match="1 rings for 2 streams"):
-        Tally(Load(1, 2, 1, 1), [Ring(16)._address], 0)
+        Tally(Load(Schedule(1, 0), 2, 1, 1), [Ring(16)._address], 0)
+    with pytest.raises(ValueError, match="all streams"):
+        Tally(Load(Schedule(1, 0), 2, 1, 1, parts=2), [Ring(16)._address] * 2, 0)
     ring = Ring(16, np.dtype("V40"))
     with pytest.raises(ValueError, match="candles"):
-        Tally(Load(1, 1, 1, 1), [ring._address], 0)
+        Tally(Load(Schedule(1, 0), 1, 1, 1), [ring._address], 0)

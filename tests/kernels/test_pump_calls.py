@@ -22,7 +22,8 @@ from flux.kernels import pump as kernel
 from flux.model import RUN, RowKind
 from flux.transport import pump
 from flux.transport.pump import Drained, Receiver, Sender
-from tests.kernels.pumped import KEY, PATIENCE_S, STORE, Pumped, frame_of, rows_of
+from tests.kernels.pumped import KEY, STORE, Pumped, frame_of, rows_of
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -240,9 +241,13 @@ class TestSignals:
         with Pumped() as client, handled(signal.SIGUSR1):
             client.add()
             timer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1))
-            timer.start()
-            with pytest.raises(SignalledError):
+
+            def wait() -> None:  # the timer starts where its signal is awaited, however late that is
+                timer.start()
                 client.sink.poll(PATIENCE_S * 1_000)
+
+            with pytest.raises(SignalledError):
+                wait()
             timer.join()
             client.send(frame_of(KEY, 1, 1))
             assert client.receive()[0]["rows"].tolist() == [1]

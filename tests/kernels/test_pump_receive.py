@@ -16,7 +16,6 @@ from flux.schema import messages
 from flux.transport.pump import Drained
 from tests.kernels.pumped import (
     KEY,
-    PATIENCE_S,
     QUOTES,
     STORE,
     TRADES,
@@ -27,6 +26,7 @@ from tests.kernels.pumped import (
     rows_of,
 )
 from tests.oracle import ring as oracle
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -133,7 +133,7 @@ def test_version_1_batches_become_rows(client: Pumped) -> None:
 def test_more_messages_than_a_turn_takes(client: Pumped) -> None:
     slot, many = client.add(rows=8_192), limits.MAX_ARRIVALS + 100
     client.send(*(frame_of(KEY, first, 1) for first in range(1, many + 1)))
-    while client.sink.poll(1_000):
+    while client.sink.poll(PATIENCE_S * 1_000):
         arrivals, status = client.receiver.receive()
         assert len(arrivals) <= limits.MAX_ARRIVALS
         assert (status is Drained.FULL) == (len(arrivals) == limits.MAX_ARRIVALS)
@@ -162,7 +162,7 @@ def test_others_wait_for_the_next_call_when_there_is_no_more_room(client: Pumped
     client.send(big, big, big, big)
     got = 0
     while got < 4:
-        client.sink.poll(1_000)
+        client.sink.poll(PATIENCE_S * 1_000)
         client.receiver.receive()
         assert set(client.receiver.others) <= {big}
         got += len(client.receiver.others)

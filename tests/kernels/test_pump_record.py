@@ -17,6 +17,7 @@ from flux.transport.pump import Sender, gather, record
 from flux.transport.sockets import Sockets, endpoint_of
 from flux.transport.topics import stream_topic, v1_topic
 from tests.kernels.pumped import FREE_PORT, KEY, QUOTES, TRADES, Pumped, payloads, rows_of
+from tests.patience import PATIENCE_S
 
 ETH = StreamKey("SIM", "ETH", "1m")
 
@@ -178,14 +179,14 @@ class Wire:
         self.publisher = self.made.publisher(FREE_PORT)
         self.subscriber = self.made.subscriber(endpoint_of(self.publisher.socket), prefixes or [b""])
         while len(self.publisher.subscriptions.prefixes) < len(prefixes or [b""]):
-            assert self.publisher.socket.poll(5_000)
+            assert self.publisher.socket.poll(PATIENCE_S * 1_000)
             self.publisher.drain()
         self.sender = Sender(self.publisher.socket, server.streams)
 
     def take(self, count: int) -> list[tuple[bytes, bytes]]:
         found = []
         for _ in range(count):
-            assert self.subscriber.poll(5_000), f"{len(found)} of {count} messages"
+            assert self.subscriber.poll(PATIENCE_S * 1_000), f"{len(found)} of {count} messages"
             topic, payload = self.subscriber.recv_multipart()
             found.append((topic, payload))
         assert not self.subscriber.poll(50)

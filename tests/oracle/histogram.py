@@ -1,4 +1,4 @@
-"""The histogram and the schedule again in plain Python: the specification that runs.
+"""The histogram again in plain Python: the specification that runs.
 
 Values are kept as they are; a slot is arithmetic on the value alone, a percentile is a place in the sorted
 list.
@@ -54,14 +54,3 @@ class Histogram:
     @property
     def mean(self) -> float:
         return float(Fraction(sum(self.values), len(self.values))) if self.values else 0.0
-
-
-def intended(rate: int, start_ns: int, k: int) -> int:
-    """When message k is intended."""
-    return start_ns + k * 10**9 // rate
-
-
-def due(rate: int, start_ns: int, now_ns: int) -> int:
-    """How many messages are intended at or before now: the k's with k * 10**9 // rate <= elapsed."""
-    elapsed = now_ns - start_ns
-    return 0 if elapsed < 0 else -(-(elapsed + 1) * rate // 10**9)

@@ -12,6 +12,7 @@ from flux.feed.push import Feed
 from flux.feed.synth import candles
 from flux.model import TRADE, StreamKey
 from flux.store.base import Rows
+from tests.patience import PATIENCE_S
 
 SOURCE = "FEED"
 
@@ -60,7 +61,7 @@ class Feeding:
 
     def join(self) -> None:
         """Until the last row was given to the feed."""
-        self._thread.join(60)
+        self._thread.join(2 * PATIENCE_S)
         assert not self._thread.is_alive(), "the feed did not take all rows"
 
     def __enter__(self) -> Feeding:

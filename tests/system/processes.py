@@ -17,8 +17,9 @@ from flux.journal import Fence, Position
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 
-READY_S = 60.0
+READY_S = 2 * PATIENCE_S  # the start of a Python is the slowest thing on a loaded machine
 
 
 class Flux:
@@ -29,6 +30,7 @@ class Flux:
             [sys.executable, "-m", module, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # `line` polls: a second line must not wait in a buffer of ours
             env={**os.environ, **environment},
         )
         assert self.process.stdout is not None
@@ -58,12 +60,12 @@ class Flux:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout: float = 25.0) -> int:
+    def stop(self, timeout: float = READY_S) -> int:
         """SIGTERM, and its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 30.0) -> int:
+    def wait(self, timeout: float = READY_S) -> int:
         """Its exit code, once it ends by itself."""
         return self.process.wait(timeout)
 
@@ -106,7 +108,7 @@ class FluxServer(Flux):
     def heads(self) -> dict[str, int]:
         """The committed head of each of its streams, asked for as a client would."""
         with Sockets() as sockets:
-            listed = Requester(sockets, self.rpc).ask(messages.stream_list_request)
+            listed = Requester(sockets, self.rpc).ask(messages.stream_list_request, timeout=PATIENCE_S)
         return {str(stream.key): stream.latest_sequence for stream in listed.streams}
 
     def committed(self) -> Position:
@@ -122,7 +124,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 2 * PATIENCE_S) -> None:
     """Look again and again, for at most `timeout` seconds, at something that gives no event to wait for."""
     deadline = time.monotonic() + timeout
     while not condition():

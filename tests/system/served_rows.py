@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flux import codec
 from flux.batch import Candles
 from flux.model import CANDLE, ROW_DTYPES, RowKind, StreamKey
+from flux.transport.topics import BEAT
 
 TABLES = {RowKind.CANDLE: "candles", RowKind.TRADE: "trades", RowKind.QUOTE: "quotes"}
 COLUMNS = ", ".join(CANDLE.names or ())
@@ -54,17 +55,23 @@ class Listener:
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
-        self._socket.setsockopt(zmq.SUBSCRIBE, b"v2\x1fcandles\x1f")
+        for prefix in (BEAT, b"v2\x1fcandles\x1f"):
+            self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
         self._socket.connect(endpoint)
         self._truth = truth
         self.seen = np.zeros(len(truth), np.uint32)
         self.epochs: set[int] = set()
+        self.beats = 0
         self.highest = 0
 
     def drain(self, timeout_ms: int = 0) -> bool:
         """Take what waits; every row must be the truth's row of its sequence. Always true."""
         while self._socket.poll(timeout_ms):
-            batch = codec.decode(self._socket.recv_multipart()[1])
+            topic, frame = self._socket.recv_multipart()
+            if topic == BEAT:
+                self.beats += 1
+                continue
+            batch = codec.decode(frame)
             assert isinstance(batch, Candles)
             at = batch.start_sequence - 1
             rows = batch.to_numpy()

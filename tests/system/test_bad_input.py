@@ -25,12 +25,14 @@ from flux.schema import messages
 from flux.server.directory import DirectoryLock
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.system.processes import Flux, FluxServer, wait_until
 from tests.system.served_rows import stored
 
 pytestmark = pytest.mark.system
 
 HEADER = b"ts_ms,open,high,low,close,volume\n"
+STOP_S = 25.0  # 5 s are promised: five times that on a machine with other things to do
 LOCAL = ("--pub", "tcp://127.0.0.1:*", "--rpc", "tcp://127.0.0.1:*")
 
 
@@ -75,14 +77,15 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
 def serve_whole(data: Path, file: Path, rows: int, *arguments: str) -> str:
     """Serve a file until all of it is committed, and stop; what was said on the standard error."""
     with FluxServer(data, "--replay", file, *arguments) as server:
-        wait_until(lambda: head(server) == rows, 30, f"{rows} rows")
+        wait_until(lambda: head(server) == rows, f"{rows} rows")
         assert server.stop() == 0
         return server.errors()
 
 
 def head(server: FluxServer) -> int:
     with Sockets() as sockets:
-        streams = Requester(sockets, server.rpc).ask(messages.stream_list_request).streams
+        requester = Requester(sockets, server.rpc)
+        streams = requester.ask(messages.stream_list_request, timeout=PATIENCE_S).streams
         return streams[0].latest_sequence if streams else 0
 
 
@@ -210,8 +213,9 @@ def test_a_data_directory_in_use(tmp_path: Path) -> None:
         before, start = cpu_of_children(), time.monotonic()
         code, text = said("serve", *LOCAL, "--data", tmp_path / "data")
         assert (code, text) == (3, f"flux serve: {tmp_path / 'data'} is in use by process {server.pid}\n")
-        assert cpu_of_children() - before < 1.0, "within a second on a machine with nothing else to do"
-        assert time.monotonic() - start < 10.0, "and it waits for nothing"
+        # A second on a machine with nothing else to do.
+        assert cpu_of_children() - before < 5.0
+        assert time.monotonic() - start < PATIENCE_S, "and it waits for nothing"
         assert server.stop() == 0
 
 
@@ -356,15 +360,15 @@ def test_an_unknown_verb() -> None:
 def test_ctrl_c_drains(tmp_path: Path) -> None:
     file, rows = sample(tmp_path, 8_000)
     with FluxServer(tmp_path / "data", "--replay", file, "--tick", "1ms", "--batch-rows", "8") as server:
-        wait_until(lambda: head(server) > 500, 30, "some rows")
+        wait_until(lambda: head(server) > 500, "some rows")
         started = time.monotonic()
         os.kill(server.pid, signal.SIGINT)
         assert server.wait() == 130
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < STOP_S
         assert "Traceback" not in server.errors()
     with FluxServer(tmp_path / "data", "--replay", file) as server:
         assert server.state == "OK"
-        wait_until(lambda: head(server) == len(rows), 30, "the rest")
+        wait_until(lambda: head(server) == len(rows), "the rest")
         assert server.stop() == 0
     check_kept(tmp_path / "data", rows)
 
@@ -372,13 +376,13 @@ def test_ctrl_c_drains(tmp_path: Path) -> None:
 def test_ctrl_c_twice_leaves_at_once_and_the_next_start_is_clean(tmp_path: Path) -> None:
     file, rows = sample(tmp_path, 8_000)
     with FluxServer(tmp_path / "data", "--replay", file, "--tick", "1ms", "--batch-rows", "8") as server:
-        wait_until(lambda: head(server) > 500, 30, "some rows")
+        wait_until(lambda: head(server) > 500, "some rows")
         os.kill(server.pid, signal.SIGINT)
-        wait_until(lambda: gone_after_another(server), 5, "its end")
+        wait_until(lambda: gone_after_another(server), "its end")
         assert server.wait() == 130
     with FluxServer(tmp_path / "data", "--replay", file) as server:
         assert server.state == "OK"
-        wait_until(lambda: head(server) == len(rows), 30, "the rest")
+        wait_until(lambda: head(server) == len(rows), "the rest")
         assert server.stop() == 0
     check_kept(tmp_path / "data", rows)
 

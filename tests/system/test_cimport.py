@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flux.examples import from_cython
+from flux.examples import cython_extension
 from tests.system.packages import run
 
 pytestmark = [
@@ -67,7 +67,7 @@ def round_trip():
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    from_cython.main()
+    cython_extension.main()
     assert capsys.readouterr().out == (
         "vwap of two candles, read by Cython: 17.5\n"
         "a candle written by Cython: <Candles 'SIM/BTCUSDT/1m' 1..1 epoch 0> close 20.0 vwap 20.0\n"
@@ -75,7 +75,7 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_example_refuses_what_the_codec_refuses(tmp_path: Path) -> None:
-    kernel = from_cython.load(from_cython.build(tmp_path))
+    kernel = cython_extension.load(cython_extension.build(tmp_path))
     with pytest.raises(ValueError, match="not a frame of candles: 1"):
         kernel.vwap([b"short"])
 
@@ -104,5 +104,5 @@ def test_the_installed_package_is_all_that_a_module_elsewhere_needs(fresh: Path,
     )
     told = there("-c", "import sys, theirs; print(theirs.round_trip(), 'flux' in sys.modules)")
     assert told == "all of it False\n"  # header alone: nothing of flux is imported
-    told = there("-m", "flux.examples.from_cython")
+    told = there("-m", "flux.examples.cython_extension")
     assert "17.5" in told

@@ -14,6 +14,7 @@ import pytest
 from flux.feed import synth
 from flux.feed.push import Feed
 from flux.limits import MAX_LIST_STREAMS
+from tests.patience import PATIENCE_S
 from tests.system.processes import FluxServer
 
 pytestmark = pytest.mark.system
@@ -31,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FluxServer]:
             feed.send("BTC/USDT", "5m", rows)
             for number in range(STREAMS):
                 feed.send(f"S{number:04}", "1m", rows)
-            feed.flush(timeout=20)
+            feed.flush(PATIENCE_S)
         yield made
         assert made.stop() == 0
 
@@ -42,7 +43,7 @@ def streams(server: FluxServer, *arguments: str) -> tuple[int, str, str]:
         [sys.executable, "-m", "flux.cli.main", "streams", "--rpc", server.rpc, *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * PATIENCE_S,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -126,7 +127,7 @@ def test_no_server_is_told_within_seconds() -> None:
             [sys.executable, "-m", "flux.cli.main", "streams", "--rpc", endpoint],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=2 * PATIENCE_S,
         )
     assert done.returncode == 1
     assert f"{endpoint} did not answer" in done.stderr

@@ -16,6 +16,7 @@ import pytest
 from flux.client.cache import Cache
 from flux.feed import synth
 from flux.model import StreamKey
+from tests.patience import PATIENCE_S
 from tests.system.client_run import RECORD
 from tests.system.processes import FluxServer, wait_until
 
@@ -46,14 +47,12 @@ def test_killed_at_any_byte_it_goes_on_behind_what_its_cache_has(
             # A run may begin with everything that came while nobody ran, so it is sure to write this much.
             target = before + rng.randrange(1, RECORD.itemsize * 3_000)
             with consumer(server, cache, log, len(rows)) as process:
-                wait_until(
-                    lambda target=target: size(log) >= target or process.poll() is not None, 60, f"{kill}"
-                )
+                wait_until(lambda target=target: size(log) >= target or process.poll() is not None, f"{kill}")
                 process.kill()
             # A write that was cut short in the middle of a row.
             os.truncate(log, size(log) // RECORD.itemsize * RECORD.itemsize)
         with consumer(server, cache, log, len(rows)) as process:
-            assert process.wait(120) == 0
+            assert process.wait(2 * PATIENCE_S) == 0
         assert server.stop() == 0
 
     seen = np.fromfile(log, RECORD)

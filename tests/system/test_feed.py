@@ -14,11 +14,10 @@ from flux.feed import synth
 from flux.feed.push import Feed
 from flux.model import CandleFlag, StreamKey
 from flux.store.base import Rows
+from tests.patience import PATIENCE_S
 from tests.system.feeding import SOURCE, Feeding, truth_of
 from tests.system.processes import FluxServer, free_port, wait_until
 from tests.system.served_rows import stored_streams
-
-PATIENCE_S = 30.0
 
 
 def check_kept(data: Path, truth: dict[StreamKey, Rows]) -> None:
@@ -57,7 +56,7 @@ def test_the_server_is_killed_while_the_feed_goes_on(
                 assert server.state == "OK"
                 left = (feeding.total - feed.committed) // (kills + 1 - kill)
                 target = feed.committed + rng.randrange(1, left)
-                wait_until(lambda at=target: feed.committed >= at, PATIENCE_S, f"row {target}")
+                wait_until(lambda at=target: feed.committed >= at, f"row {target}")
                 server.kill()
         with FluxServer(data, *options, rpc=rpc) as server:
             assert server.state == "OK", "a kill of the process is no reason for a new epoch"
@@ -128,7 +127,7 @@ class TestRefused:
         synth.write_csv(tmp_path / "SAMPLE.csv", rows)
         data = tmp_path / "data"
         with testing.server(data=data, replay=tmp_path / "SAMPLE.csv") as server:
-            wait_until(server.inputs_finished, PATIENCE_S, "the file was replayed")
+            wait_until(server.inputs_finished, "the file was replayed")
             with Feed("SIM", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
                 feed.send("SAMPLE", "1m", synth.candles(40, 3, start_ms=1_800_000_000_000))
                 feed.send("OTHER", "1m", mine)

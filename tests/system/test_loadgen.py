@@ -18,15 +18,18 @@ from flux.loadgen.faults import Faults
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.report import exit_code, report
 from flux.loadgen.run import run
+from tests.patience import PATIENCE_S
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 COMMAND = [sys.executable, "-m", "flux.cli.loadgen"]
 SHORT = ["--duration", "1500ms", "--warmup", "200ms"]
 
 
 def loadgen(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(
+        [*COMMAND, *flags], capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+    )
 
 
 def check_latency(times: dict[str, float]) -> None:
@@ -65,7 +68,7 @@ def test_a_short_run_accounts_for_every_row(tmp_path: Path) -> None:
     assert [second["t_s"] for second in made["intervals"]] == [1, 1.5]
     assert sum(second["sent"] for second in made["intervals"]) <= rows
     assert made["generator"]["cpu"]["publisher"] > 0
-    assert hdr.read_text().splitlines()[-1].endswith(f"{3000 * 3:>12}]")
+    assert f"Total count    = {3000 * 3:>12}]" in hdr.read_text()
     assert "HELD" in done.stderr
     assert "(warm-up)" in done.stderr
 
@@ -111,7 +114,7 @@ def test_ctrl_c_ends_with_the_numbers_so_far() -> None:
     try:
         assert "received" in process.stderr.readline()  # a second has gone by
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
@@ -149,4 +152,4 @@ def test_nothing_stays_behind_a_killed_load_generator() -> None:
         process.kill()
         process.wait()
     # Its processes hold the other end of this pipe: it ends when they have.
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE_S)

@@ -45,7 +45,7 @@ def test_the_sdist_holds_what_builds_and_nothing_else(sdist: Path) -> None:
     ):
         assert needed in names
     assert {f"ext/{kernel}.pyx" for kernel in KERNELS} <= names
-    assert "schemas/market_data.fbs" in names
+    assert {"schemas/market_data.fbs", "schemas/loadgen_report.schema.json"} <= names
     for name in names:
         assert not name.startswith(("tests/", "benchmarks/", "tools/", "build/", ".ci/", ".git/")), name
         assert not name.endswith((".so", ".pyc")), name
@@ -55,7 +55,8 @@ def test_the_wheel_holds_types_stubs_and_kernels_and_no_tests(wheel: Path) -> No
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    for needed in ("flux/py.typed", "flux/__init__.py", "flux/store/tables.sql"):
+    installed = ("flux/store/tables.sql", "flux/schemas/loadgen_report.schema.json")
+    for needed in ("flux/py.typed", "flux/__init__.py", *installed):
         assert needed in names
     for kernel in KERNELS:
         assert f"flux/kernels/{kernel}{suffix}" in names

@@ -25,6 +25,7 @@ from flux.server.recover import scan_file
 from flux.server.service import Server
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.system.processes import wait_until
 from tests.system.served_rows import stored
 
@@ -64,7 +65,7 @@ def served(data: Path, *replays: Replay) -> Server:
 
 
 def head(requester: Requester) -> int:
-    streams = requester.ask(messages.stream_list_request).streams
+    streams = requester.ask(messages.stream_list_request, timeout=PATIENCE_S).streams
     return int(streams[0].latest_sequence) if streams else 0
 
 
@@ -101,7 +102,7 @@ def serve_until(data: Path, count: int, *replays: Replay) -> str:
     try:
         with Sockets() as sockets:
             requester = Requester(sockets, server.chunk_rep)
-            wait_until(lambda: head(requester) == count, 60, f"{count} rows")
+            wait_until(lambda: head(requester) == count, f"{count} rows")
             return str(requester.ask(messages.health_request).message)
     finally:
         server.stop()

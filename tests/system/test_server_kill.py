@@ -36,13 +36,13 @@ def test_killed_under_load_the_replay_goes_on_behind_its_last_committed_row(
                 assert server.state == "OK", f"kill {kill}"
                 left = (len(rows) - listener.highest) * ROW_BYTES // (kills + 1 - kill)
                 target = server.committed().offset + rng.randrange(1, max(2, left))
-                wait_until(partial(reached, listener, server, target), 60, f"byte {target}")
+                wait_until(partial(reached, listener, server, target), f"byte {target}")
                 server.kill()
             listener.drain(50)
         with FluxServer(data, *replay, pub=pub) as server:
             assert server.state == "OK"
             # A subscriber may still be connecting when the last rows go out: the server is asked instead.
-            wait_until(lambda: listener.drain() and len(rows) in server.heads().values(), 60, "the last row")
+            wait_until(lambda: listener.drain() and len(rows) in server.heads().values(), "the last row")
             assert server.stop() == 0
         assert listener.epochs == {1}, "a kill of the process is no reason for a new epoch"
         assert listener.seen.max() == 1, "a sequence was published twice"

@@ -12,6 +12,7 @@ from flux.feed import synth
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.system.processes import FluxServer, wait_until
 from tests.unit.vectors import CASES, Case, expect
 
@@ -21,7 +22,7 @@ pytestmark = [
 ]
 
 SYMBOLS = ("TEST", "AAPL")
-PATIENCE_MS = 10_000
+PATIENCE_MS = int(PATIENCE_S * 1_000)
 QUIET_MS = 50
 
 
@@ -35,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FluxServer]:
         replays += ("--replay", f"SIM/{symbol}/1s={folder / symbol}.csv")
     with FluxServer(folder / "data", *replays) as made, Sockets() as sockets:
         requester = Requester(sockets, made.rpc)
-        wait_until(lambda: heads(requester) == [500, 500], 30, "both streams")
+        wait_until(lambda: heads(requester) == [500, 500], "both streams")
         yield made
         assert made.process.poll() is None, "it died of a case"
         assert made.stop() == 0
@@ -49,7 +50,7 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 
 
 def heads(requester: Requester) -> list[int]:
-    listed = requester.ask(messages.stream_list_request).streams
+    listed = requester.ask(messages.stream_list_request, timeout=PATIENCE_S).streams
     return [stream.latest_sequence for stream in listed]
 
 

@@ -27,9 +27,10 @@ from flux.schema.generated import (
     SubscribeCandlesAck,
     SubscribeCandlesRequest,
 )
+from tests.patience import PATIENCE_S
 
 Key = tuple[str, str, str]
-PATIENCE_MS = 10_000
+PATIENCE_MS = int(PATIENCE_S * 1_000)
 
 _REPLIES: dict[int, Any] = {
     2: HealthResponse.HealthResponse,

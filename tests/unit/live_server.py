@@ -15,9 +15,8 @@ from flux.server.requests import Requests
 from flux.server.view import StoreReader
 from flux.transport.sockets import Sockets, endpoint_of
 from flux.transport.topics import BEAT, stream_topic
+from tests.patience import PATIENCE_S
 from tests.unit.served import Served, Stream, rows_at
-
-PATIENCE_S = 10.0
 
 
 def eventually(met: Callable[[], object], what: str = "") -> None:
@@ -91,7 +90,7 @@ class LiveServer:
         self.publisher.socket.send_multipart([BEAT, frame])
 
     def subscribed(self, topic: bytes) -> None:
-        """Wait until somebody subscribes."""
+        """Wait until somebody subscribes. A client asks for heartbeats first, then for its streams: wait for these."""
 
         def told() -> bool:
             self.publisher.drain()

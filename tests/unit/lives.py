@@ -22,12 +22,12 @@ from flux.store.base import Rows
 from flux.transport.pump import Receiver, Streams, record
 from flux.transport.sockets import Sockets
 from tests.oracle.sequencer import Sequencer
+from tests.patience import PATIENCE_S
 
 BTC = StreamKey("SIM", "BTC", "1m")
 ETH = StreamKey("SIM", "ETH", "1m")
 TRADES = StreamKey("SIM", "BTC", "trade")
 FILE_BYTES = 1 << 18
-PATIENCE_S = 10.0
 
 
 def rows_of(kind: RowKind, first: int, count: int) -> Rows:

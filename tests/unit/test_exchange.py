@@ -9,6 +9,7 @@ import pytest
 from flux import journal
 from flux.server.exchange import Exchange
 from flux.server.records import StreamRecord
+from tests.patience import PATIENCE_S
 
 BODY = bytes(100)
 RECORD_BYTES = 120  # header 12, body 100, checksum 4, padding 4
@@ -90,18 +91,18 @@ def test_who_waits_is_woken() -> None:
         thread.start()
         return thread
 
-    taking = after(lambda: exchange.take(10))
+    taking = after(lambda: exchange.take(PATIENCE_S))
     append(exchange)
-    taking.join(10)
+    taking.join(PATIENCE_S)
     assert exchange.wait_for_room(4_096, 0)
     append(exchange)
-    waiting = after(lambda: exchange.wait_for_room(4_096, 10))
+    waiting = after(lambda: exchange.wait_for_room(4_096, PATIENCE_S))
     exchange.give_back(found[0])  # type: ignore[arg-type]  # what take() gave
     assert exchange.take(0) is not None
-    waiting.join(10)
-    closed = after(lambda: exchange.take(10))
+    waiting.join(PATIENCE_S)
+    closed = after(lambda: exchange.take(PATIENCE_S))
     exchange.close()
-    closed.join(10)
+    closed.join(PATIENCE_S)
     assert found[1:] == [True, None]
 
 
@@ -112,4 +113,4 @@ def test_closed_what_was_filled_is_still_taken() -> None:
     taken = exchange.take(0)
     assert taken is not None
     exchange.give_back(taken)
-    assert exchange.take(10) is None
+    assert exchange.take(PATIENCE_S) is None

@@ -12,6 +12,7 @@ from flux.batch import Candles, Trades
 from flux.client.historical import Historical, StreamStatus, latest_revisions
 from flux.errors import InvalidNameError, NotFoundError, RequestTimeout, StorageError
 from flux.model import CANDLE, Cursor, StreamKey
+from tests.patience import PATIENCE_S
 from tests.unit.live_server import LiveServer
 from tests.unit.served import STORE_ID, Served, Stream, rows_at
 
@@ -29,7 +30,7 @@ def server() -> Iterator[LiveServer]:
 
 @pytest.fixture
 def hist(server: LiveServer) -> Iterator[Historical]:
-    with Historical(rep=server.rep, timeout=5) as made:
+    with Historical(rep=server.rep, timeout=PATIENCE_S) as made:
         yield made
 
 
@@ -135,7 +136,7 @@ def test_a_server_that_is_away_is_asked_again_until_the_time_is_over(server: Liv
 
 
 def test_a_server_of_version_1(server: LiveServer) -> None:
-    with Historical(rep=server.rep, timeout=5) as hist:
+    with Historical(rep=server.rep, timeout=PATIENCE_S) as hist:
         hist._requester.version = 1
         assert hist.get_cursor(KEY) == Cursor(0, 0, 25_000)
         batch = hist.get_range("BTCUSDT", interval="1m", start=T0 + MINUTE, end=T0 + 20_000 * MINUTE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flux import zone
 from flux.errors import InvalidNameError
 from flux.indicator import ATR, EMA, RSI, SMA, VWAP
 from flux.limits import MAX_INDICATOR_ROWS
@@ -80,6 +81,34 @@ def test_weeks_begin_on_monday() -> None:
     rows = candles(2)
     rows["ts_ms"] = [3 * DAY, 4 * DAY]  # Sunday, Monday
     assert VWAP(anchor="1w").push(rows)[1] == 101.0
+
+
+@pytest.mark.parametrize("anchor", ["1d", "1w", "1M"])
+def test_an_anchor_in_a_named_zone_is_that_of_its_windows(anchor: str) -> None:
+    rows = candles(400)
+    # Over both changes of clocks: days of 23 and of 25 hours, and a turn of the year.
+    rows["ts_ms"] = 1_698_000_000_000 + np.arange(400) * 13 * 3_600_000
+    found = VWAP(anchor=anchor, timezone="Europe/Berlin").push(rows)
+    opens = zone.edges(anchor, "Europe/Berlin", int(rows["ts_ms"][0]), int(rows["ts_ms"][-1]))
+    bucket = np.searchsorted(opens, rows["ts_ms"], side="right")
+    for of in np.unique(bucket):
+        inside = bucket == of
+        money, volume = np.cumsum(rows["turnover"][inside]), np.cumsum(rows["volume"][inside])
+        np.testing.assert_array_equal(found[inside], money / volume)
+    live = VWAP(anchor=anchor, timezone="Europe/Berlin")
+    assert np.concatenate([live.push(row) for row in np.split(rows, 400)]).tobytes() == found.tobytes()
+    assert found.tobytes() != VWAP(anchor=anchor).push(rows).tobytes()
+
+
+def test_a_zone_is_checked() -> None:
+    with pytest.raises(InvalidNameError, match="no time zone"):
+        VWAP(timezone="Mars/Olympus")
+    rows = candles(1)
+    rows["ts_ms"] = -(2**62)
+    with pytest.raises(ValueError, match="only the years"):
+        VWAP(timezone="Asia/Tokyo").push(rows)
+    assert len(VWAP(timezone="Asia/Tokyo").push(rows[:0])) == 0
+    assert VWAP(anchor="1h", timezone="Asia/Tokyo").push(rows).shape == (1,), "hours are the same everywhere"
 
 
 @pytest.mark.parametrize("make", [SMA, EMA, RSI, ATR, VWAP])

@@ -22,6 +22,7 @@ from flux.protocol.stream_state import StreamState
 from flux.schema import messages
 from flux.schema.generated.Envelope import Envelope
 from flux.transport.topics import BEAT, stream_topic, v2_prefix
+from tests.patience import PATIENCE_S
 from tests.unit.live_server import LiveServer, eventually
 
 KEY = StreamKey("SIM", "BTCUSDT", "1m")
@@ -143,7 +144,7 @@ def test_a_hole_is_told_by_a_gap_before_the_rows_behind_it(server: LiveServer) -
         live.add_gap_callback(gaps.append)
         live.subscribe("BTCUSDT", interval="1m", start=11)
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         check(rows_until(live, 100), server, 41, 100)
     assert gaps == [Gap(KEY, 11, 40, "retention")]
@@ -155,7 +156,7 @@ def test_async_for_in_a_running_event_loop(server: LiveServer) -> None:
         with live_of(server) as live:
             live.subscribe("BTCUSDT", interval="1m", start="oldest")
             live.start()
-            await asyncio.to_thread(server.subscribed, BEAT)
+            await asyncio.to_thread(server.subscribed, stream_topic(KEY))
             server.beat()
             async for batch in live:
                 batches.append(batch)
@@ -184,11 +185,11 @@ def test_callbacks_get_every_batch_and_a_failing_one_stops_nothing(server: LiveS
         live.add_callback(callback, errors.append)
         live.subscribe("BTCUSDT", interval="1m", start="oldest")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         server.publish(KEY, 10)
         server.beat()
-        assert done.wait(10)
+        assert done.wait(PATIENCE_S)
         with pytest.raises(FluxError, match="not both"):
             iter(live)
     check(batches, server, 1, 110)
@@ -201,7 +202,7 @@ def test_state_changes_are_told(server: LiveServer) -> None:
         live.add_state_callback(lambda change: states.append(change.state))
         live.subscribe("BTCUSDT", interval="1m")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         eventually(lambda: StreamState.IDLE in states)
         server.publish(KEY, 1)
@@ -212,7 +213,7 @@ def test_a_slow_consumer_loses_nothing(server: LiveServer) -> None:
     with live_of(server) as live:
         live.subscribe("BTCUSDT", interval="1m", start="oldest")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         for _ in range(200):  # far more turns than batches may wait
             server.publish(KEY, 20)
@@ -224,14 +225,14 @@ def test_a_server_that_comes_back_costs_a_backfill(server: LiveServer) -> None:
     with live_of(server) as live:
         live.subscribe("BTCUSDT", interval="1m", start="oldest")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         batches = rows_until(live, 100)
         server.close()
         eventually(lambda: live.status(KEY).state is StreamState.DISCONNECTED)
         with LiveServer(server.served, server.pub, server.rep) as back:
             back.publish(KEY, 50)
-            back.subscribed(BEAT)
+            back.subscribed(stream_topic(KEY))
             back.beat()
             batches += rows_until(live, 150)
             check(batches, back, 1, 150)
@@ -243,7 +244,7 @@ def test_an_ended_epoch_voids_rows_and_goes_on(server: LiveServer) -> None:
         live.add_gap_callback(gaps.append)
         live.subscribe("BTCUSDT", interval="1m", start="oldest")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         rows_until(live, 100)
         stream = server.stream(KEY)
@@ -263,7 +264,7 @@ def test_the_cache_paints_first_and_goes_on_behind_what_was_acked(server: LiveSe
     with live_of(server, cache) as live:
         live.subscribe("BTCUSDT", interval="1m", start="cache")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         check(rows_until(live, 100), server, 1, 100)
     server.publish(KEY, 20)
@@ -272,7 +273,7 @@ def test_the_cache_paints_first_and_goes_on_behind_what_was_acked(server: LiveSe
         painted = list(islice(live, 1))
         assert painted[0].cached, "without a word from the server"
         check(painted, server, 1, 100)
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         check(rows_until(live, 120), server, 101, 120)
 
@@ -284,7 +285,7 @@ def test_what_was_given_but_not_handled_comes_again(server: LiveServer, tmp_path
         with live_of(server, cache) as live:
             live.subscribe("BTCUSDT", interval="1m", start="cache")
             live.start()
-            server.subscribed(BEAT)
+            server.subscribed(stream_topic(KEY))
             server.beat()
             rows_until(live, 100)
             server.publish(KEY, 5)
@@ -296,7 +297,7 @@ def test_what_was_given_but_not_handled_comes_again(server: LiveServer, tmp_path
     with live_of(server, cache) as live:
         live.subscribe("BTCUSDT", interval="1m", start="cache")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         batches = rows_until(live, 105)
         assert [batch.cached for batch in batches if batch.end_sequence <= 100] == [True]
@@ -308,7 +309,7 @@ def test_resync_fetches_all_that_the_server_keeps(server: LiveServer, tmp_path: 
     with live_of(server, cache) as live:
         live.subscribe("BTCUSDT", interval="1m", start="cache")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         rows_until(live, 100)
         live.resync(KEY)
@@ -328,20 +329,20 @@ def test_another_major_version_is_one_clear_error(server: LiveServer) -> None:
         with pytest.raises(VersionError, match="server speaks schema 99, this client 2: upgrade flux"):
             next(iter(live))
         with pytest.raises(VersionError):
-            live.block_for_close(5)
+            live.block_for_close(PATIENCE_S)
 
 
 def test_stop_works_from_anywhere_and_hands_over_what_is_there(server: LiveServer) -> None:
     with live_of(server) as live:
         live.subscribe("BTCUSDT", interval="1m", start="oldest")
         live.start()
-        server.subscribed(BEAT)
+        server.subscribed(stream_topic(KEY))
         server.beat()
         eventually(lambda: live.status(KEY).delivered == 100)
         thread = threading.Thread(target=live.stop)
         thread.start()
-        thread.join(5)
-        assert live.block_for_close(5)
+        thread.join(PATIENCE_S)
+        assert live.block_for_close(PATIENCE_S)
         check(list(live), server, 1, 100)
         with pytest.raises(FluxError, match="ended"):
             live.subscribe("ETHUSDT", interval="1m")

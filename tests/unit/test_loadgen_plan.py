@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from flux.errors import ConfigError
 from flux.loadgen.histogram import Schedule
 from flux.loadgen.plan import NS_PER_S, Plan, parse_count, parse_duration
+from flux.loadgen.schedule import Burst, Ramp, Replay
 
 
 @pytest.mark.parametrize(
@@ -79,9 +81,68 @@ def test_the_plan_counts_what_the_schedule_says_is_due(rate: int, warmup: int, d
     assert schedule.intended(plan.messages) >= plan.run_ns
 
 
-@given(st.integers(0, 500), st.integers(1, 70), st.integers(1, 64))
-def test_heads_are_where_turns_end(messages: int, streams: int, rows: int) -> None:
+@given(st.data(), st.integers(1, 40), st.integers(1, 64), st.integers(1, 4))
+def test_heads_are_where_turns_end(data: st.DataObject, streams: int, rows: int, parts: int) -> None:
+    streams *= parts
+    plan = Plan(rate=1, streams=streams, rows=rows, publishers=parts)
+    numbered = data.draw(st.lists(st.integers(0, 300), min_size=parts, max_size=parts))
     heads = [0] * streams
-    for k in range(messages):
-        heads[k % streams] += rows
-    assert Plan(rate=1, streams=streams, rows=rows).heads(messages) == heads
+    for part, messages in enumerate(numbered):
+        for own in range(messages):
+            heads[(own * parts + part) % streams] += rows
+    assert plan.heads(*numbered) == heads
+
+
+@given(st.integers(0, 10**6), st.integers(1, 64))
+def test_each_message_is_one_publishers(messages: int, parts: int) -> None:
+    plan = Plan(rate=1, streams=64 * parts, publishers=parts)
+    shares = [plan.shared(messages, part) for part in range(parts)]
+    assert sum(shares) == messages
+    assert max(shares) - min(shares) <= 1
+    assert shares == sorted(shares, reverse=True)
+
+
+SHAPES = [
+    Plan(ramp=Ramp(1000, 5000, NS_PER_S), duration_ns=2 * NS_PER_S, warmup_ns=NS_PER_S),
+    Plan(ramp=Ramp(5000, 10, NS_PER_S // 3), duration_ns=NS_PER_S, warmup_ns=0),
+    Plan(burst=Burst(500, NS_PER_S // 10), duration_ns=NS_PER_S, warmup_ns=NS_PER_S // 4),
+]
+
+
+@pytest.mark.parametrize("plan", SHAPES, ids=["ramp", "down", "burst"])
+def test_a_shape_counts_what_its_schedule_says_is_due(plan: Plan) -> None:
+    schedule = plan.checked().schedule()
+    assert plan.messages == schedule.due(plan.run_ns - 1) > plan.warmup_messages
+    assert schedule.intended(plan.messages - 1) < plan.run_ns <= schedule.intended(plan.messages)
+    assert plan.all_heads() == plan.heads(plan.messages)
+    measured = plan.messages - plan.warmup_messages
+    assert plan.target == pytest.approx(measured * NS_PER_S / plan.duration_ns, abs=0.1)
+
+
+def test_a_ramp_is_at_its_first_rate_during_the_warm_up() -> None:
+    plan = SHAPES[0].checked()
+    assert plan.warmup_messages == 1000
+    assert plan.messages_before(2 * NS_PER_S) == 1000 + 3000
+    assert plan.messages == 1000 + 3000 + 5000
+
+
+def candles(tmp_path: Path, *seconds: int) -> Replay:
+    file = tmp_path / "replayed.csv"
+    lines = [f"{1_600_000_000 + second}000,1,1,1,1,1" for second in seconds]
+    file.write_text("\n".join(["ts_ms,open,high,low,close,volume", *lines]) + "\n")
+    return Replay(str(file), speed=4)
+
+
+def test_a_replay_keeps_the_times_of_the_file(tmp_path: Path) -> None:
+    plan = Plan(replay=candles(tmp_path, 0, 1, 2, 7, 8, 12), warmup_ns=NS_PER_S // 2).checked()
+    assert plan.replay is not None
+    assert plan.replay.times().tolist() == [s * NS_PER_S // 4 for s in (0, 1, 2, 7, 8, 12)]
+    assert (plan.run_ns, plan.messages, plan.warmup_messages) == (3 * NS_PER_S + 1, 6, 2)
+    assert dataclasses.replace(plan, duration_ns=NS_PER_S).checked().messages == 3
+
+
+def test_a_replay_that_is_too_short_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lower --speed"):
+        Plan(replay=candles(tmp_path, 0, 1)).checked()
+    with pytest.raises(ConfigError, match="no row"):
+        Plan(replay=dataclasses.replace(candles(tmp_path), speed=3)).checked()

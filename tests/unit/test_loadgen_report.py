@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+import math
+import re
+from collections.abc import Iterator
 
 import pytest
 from hdrh.histogram import HdrHistogram
 
 from flux.errors import ConfigError
 from flux.loadgen import report as reports
-from flux.loadgen.gates import PLACES, Gate
+from flux.loadgen.environment import Surroundings
+from flux.loadgen.gates import PLACES, Gate, met, parse_objective
 from flux.loadgen.histogram import Histogram, distribution, summary
-from flux.loadgen.plan import NS_PER_S, Plan
-from flux.loadgen.report import Outcome, Received, Sent
-
-
-def histogram(*values: int) -> Histogram:
-    made = Histogram()
-    for value in values:
-        made.record(value)
-    return made
-
-
-PLAN = Plan(rate=1000, duration_ns=2 * NS_PER_S, warmup_ns=NS_PER_S)
-
-
-def outcome(**received: Any) -> Outcome:
-    got = Received(
-        received=3000,
-        missing=0,
-        duplicate=0,
-        reordered=0,
-        corrupt=0,
-        unread=0,
-        measured=2000,
-        last_ns=3 * NS_PER_S,
-        from_schedule=histogram(1_000_000, 2_000_000, 7_000_000),
-        from_send=histogram(900_000, 1_900_000),
-        cpu=0.5,
-    )
-    return Outcome(
-        plan=PLAN,
-        complete=True,
-        publisher=Sent(scheduled=3000, sent=3000, send_blocked=0, slip=histogram(60_000), cpu=0.3),
-        subscriber=dataclasses.replace(got, **received),
-        libzmq="4.3.5",
-        intervals=[{"t_s": 1, "sent": 1000, "received": 1000, "p50": 1, "p99": 2, "max": 3, "missing": 0}],
-    )
+from flux.loadgen.plan import NS_PER_S
+from tests.unit.outcomes import PLAN, histogram, outcome
+from tests.unit.report_schema import SCHEMA, resolved
 
 
 def test_the_keys_of_the_contract() -> None:
@@ -88,11 +58,27 @@ def test_the_keys_of_the_contract() -> None:
     assert {"publisher", "subscriber"} <= set(made["generator"]["cpu"])
     assert {"t_s", "sent", "received", "p50", "p99", "max", "missing"} <= set(made["intervals"][0])
     assert made["gates"] == [{"expr": "p99>5ms", "value": 7_000_000, "pass": False}]
+    made["env"] |= Surroundings().seen()
+    of_one_mode = ("rows_per_s", "bytes_per_s", "errors", "cpu.server", "journalled", "stored")
     for name, place in PLACES.items():
-        found: Any = made
-        for step in place:
-            found = found[step]
-        assert isinstance(found, (int, float)), name
+        expected = not (
+            name in of_one_mode
+            or place[0] in ("rpc", "codec")
+            or place[1] in ("from_recorded", "from_origin")
+        )
+        bound = "0s" if "ns" in "".join(place) else "0"
+        found = Gate.parse(f"{name}>{bound}").value(made)
+        assert (found is not None) == expected, name
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_an_expression_may_name_is_in_the_schema(name: str) -> None:
+    part = SCHEMA
+    for step in PLACES[name]:
+        properties = resolved(part).get("properties", {})
+        part = properties.get(step) or resolved(part)["additionalProperties"]
+    kinds = part["type"] if isinstance(part["type"], list) else [part["type"]]
+    assert {"integer", "number"} & set(kinds), name
 
 
 def test_held() -> None:
@@ -168,6 +154,57 @@ def test_expressions_refused(text: str) -> None:
         Gate.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "unit", "bound"),
+    [
+        ("p99<0.5ms", "ns", 500_000),
+        ("latency_ns.from_send.p99.9>1us", "ns", 1000),
+        ("counts.missing==0", "count", 0),
+        ("generator.cpu.publisher>90%", "share", 0.9),
+        ("cpu.subscriber<0.5", "share", 0.5),
+        ("other_cpu>20%", "share", 0.2),
+        ("target<1M", "count", 1_000_000),
+    ],
+)
+def test_an_expression_names_anything_of_the_report(text: str, unit: str, bound: float) -> None:
+    gate = Gate.parse(text)
+    assert (gate.unit, gate.bound) == (unit, bound)
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("p98>1ms", "p99"),
+        ("mising>0", "missing"),
+        ("cpu.publsher>1", "cpu.publisher"),
+        ("slip.p90>1ms", "slip.p99"),
+        ("counts.recieved>1", "counts.received"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_suggested(text: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"did you mean .*{re.escape(near)}"):
+        Gate.parse(text)
+
+
+def test_a_number_that_a_report_lacks_fails_a_gate_and_an_objective() -> None:
+    made = reports.report(outcome(), [Gate.parse("other_cpu>50%"), Gate.parse("other_cpu<=50%")])
+    assert made["gates"] == [
+        {"expr": "other_cpu>50%", "value": None, "pass": False},
+        {"expr": "other_cpu<=50%", "value": None, "pass": False},
+    ]
+    assert "FAIL  fail if other_cpu>50%  (is not in this report)" in reports.to_text(made)
+    assert not met(parse_objective("missing==0,other_cpu<50%"), made)
+    seen = reports.report(outcome(), surroundings={"other_cpu": 0.25})
+    assert met(parse_objective("missing==0, other_cpu<50%"), seen)
+    assert not met(parse_objective("missing==0,other_cpu<20%"), seen)
+
+
+@pytest.mark.parametrize("text", ["", "p99<1ms,", "p99<1ms;missing==0", "p99<1ms missing==0"])
+def test_an_objective_is_expressions_with_commas(text: str) -> None:
+    with pytest.raises(ConfigError, match="--slo"):
+        parse_objective(text)
+
+
 def test_no_percentile_above_the_maximum() -> None:
     times = summary(histogram(1_000_000, 5_000_001))
     assert list(times) == ["min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"]
@@ -176,23 +213,52 @@ def test_no_percentile_above_the_maximum() -> None:
     assert set(summary(Histogram()).values()) == {0}
 
 
-def test_the_distribution_agrees_with_the_hdrhistogram_package() -> None:
+def plotted(text: str) -> Iterator[tuple[float, ...]]:
+    """What HdrHistogram's plotter takes of a `.hgrm`: lines of four words that are numbers and no comment."""
+    for line in text.split("\n"):
+        words = line.strip().split()
+        if not line.startswith("#") and len(words) == 4:
+            try:
+                yield tuple(float(word) for word in words)
+            except ValueError:
+                assert words == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+
+
+def test_the_distribution_is_what_hdrhistogram_says_of_the_same_values() -> None:
     mine, theirs = Histogram(), HdrHistogram(1, 100 * NS_PER_S, 3)
-    for i in range(1, 5001):
-        mine.record(i * i)
-        theirs.record_value(i * i)
-    rows = [line.split() for line in distribution(mine).splitlines()[2:] if not line.startswith("#")]
-    levels = [float(row[1]) for row in rows]
+    values = [i * i for i in range(1, 5001)] + [90 * NS_PER_S, 1_999_999_999]
+    for value in values:
+        mine.record(value)
+        theirs.record_value(value)
+    text = distribution(mine)
+    rows = list(plotted(text))
+    levels = [percentile for _, percentile, _, _ in rows]
     assert levels[:7] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55]
-    assert levels[-1] == 1.0
     assert levels == sorted(set(levels))
-    for row, level in zip(rows[:-1], levels[:-1], strict=True):
-        value = theirs.get_value_at_percentile(level * 100)
-        assert float(row[0]) == pytest.approx(min(value, 25_000_000) / 1000, abs=0.001)
-        assert int(row[2]) == sum(i * i <= value for i in range(1, 5001))
-    assert rows[-1][0] == "25000.000"
-    assert rows[-1][2] == "5000"
-    assert distribution(Histogram()).count("\n") == 5
+    assert 1 - levels[-1] <= 1 / len(values)
+    for value, level, upto, odds in rows:
+        highest = theirs.get_value_at_percentile(level * 100)
+        assert value == pytest.approx(highest / 1000, abs=0.001)
+        assert int(upto) == sum(value <= highest for value in values)
+        assert odds == pytest.approx(1 / (1 - level), abs=0.01)
+    *_, last, mean, most, buckets = text.splitlines()
+    assert last.split() == ["90000000.000", "1.000000000000", "5002"]
+    numbers = [float(n) for line in (mean, most, buckets) for n in re.findall(r"= +([\d.]+)", line)]
+    assert numbers[0] == pytest.approx(sum(values) / len(values) / 1000, abs=0.001)
+    assert numbers[1] == pytest.approx(theirs.get_stddev() / 1000, rel=1e-3)
+    assert numbers[2:] == [90e6, 5002, theirs.bucket_count, theirs.sub_bucket_count]
+
+
+def test_the_distribution_of_what_hdrhistogram_cannot_hold() -> None:
+    assert list(plotted(distribution(Histogram()))) == []
+    one = distribution(histogram(5_000))
+    assert [row[0] for row in plotted(one)] == []
+    assert one.splitlines()[2].split() == ["5.000", "1.000000000000", "1"]
+    over = histogram(*[1000] * 9, 200 * NS_PER_S)
+    *_, last, mean, _, _ = distribution(over).splitlines()
+    assert last.split() == ["200000000.000", "1.000000000000", "10"]
+    assert float(mean.split("StdDeviation")[1].strip(" =]")) == pytest.approx(60e6, rel=1e-3)
+    assert math.isclose(over.mean, 20e9 + 900)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from flux.server.answers import Answers
 from flux.server.requests import Requests
 from flux.transport.requester import Outcome, Requester
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.unit.served import KEY, Served, Stream, rows_at
 
 
@@ -42,7 +43,7 @@ class Peer:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RCVTIMEO, 5_000)
+        self.socket.setsockopt(zmq.RCVTIMEO, int(PATIENCE_S * 1_000))
         self.endpoint = f"tcp://127.0.0.1:{self.socket.bind_to_random_port('tcp://127.0.0.1')}"
 
     def take(self) -> tuple[bytes, Any]:
@@ -71,7 +72,7 @@ def peer() -> Iterator[Peer]:
 def outcomes(requester: Requester, count: int = 1) -> list[Outcome]:
     some: list[Outcome] = []
     while len(some) < count:
-        ended = requester.receive(5.0)
+        ended = requester.receive(PATIENCE_S)
         assert ended, f"only {some}"
         some += ended
     return some
@@ -79,7 +80,10 @@ def outcomes(requester: Requester, count: int = 1) -> list[Outcome]:
 
 def test_replies_find_their_requests_in_any_order(sockets: Sockets, peer: Peer) -> None:
     requester = Requester(sockets, peer.endpoint)
-    ids = [requester.send(messages.get_cursor_request, key=KEY._replace(symbol=f"S{n}")) for n in range(3)]
+    ids = [
+        requester.send(messages.get_cursor_request, timeout=PATIENCE_S, key=KEY._replace(symbol=f"S{n}"))
+        for n in range(3)
+    ]
     assert requester.receive() == [], "it does not wait"
     taken = [peer.take() for _ in range(3)]
     assert [message.key.symbol for _, message in taken] == ["S0", "S1", "S2"]
@@ -98,7 +102,7 @@ def test_replies_find_their_requests_in_any_order(sockets: Sockets, peer: Peer) 
 
 def test_a_server_that_echoes_no_ids_answers_in_order(sockets: Sockets, peer: Peer) -> None:
     requester = Requester(sockets, peer.endpoint, version=1)
-    first, second = requester.send(messages.health_request), requester.send(messages.health_request)
+    first, second = (requester.send(messages.health_request, timeout=PATIENCE_S) for _ in range(2))
     for _ in range(2):
         who, message = peer.take()
         assert message.schema_version == 1
@@ -126,7 +130,7 @@ def test_errors_are_translated_with_what_they_say(
     sockets: Sockets, peer: Peer, slots: dict[str, Any], kind: type[FluxError]
 ) -> None:
     requester = Requester(sockets, peer.endpoint)
-    requester.send(messages.health_request)
+    requester.send(messages.health_request, timeout=PATIENCE_S)
     who, message = peer.take()
     version = 2 if "status" in slots else 1
     peer.give(
@@ -146,11 +150,12 @@ def test_ask_waits_and_raises(sockets: Sockets) -> None:
     requests = Requests(sockets, "tcp://127.0.0.1:*", Answers(server))
     requests.start()
     requester = Requester(sockets, requests.endpoint)
-    reply = requester.ask(messages.backfill_rows_request, key=KEY, from_sequence_exclusive=8)
+    patient = {"timeout": PATIENCE_S}
+    reply = requester.ask(messages.backfill_rows_request, **patient, key=KEY, from_sequence_exclusive=8)
     assert len(reply.rows) == 2
     with pytest.raises(NotFoundError, match="did you mean SIM/TEST/1s"):
-        requester.ask(messages.get_cursor_request, key=KEY._replace(symbol="TSET"))
-    assert requester.ask(messages.health_request, version=1).schema_version == 1
+        requester.ask(messages.get_cursor_request, **patient, key=KEY._replace(symbol="TSET"))
+    assert requester.ask(messages.health_request, **patient, version=1).schema_version == 1
     requests.stop()
     with pytest.raises(RequestTimeout, match="did not answer health_request"):
         requester.ask(messages.health_request, timeout=0.02)
@@ -218,7 +223,7 @@ def test_too_many_in_flight_end_at_once(sockets: Sockets, peer: Peer) -> None:
 
 def test_what_is_no_message_is_counted(sockets: Sockets, peer: Peer) -> None:
     requester = Requester(sockets, peer.endpoint)
-    sent = requester.send(messages.get_cursor_request, key=StreamKey("A", "B", "1m"))
+    sent = requester.send(messages.get_cursor_request, timeout=PATIENCE_S, key=StreamKey("A", "B", "1m"))
     who, message = peer.take()
     peer.give(who, b"garbage")
     peer.give(who, messages.health_response(correlation_id=message.correlation_id))

@@ -18,10 +18,17 @@ from flux.server.answers import Answers
 from flux.server.requests import Requests, split
 from flux.server.view import Rows
 from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
 from tests.unit.served import KEY, Served, Stream, rows_at
 from tests.unit.vectors import CASES, Case, expect
 
-WAIT_MS = 5_000
+WAIT_MS = int(PATIENCE_S * 1_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds pass on a machine that is stalled: only the tests of the deadline have one."""
+    monkeypatch.setattr("flux.server.requests.REQUEST_DEADLINE_MS", WAIT_MS)
 
 
 class Serving:
@@ -31,6 +38,9 @@ class Serving:
         self.sockets = Sockets()
         self.requests = Requests(self.sockets, "tcp://127.0.0.1:*", Answers(server), store)
         self.context = zmq.Context()
+        # Made before the socket is the request thread's; says when a peer has left.
+        self.left = self.requests._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.sockets._all.insert(0, self.left)
         self.requests.start()
 
     def client(self, kind: int, **options: int) -> zmq.Socket[bytes]:
@@ -143,7 +153,7 @@ class Gate:
 
     def read(self, *bounds: Any) -> tuple[int, Rows]:
         self.asked.set()
-        assert self.open.wait(10)
+        assert self.open.wait(PATIENCE_S)
         if self.fails:
             raise StorageError("disk full")
         return self.inner.read(*bounds)
@@ -166,7 +176,7 @@ def test_health_and_what_memory_has_do_not_wait_for_the_store() -> None:
     with serving(server, store) as it:
         dealer = it.client(zmq.DEALER)
         dealer.send(backfill(1))
-        assert store.asked.wait(5)
+        assert store.asked.wait(PATIENCE_S)
         dealer.send(health(2))
         dealer.send(backfill(3, after=7))
         assert {codec.decode(dealer.recv()).correlation_id for _ in range(2)} == {"2", "3"}
@@ -254,11 +264,11 @@ def test_a_peer_that_left_is_counted() -> None:
     with serving(server, store) as it:
         gone, other = it.client(zmq.DEALER), it.client(zmq.REQ)
         gone.send(backfill(1))
-        assert store.asked.wait(5)
+        assert store.asked.wait(PATIENCE_S)
         gone.close(linger=0)
-        for _ in range(50):
-            other.send(health())
-            other.recv()
+        assert it.left.poll(WAIT_MS)
+        other.send(health())  # behind the news that the peer has left
+        other.recv()
         store.open.set()
         while it.requests.waiting:
             other.send(health())
@@ -272,7 +282,7 @@ def test_stopping_answers_what_waits() -> None:
     with serving(server, store) as it:
         dealer = it.client(zmq.DEALER)
         dealer.send(backfill(1))
-        assert store.asked.wait(5)
+        assert store.asked.wait(PATIENCE_S)
         store.open.set()
         it.requests.stop()
         reply = codec.decode(dealer.recv())
@@ -294,7 +304,7 @@ def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
         req.setsockopt(zmq.LINGER, 0)
         req.connect(requests.endpoint)
         req.send(b"x")
-        requests._threads[0].join(5)
+        requests._threads[0].join(PATIENCE_S)
         requests.stop()
         req.close()
     assert [str(error) for error in failures] == ["a bug"]

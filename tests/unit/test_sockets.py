@@ -28,6 +28,7 @@ from flux.transport.sockets import (
     unsubscribe,
 )
 from flux.transport.topics import Subscriptions
+from tests.patience import PATIENCE_S
 
 FREE = "tcp://127.0.0.1:*"
 
@@ -42,7 +43,7 @@ def changes_of(publisher: Publisher, count: int) -> list[tuple[bytes, bool]]:
     poller = Poller(publisher.socket)
     changes: list[tuple[bytes, bool]] = []
     while len(changes) < count:
-        assert poller.wait(5.0), f"only {changes}"
+        assert poller.wait(PATIENCE_S), f"only {changes}"
         changes += publisher.drain()
     return changes
 
@@ -175,11 +176,11 @@ def test_send_and_receive_never_wait(sockets: Sockets) -> None:
     dealer = sockets.dealer(endpoint_of(router))
     assert receive(dealer) is None
     assert send(dealer, [b"", b"question"])
-    assert Poller(router).wait(5.0) == [router]
+    assert Poller(router).wait(PATIENCE_S) == [router]
     peer, *rest = receive(router) or []
     assert rest == [b"", b"question"]
     assert send_back(router, [peer, b"", b"answer"])
-    assert Poller(dealer).wait(5.0) == [dealer]
+    assert Poller(dealer).wait(PATIENCE_S) == [dealer]
     assert receive(dealer) == [b"", b"answer"]
     assert send_back(router, [b"nobody", b"answer"]) is None
     full = [send_back(router, [peer, b"x" * 200_000]) for _ in range(1_000)]
@@ -193,7 +194,7 @@ def test_a_wake_ends_a_wait_from_another_thread(sockets: Sockets) -> None:
     assert poller.wait(0) == []
     thread = threading.Thread(target=wake.set)
     thread.start()
-    assert poller.wait(5.0) == [wake]
+    assert poller.wait(PATIENCE_S) == [wake]
     thread.join()
     wake.set()
     assert poller.wait(0) == [wake], "it stays up"

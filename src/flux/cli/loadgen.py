@@ -6,20 +6,21 @@ import argparse
 import dataclasses
 import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from flux.cli import loadgen_output
 from flux.errors import ConfigError, FluxError
+from flux.loadgen import find_max
 from flux.loadgen import report as reports
+from flux.loadgen.environment import Surroundings
 from flux.loadgen.faults import Faults
-from flux.loadgen.gates import PLACES, Gate
-from flux.loadgen.histogram import distribution
+from flux.loadgen.find_max import Measured
+from flux.loadgen.gates import NAMES, parse_objective
 from flux.loadgen.plan import MODES, Audience, Plan, Servers, parse_count, parse_duration
 from flux.loadgen.schedule import Burst, Ramp, Replay
 
 EXIT_CODES = """exit codes: 0 held; 1 error while running; 2 usage; 5 a --fail-if expression was true; 6 the
-rate was not held; 130 interrupted (the report is still given, with complete: false)"""
+rate was not held, or --find-max found none; 130 interrupted (the report is still given, with complete: false)"""
 
 
 def _add_pace(group: argparse._ArgumentGroup) -> None:
@@ -37,8 +38,8 @@ def _add_size(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--mode", default=default.mode, metavar="|".join(MODES), help="what is measured (pubsub)"
     )
-    group.add_argument("--duration", default="30s", metavar="T", help="measured time (30s)")
-    group.add_argument("--warmup", default="3s", metavar="T", help="sent before it, not measured (3s)")
+    group.add_argument("--duration", metavar="T", help="measured time (30s)")
+    group.add_argument("--warmup", metavar="T", help="sent before it, not measured (3s)")
     group.add_argument("--streams", default=str(default.streams), metavar="N", help="streams, in turn (64)")
     group.add_argument("--rows", default=str(default.rows), metavar="N", help="rows per message (1)")
     group.add_argument("--seed", default=str(default.seed), metavar="N", help="seed of the prices (1)")
@@ -67,6 +68,14 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
         help="of the server that through starts (process)",
     )
     group.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="of a publisher that is measured: SOURCE/SYMBOL/INTERVAL, the symbol perhaps *, or the beginning of a"
+        " version 1 topic such as candles. (all rows in version 2); may be repeated",
+    )
+    group.add_argument(
         "--fault",
         action="append",
         default=[],
@@ -81,20 +90,13 @@ def parser() -> argparse.ArgumentParser:
         description="Send messages through libzmq over TCP loopback at a fixed rate, from one process to"
         " another, and account for each of them. The schedule is absolute: a message that leaves late is"
         " late, and its latency counts from when it should have left.",
-        epilog=f"{EXIT_CODES}. EXPR compares one of: {', '.join(PLACES)}.",
+        epilog=f"{EXIT_CODES}. EXPR compares one of {NAMES}.",
     )
     _add_pace(made.add_argument_group("how fast, one of them"))
     _add_size(made.add_argument_group("what"))
     _add_others(made.add_argument_group("who else"))
-    made.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
-    made.add_argument("--hdr", metavar="FILE", help="write the percentile distribution (.hgrm, µs)")
-    made.add_argument(
-        "--fail-if",
-        action="append",
-        default=[],
-        metavar="EXPR",
-        help="exit 5 when true of the report, such as 'p99>5ms' or 'missing>0'; may be repeated",
-    )
+    loadgen_output.add_outputs(made)
+    loadgen_output.add_search(made)
     return made
 
 
@@ -143,10 +145,21 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     rate = None if arguments.rate is None else parse_count(arguments.rate)
     if rate == 0:
         raise ConfigError("--rate 0: nothing would be sent")
+    default = Plan()
+    if arguments.find_max:
+        default = find_max.short_runs(default)
+        if arguments.ramp or arguments.burst or arguments.replay:
+            raise ConfigError("--find-max looks for a constant rate: no --ramp, --burst or --replay")
+        if arguments.mode == "sub":
+            raise ConfigError(
+                "--find-max sets the rate, and that of somebody else's publisher is not ours to set"
+            )
+    elif arguments.slo is not None:
+        raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
     return Plan(
-        rate=rate or 0,
-        duration_ns=parse_duration(arguments.duration),
-        warmup_ns=parse_duration(arguments.warmup),
+        rate=rate or default.rate,
+        duration_ns=_duration(arguments.duration, default.duration_ns),
+        warmup_ns=_duration(arguments.warmup, default.warmup_ns),
         streams=parse_count(arguments.streams),
         rows=parse_count(arguments.rows),
         seed=parse_count(arguments.seed),
@@ -166,27 +179,16 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         servers=Servers(pub=arguments.pub, rpc=arguments.rpc, ingest=arguments.ingest),
         durability=arguments.durability,
         faults=_faults(arguments.fault),
+        topics=tuple(arguments.topic),
     ).checked()
+
+
+def _duration(text: str | None, default_ns: int) -> int:
+    return default_ns if text is None else parse_duration(text)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-
-
-def _writable(path: str | None) -> None:
-    """A run of a minute must not end in a file that cannot be written."""
-    if path is not None and path != "-":
-        try:
-            Path(path).open("a", encoding="utf-8").close()
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 class _Interrupts:
@@ -210,25 +212,24 @@ class _Interrupts:
 
 def _run(arguments: argparse.Namespace) -> int:
     plan = plan_of(arguments)
-    gates = [Gate.parse(text) for text in arguments.fail_if]
-    _writable(arguments.json)
-    _writable(arguments.hdr)
+    gates = loadgen_output.check(arguments)
+    slo = arguments.slo or find_max.SLO
+    objective = parse_objective(slo)
 
     from flux.loadgen.run import run  # late: --help and usage errors need no sockets
 
+    def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Measured:
+        around = Surroundings()
+        outcome = run(plan, say=say, interrupted=lambda: interrupts.came)
+        return Measured(outcome, reports.report(outcome, gates, around.seen()))
+
     with _Interrupts() as interrupts:
-        outcome = run(plan, say=_say, interrupted=lambda: interrupts.came)
-    made: dict[str, Any] = reports.report(outcome, gates)
-    if arguments.hdr is not None:
-        _write(arguments.hdr, distribution(outcome.subscriber.from_schedule))
-    if arguments.json == "-":
-        sys.stdout.write(reports.to_json(made))
-        _say(reports.to_text(made).rstrip("\n"))
-    else:
-        sys.stdout.write(reports.to_text(made))
-        if arguments.json is not None:
-            _write(arguments.json, reports.to_json(made))
-    return reports.exit_code(made)
+        if arguments.find_max:
+            measured = find_max.find_max(plan, slo, objective, measure=measure, say=_say)
+        else:
+            measured = measure(plan, _say)
+    loadgen_output.write(arguments, measured)
+    return reports.exit_code(measured.report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ VERBS: Final = {
     "get": "fetch a range of one stream",
     "streams": "list the server's streams",
     "rebuild": "fill the database anew from the journal",
+    "doctor": "say what this installation and this machine can do, and what is wrong",
     "version": "say which version this is",
 }
 

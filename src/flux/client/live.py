@@ -31,7 +31,7 @@ ExceptionCallback: TypeAlias = Callable[[Exception], object]
 GapCallback: TypeAlias = Callable[[Gap], object]
 StateCallback: TypeAlias = Callable[[StateChange], object]
 
-CALL_TIMEOUT_S: Final = 5.0  # the loop turns far more often
+CALL_TIMEOUT_S: Final = 30.0  # the loop turns far more often; a machine that is stalled is no fault of it
 
 
 class Live:

@@ -3,7 +3,7 @@
     from flux.kernels.codec cimport flux_candle, flux_verify, flux_view
 
 Compile with `flux.codec.get_include()` on the include path, as C; nothing needs to be linked and flux need not be
-imported at run time. `flux.examples.from_cython` is a whole module.
+imported at run time. `flux.examples.cython_extension` is a whole module.
 
 The functions are those of `flux/codec.h`, whose comments hold in full. In short: nothing allocates, nothing keeps a
 pointer, every offset is from the frame's first byte. A frame may come from anywhere and stand at any address;

@@ -63,14 +63,26 @@ class Histogram:
 
 @final
 class Schedule:
-    """An absolute schedule: message k is intended at `start_ns` + floor(k * 1e9 / rate), without drift.
+    """When message k of a run is intended (`ext/schedule.h`), in whole ns, absolute and without drift.
 
-    `rate` is 1 to 1e9 messages per second (else ValueError), times are CLOCK_MONOTONIC ns.
+    The constructor is the constant rate: message k at `start_ns` + floor(k * 1e9 / rate), `rate` 1 to 1e9 messages
+    per second. Times are CLOCK_MONOTONIC ns; each maker raises ValueError where its numbers are out of range.
     """
 
     def __new__(cls, rate: int, start_ns: int) -> Schedule: ...
-    @property
-    def rate(self) -> int: ...
+    @staticmethod
+    def ramp(first: int, last: int, flat_ns: int, over_ns: int, start_ns: int) -> Schedule:
+        """At `first` messages per second for `flat_ns`, then evenly to `last` over `over_ns`, then at `last`.
+
+        Rates are 1 to 1e8, times at most a day each.
+        """
+    @staticmethod
+    def burst(messages: int, period_ns: int, start_ns: int) -> Schedule:
+        """`messages` at once at the start and after each `period_ns`."""
+    @staticmethod
+    def replay(times: object, start_ns: int) -> Schedule:
+        """Message k at `start_ns` + `times[k]`: a contiguous int64 buffer in ns, ascending from 0 or more; it is
+        held, not copied, and must not change. Behind its end nothing is due."""
     @property
     def start_ns(self) -> int: ...
     def intended(self, k: int) -> int:
@@ -86,9 +98,15 @@ def sharpen_sleep() -> None:
 
 @final
 class Load:
-    """What message k of a run is (`ext/load.h`): stream k mod `streams`, its next `rows` sequences."""
+    """What message k of a run is (`ext/load.h`): stream k mod `streams`, its next `rows` sequences.
 
-    def __new__(cls, rate: int, streams: int, rows: int, seed: int) -> Load: ...
+    Publisher `part` of `parts` has streams and messages mod `parts` = `part`, and counts its own from 0. Raises
+    ValueError where `parts` does not divide `streams`.
+    """
+
+    def __new__(
+        cls, schedule: Schedule, streams: int, rows: int, seed: int, *, part: int = 0, parts: int = 1
+    ) -> Load: ...
     def fill(
         self,
         first: int,
@@ -98,9 +116,9 @@ class Load:
         runs: object,
         messages: object = None,
     ) -> int:
-        """Write messages `first` .. `first + count - 1`, sent at `sent_ns` of the run; the number of runs.
+        """Write its messages `first` .. `first + count - 1`, sent at `sent_ns` of the run; the number of runs.
 
-        `rows` takes count * rows CANDLE rows, `runs` min(count, streams) RUN records (one per stream,
+        `rows` takes count * rows CANDLE rows, `runs` min(count, its streams) RUN records (one per stream,
         sorted), `messages` where wanted the number of each message in the order of its rows, int64. All are
         writable and contiguous. Raises ValueError where one is too short.
         """
@@ -123,6 +141,8 @@ class Tally:
         Rows behind the warm-up are timed from their intended (`schedule`) and actual send time (`send`),
         every row from the intended one in `interval`. Raises IndexError for a slot that is no stream's.
         """
+    def streams(self) -> bytes:
+        """By slot five u8: the sequence behind the highest, then rows received, duplicate, reordered, corrupt."""
     @property
     def received(self) -> int:
         """Distinct sequences, all streams."""
@@ -145,3 +165,46 @@ class Tally:
     @property
     def last_ns(self) -> int:
         """When the last of these was here, ns of the run; 0 = none."""
+
+@final
+class Watch:
+    """Accounts by sequence for streams of which nothing is known beforehand (`ext/watch.h`); at most `limit`.
+
+    The first sequence seen of a stream is its start. Rows are counted, neither kept nor read.
+    """
+
+    def __new__(cls, limit: int) -> Watch: ...
+    def __len__(self) -> int: ...
+    def add(self, window: int) -> int:
+        """One more stream, which remembers its last `window` sequences (a power of two from 64); its slot.
+
+        Raises ValueError for another window, or beyond the limit.
+        """
+    def account(
+        self,
+        arrivals: object,
+        now_ns: int,
+        measured: bool,
+        recorded: Histogram,
+        origin: Histogram,
+        interval: Histogram,
+    ) -> int:
+        """Count ARRIVAL records, all of them here at `now_ns` (epoch ns); how many rows were new.
+
+        New rows are timed in `interval` from their frame's recorded_ns; `measured` ones in `recorded` too, and
+        in `origin` from its origin_ns, each where the frame has it. Raises IndexError for a slot not added.
+        """
+    def stream(self, slot: int) -> dict[str, int]:
+        """Rows of one stream: `first` and `last` sequence of its present epoch, and its counts."""
+    @property
+    def received(self) -> int:
+        """Distinct sequences, all streams."""
+    @property
+    def missing(self) -> int:
+        """Sequences below a later one that came, which did not, all streams."""
+    @property
+    def untimed(self) -> int:
+        """Measured rows whose frame says no recorded_ns: version 1."""
+    @property
+    def behind(self) -> int:
+        """Measured rows that were here before they were recorded: the two clocks disagree."""

@@ -12,6 +12,9 @@ VWAP_ANCHORED: Final[int]
 @final
 class Indicator:
     def __new__(cls, kind: int, n: int, length: int, origin: int) -> Indicator: ...
+    def set_edges(self, edges: object) -> None:
+        """Where the anchor's buckets open, ascending epoch ms (int64): held until the next ones."""
+
     def push(self, rows: object, field: int | None, out: object) -> None: ...
     @property
     def value(self) -> float: ...

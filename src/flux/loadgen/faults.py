@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from flux.errors import ConfigError
 
-MAX_EVERY = 1_000_000_000
+MAX_EVERY: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Each a number n: messages n - 1, 2n - 1, .. (from 0) of a publisher are hit; 0 = none.
+    """Each a number n: messages n - 1, 2n - 1, .. (from 0) of each publisher are hit; 0 = none.
 
     Where several hit one message, the first of this list does.
     """
 
     drop: int = 0  # numbered, but not sent
     corrupt: int = 0  # a bit of its payload flipped
-    reorder: int = 0  # sent behind the next message of its stream
+    reorder: int = (
+        0  # sent behind the next message of its stream that arrives; a stream's last one is not hit
+    )
     duplicate: int = 0  # sent twice
 
     def __bool__(self) -> bool:

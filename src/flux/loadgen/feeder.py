@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from flux.loadgen.histogram import Histogram, Load, Schedule, sharpen_sleep, sleep_until
+from flux.loadgen.histogram import Histogram, sharpen_sleep, sleep_until
 from flux.loadgen.plan import Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import streams_of
@@ -37,7 +37,7 @@ class Feeding:
         self.blocked = 0  # times the socket was full
         self.slip = Histogram()
         self._pusher = Pusher(socket, streams_of(plan, 1, source=source), run)
-        self._load = Load(plan.rate, plan.streams, plan.rows, plan.seed)
+        self._load = plan.load()
         self._rows = np.zeros(self.batch * plan.rows, CANDLE)
         self._slots = np.zeros(self.batch, np.uint32)
         self._intended = self._rows["turnover"]
@@ -56,7 +56,7 @@ class Feeding:
 
 def feed(run: Feeding, start_ns: int, commands: Commands) -> int:
     """Send until the plan is done or the parent says stop; how many messages were due by then."""
-    plan, schedule = run.plan, Schedule(run.plan.rate, start_ns)
+    plan, schedule = run.plan, run.plan.schedule(start_ns)
     seconds = iter(plan.seconds())
     t_s, ends_ns = next(seconds)
     told = due = 0
@@ -73,7 +73,12 @@ def feed(run: Feeding, start_ns: int, commands: Commands) -> int:
             t_s, ends_ns = next(seconds)
         if run.messages == due or not all_taken:
             sleep_until(start_ns + ((now - start_ns) // TICK_NS + 1) * TICK_NS)
+    rest = (
+        seconds if run.messages == plan.messages else ()
+    )  # its last message may come seconds before the end
     tell("second", t_s=t_s, sent=(run.messages - told) * plan.rows)
+    for later_s, _ in rest:
+        tell("second", t_s=later_s, sent=0)
     return due
 
 

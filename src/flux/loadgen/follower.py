@@ -22,7 +22,7 @@ POLL_S: Final = 1.0
 
 
 def _hear_beat(socket: Socket, commands: Commands) -> None:
-    """Wait for a heartbeat: subscribed to last, so the server knows the other subscription too."""
+    """Wait for a heartbeat: both subscriptions travel together, and the run's start is some time away."""
     poller = Poller(socket, commands.wake)
     while not commands.stopping:
         poller.wait(POLL_S)
@@ -48,8 +48,8 @@ def main() -> int:
         if go["command"] == "go":
             settle()
             usage = Usage()
-            expected = receive(run, socket, go["start_ns"], commands)
-            tell("done", cpu=usage.share(), **run.result(expected))
+            heads = receive(run, socket, go["start_ns"], commands)
+            tell("done", cpu=usage.share(), **run.result(heads))
             commands.wait_for_end()
     return 0
 

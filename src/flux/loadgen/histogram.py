@@ -6,8 +6,9 @@ maximum, so that no percentile of a report ever lies above its `max`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from flux.kernels.histogram import (
     HIGHEST_NS,
@@ -15,6 +16,7 @@ from flux.kernels.histogram import (
     Load,
     Schedule,
     Tally,
+    Watch,
     sharpen_sleep,
     sleep_until,
 )
@@ -24,8 +26,11 @@ __all__ = [
     "PERCENTILES",
     "Histogram",
     "Load",
+    "Point",
     "Schedule",
     "Tally",
+    "Watch",
+    "curve",
     "distribution",
     "percentile",
     "sharpen_sleep",
@@ -35,6 +40,7 @@ __all__ = [
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 _TICKS_PER_HALF: Final = 5  # as HdrHistogram's own plotter expects
+_BUCKETS, _SUB_BUCKETS = 27, 2048  # ext/histogram.h: the layout of HdrHistogram(1, 100 s, 3 digits)
 
 
 def percentile(histogram: Histogram, at: float) -> int:
@@ -58,26 +64,56 @@ def _levels() -> Iterator[float]:
         low, half = low + half, half / 2
 
 
-def distribution(histogram: Histogram) -> str:
-    """The percentile distribution as HdrHistogram's plotter reads it (`.hgrm`), values in µs."""
-    lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
+class Point(NamedTuple):
+    """One step of a percentile curve."""
+
+    percentile: float  # 0 to below 100
+    value: int  # ns at it
+    upto: int  # how many values lie there or below
+
+
+def curve(histogram: Histogram) -> Iterator[Point]:
+    """The percentile curve in HdrHistogram's steps, up to the last but the maximum itself; nothing when empty."""
     total = histogram.total
-    slots = histogram.recorded()
     ranks, seen = [], 0
-    for _, count in slots:
+    for _, count in histogram.recorded():
         seen += count
         ranks.append(seen)
     at = 0
     for level in _levels():
         rank = max(1, int(level * total / 100 + 0.5))
         if total == 0 or rank >= total or level >= 100.0:
-            break
+            return
         while at < len(ranks) and ranks[at] < rank:
             at += 1
         upto = ranks[at] if at < len(ranks) else total
-        value = percentile(histogram, level)
+        yield Point(level, percentile(histogram, level), upto)
+
+
+def _deviation(histogram: Histogram) -> float:
+    """Standard deviation in ns, each value as its slot's middle; what lies above 100 s as the maximum."""
+    if histogram.total == 0:
+        return 0.0
+    mean = histogram.mean
+    squares = histogram.over * (histogram.max - mean) ** 2
+    for lowest, count in histogram.recorded():
+        width = 1 << max(0, lowest.bit_length() - _SUB_BUCKETS.bit_length() + 1)
+        squares += count * (lowest + width // 2 - mean) ** 2
+    return math.sqrt(squares / histogram.total)
+
+
+def distribution(histogram: Histogram) -> str:
+    """The percentile distribution as HdrHistogram's plotter reads it (`.hgrm`), values in µs.
+
+    A reader takes the lines of four numbers: value, percentile, count, 1 / (1 - percentile). The last line, the
+    maximum, has no fourth, and a `#` begins what is not for it.
+    """
+    lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
+    for level, value, upto in curve(histogram):
         lines.append(f"{value / 1e3:12.3f} {level / 100:2.12f} {upto:10d} {1 / (1 - level / 100):14.2f}")
-    lines.append(f"{histogram.max / 1e3:12.3f} {1.0:2.12f} {total:10d}")
-    lines.append(f"#[Mean    = {histogram.mean / 1e3:12.3f}, Min            = {histogram.min / 1e3:12.3f}]")
-    lines.append(f"#[Max     = {histogram.max / 1e3:12.3f}, TotalCount     = {total:12d}]")
+    most, mean = histogram.max / 1e3, histogram.mean / 1e3
+    lines.append(f"{most:12.3f} {1.0:2.12f} {histogram.total:10d}")
+    lines.append(f"#[Mean    = {mean:12.3f}, StdDeviation   = {_deviation(histogram) / 1e3:12.3f}]")
+    lines.append(f"#[Max     = {most:12.3f}, Total count    = {histogram.total:12d}]")
+    lines.append(f"#[Buckets = {_BUCKETS:12d}, SubBuckets     = {_SUB_BUCKETS:12d}]")
     return "\n".join(lines) + "\n"

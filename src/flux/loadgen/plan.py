@@ -16,6 +16,7 @@ from typing import Any, Final
 from flux.errors import ConfigError
 from flux.limits import MAX_LIVE_ROWS, MAX_STREAMS
 from flux.loadgen.faults import Faults
+from flux.loadgen.histogram import Load, Schedule
 from flux.loadgen.schedule import NS_PER_S as NS_PER_S
 from flux.loadgen.schedule import Burst, Ramp, Replay
 
@@ -30,6 +31,7 @@ MAX_RUN_NS: Final = 24 * 3_600 * NS_PER_S  # intended times in ns stay exact in 
 MAX_PUBLISHERS: Final = 64  # processes
 MAX_SUBSCRIBERS: Final = 64  # processes, all kinds together
 MAX_SPEED: Final = 1e9
+MAX_STOP_NS: Final = 60 * NS_PER_S
 _NUMBER = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)([A-Za-zµ]*)")
 _COUNT_UNITS: Final = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000}
 _TIME_UNITS: Final = {
@@ -112,6 +114,7 @@ class Plan:
     servers: Servers = field(default_factory=Servers)
     durability: str = "process"  # of a server that `through` starts
     faults: Faults = field(default_factory=Faults)
+    topics: tuple[str, ...] = ()  # of mode sub; none = all rows in version 2
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Plan:
@@ -125,7 +128,7 @@ class Plan:
             "faults": Faults,
         }
         made = {name: kind(**told[name]) for name, kind in parts.items() if told[name] is not None}
-        return cls(**{**told, **made})
+        return cls(**{**told, **made, "topics": tuple(told["topics"])})
 
     def checked(self) -> Plan:
         """This plan, once its numbers are known to be possible; else ConfigError.
@@ -181,8 +184,11 @@ class Plan:
             "--subscribers with --slow and --stopped", len(audience.kinds), 1, MAX_SUBSCRIBERS, "processes"
         )
         _within("--pause", audience.pause_ns, 1, NS_PER_S, "ns (up to 1s)")
+        _within("--stop", audience.stop_ns, 1, MAX_STOP_NS, "ns (up to 60s)")
         if audience.stopped and audience.stop_at_ns + audience.stop_ns > self.duration_ns:
             raise ConfigError("--stop ends behind --duration")
+        if self.topics and self.mode != "sub":
+            raise ConfigError("--topic is what --mode sub measures")
         if any(dataclasses.astuple(self.servers)) and self.mode not in _REACHING:
             raise ConfigError(f"--mode {self.mode} has its own sockets: no --pub, --rpc or --ingest")
 
@@ -205,31 +211,38 @@ class Plan:
     @property
     def target(self) -> float:
         """Messages per second asked for: the constant rate, else the mean over the measured time."""
-        return self.rate or (self.messages - self.warmup_messages) * NS_PER_S / self.duration_ns
+        return self.rate or round((self.messages - self.warmup_messages) * NS_PER_S / self.duration_ns, 1)
 
     @property
     def run_ns(self) -> int:
         """From the run's start to the end of the measured time."""
         return self.warmup_ns + self.duration_ns
 
+    def schedule(self, start_ns: int = 0) -> Schedule:
+        """When message k is intended, for a run that starts at `start_ns` (CLOCK_MONOTONIC)."""
+        if self.ramp:
+            return Schedule.ramp(self.ramp.first, self.ramp.last, self.warmup_ns, self.ramp.over_ns, start_ns)
+        if self.burst:
+            return Schedule.burst(self.burst.messages, self.burst.period_ns, start_ns)
+        if self.replay:
+            return Schedule.replay(self.replay.times(), start_ns)
+        return Schedule(self.rate, start_ns)
+
+    def load(self) -> Load:
+        """What message k is, for a side that has all streams."""
+        return Load(self.schedule(), self.streams, self.rows, self.seed)
+
+    def share(self, part: int) -> Load:
+        """What message j of publisher `part` (from 0) is; `shared` says how many it has."""
+        return Load(self.schedule(), self.streams, self.rows, self.seed, part=part, parts=self.publishers)
+
+    def shared(self, messages: int, part: int) -> int:
+        """How many of the run's first `messages` messages are publisher `part`'s."""
+        return max(0, messages - part + self.publishers - 1) // self.publishers
+
     def messages_before(self, elapsed_ns: int) -> int:
         """How many messages are intended before this many ns have passed (those at 0 to elapsed_ns - 1)."""
-        if self.ramp:
-            return self._ramped_before(self.ramp, elapsed_ns)
-        if self.burst:
-            return -(-elapsed_ns // self.burst.period_ns) * self.burst.messages
-        if self.replay:
-            return int(self.replay.times().searchsorted(elapsed_ns))
-        return -(-elapsed_ns * self.rate // NS_PER_S)
-
-    def _ramped_before(self, ramp: Ramp, elapsed_ns: int) -> int:
-        flat = min(elapsed_ns, self.warmup_ns)
-        rising = min(elapsed_ns - flat, ramp.over_ns)
-        behind = elapsed_ns - flat - rising
-        # Twice the area under the rate's curve, times the length of the ramp: all in whole numbers.
-        area = 2 * ramp.over_ns * (ramp.first * (flat + rising) + ramp.last * behind)
-        area += (ramp.last - ramp.first) * rising * rising
-        return -(-area // (2 * ramp.over_ns * NS_PER_S))
+        return self.schedule().due(elapsed_ns - 1) if self.paced else 0
 
     @property
     def messages(self) -> int:
@@ -240,10 +253,18 @@ class Plan:
     def warmup_messages(self) -> int:
         return self.messages_before(self.warmup_ns)
 
-    def heads(self, messages: int) -> list[int]:
-        """The last sequence of each stream once the first `messages` messages are numbered; 0 = none."""
-        whole, rest = divmod(messages, self.streams)
-        return [(whole + (stream < rest)) * self.rows for stream in range(self.streams)]
+    def heads(self, *messages: int) -> list[int]:
+        """The last sequence of each stream (0 = none) once each publisher has numbered so many messages."""
+        streams = self.streams // self.publishers
+        heads = []
+        for stream in range(self.streams):
+            whole, rest = divmod(messages[stream % self.publishers], streams)
+            heads.append((whole + (stream // self.publishers < rest)) * self.rows)
+        return heads
+
+    def all_heads(self) -> list[int]:
+        """The same once the run is done."""
+        return self.heads(*(self.shared(self.messages, part) for part in range(self.publishers)))
 
     def seconds(self) -> list[tuple[float, int]]:
         """Where each second of a report ends: (s of measured time, ns since the run's start), ascending.

@@ -46,6 +46,7 @@ class Commands:
 
     def __init__(self) -> None:
         self.stopping = False  # told to stop, or the parent is gone
+        self._ended = False  # the parent is gone, or wants nothing more
         self.wake = Wake()  # up while there may be something to take
         self._waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -54,6 +55,7 @@ class Commands:
         for line in sys.stdin:
             command: Message = json.loads(line)
             self._put(command)
+        self._ended = True
         self._put({"command": "stop"})
 
     def _put(self, command: Message) -> None:
@@ -75,8 +77,9 @@ class Commands:
             return None if self._waiting.empty() else self._waiting.get()
 
     def wait_for_end(self) -> None:
-        """Until told to stop: the parent has read all it wants."""
-        while not self.stopping:
+        """Until stdin ends: the parent has read all it wants. Who was told to stop early waits for this too: others
+        may still be receiving what it sent."""
+        while not self._ended:
             self.take()
 
 

@@ -8,27 +8,45 @@ was here, are at least 99.5 % of the rate asked: a run that ends with a backlog 
 Intervals end at `t_s` of the measured time; their p50, p99 and max are ns from the intended send time of the
 rows that came in them, `missing` what was missing at their end (`counts` says what stayed so). `cpu` is a
 share of one core, all threads of the process; `commit` is null for a copy that is not a checkout.
+
+With several publishers or steady subscribers rows and CPU add up (each subscriber receives everything), latency and
+slip are those of all in one distribution, the rate is that of the slowest, and of an interval's times the worst counts.
+`publishers` and `subscribers` say it of each; slow and stopped subscribers are there alone.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Final
 
 import flux
+from flux.loadgen.environment import environment
 from flux.loadgen.gates import Gate
-from flux.loadgen.histogram import Histogram, percentile, summary
+from flux.loadgen.histogram import Histogram, summary
+from flux.loadgen.parties import counts_of, publisher_entry, slips, subscriber_entry
 from flux.loadgen.plan import NS_PER_S, Plan
 
 SCHEMA_VERSION: Final = 1
 HELD_SHARE: Final = 0.995
+
+_COLUMNS: Final = {
+    "t_s": "t_s",
+    "sent": "sent_rows",
+    "received": "received_rows",
+    "missing": "missing_rows",
+    "p50": "p50_ns",
+    "p99": "p99_ns",
+    "max": "max_ns",
+}
+
+_COUNTED: Final = {"rpc": "requests"}  # what a mode counts, where it is not rows, and messages a second
 
 EXIT_OK: Final = 0
 EXIT_GATE: Final = 5
@@ -38,18 +56,19 @@ EXIT_INTERRUPTED: Final = 130
 
 @dataclass(slots=True)
 class Sent:
-    """What the publisher says at its end. Rows, except where a unit is named."""
+    """What a publisher says at its end. Rows, except where a unit is named."""
 
     scheduled: int  # due while it ran
     sent: int  # handed to the socket
     send_blocked: int  # times the socket was full
     slip: Histogram  # ns from the intended to the actual send time, measured time only
     cpu: float  # share of one core
+    faults: dict[str, int] = field(default_factory=dict)  # messages that it wronged on purpose, by kind
 
 
 @dataclass(slots=True)
 class Received:
-    """What the subscriber says at its end. Rows, except where a unit is named."""
+    """What a subscriber says at its end. Rows, except where a unit is named."""
 
     received: int  # distinct sequences
     missing: int
@@ -62,6 +81,11 @@ class Received:
     from_schedule: Histogram
     from_send: Histogram
     cpu: float  # share of one core
+    kind: str = "steady"  # or slow, stopped
+    refused: int = 0  # of `corrupt`: in messages whose stream nobody can say
+    faulty_streams: int = 0  # with anything missing, duplicate, reordered or corrupt
+    streams: list[dict[str, int]] = field(default_factory=list)  # the first of these, their counts
+    stopped: list[int] = field(default_factory=list)  # from, until: ns of measured time
 
 
 @dataclass(slots=True)
@@ -70,11 +94,23 @@ class Outcome:
 
     plan: Plan
     complete: bool  # False: ended by Ctrl-C
-    publisher: Sent
-    subscriber: Received
+    publisher: Sent  # all of them together
+    subscriber: Received  # the steady ones together
     libzmq: str
     intervals: list[dict[str, Any]] = field(default_factory=list)
-    server: dict[str, Any] | None = None  # of mode `through`: started, durability, cpu, journalled, stored
+    publishers: list[Sent] = field(default_factory=list)  # each, where there are processes of their own
+    subscribers: list[Received] = field(default_factory=list)
+    # What a mode says in its own words, instead of what follows from the above: what it timed, and keys of the
+    # report, whose items replace or join those there. None stands for what has no meaning in the mode.
+    latency: dict[str, Histogram] | None = None
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def curves(self) -> dict[str, Histogram]:
+        """What was timed, by its name in the report's `latency_ns`; the first is what the mode is about."""
+        if self.latency is not None:
+            return self.latency
+        return {"from_schedule": self.subscriber.from_schedule, "from_send": self.subscriber.from_send}
 
 
 def _rate(outcome: Outcome) -> dict[str, Any]:
@@ -101,27 +137,13 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def report(
+    outcome: Outcome, gates: Sequence[Gate] = (), surroundings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The contract of `flux-loadgen --json`, as plain objects; `schema` says what each key is.
 
-
-def _environment(libzmq: str) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "libzmq": libzmq,
-    }
-
-
-def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
-    """The contract of `flux-loadgen --json`, as plain objects; the head of this file says what it covers."""
+    `surroundings` is what `environment.Surroundings` has seen of the machine, where somebody looked.
+    """
     sent, got = outcome.publisher, outcome.subscriber
     made: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -131,46 +153,62 @@ def report(outcome: Outcome, gates: Sequence[Gate] = ()) -> dict[str, Any]:
             "version": metadata.version("flux-marketdata"),
             "commit": _commit(),
         },
-        "env": _environment(outcome.libzmq),
+        "env": environment(outcome.libzmq) | dict(surroundings or {}),
         "config": outcome.plan.config(),
         "rate": _rate(outcome),
         "counts": {
             "scheduled": sent.scheduled,
             "sent": sent.sent,
-            "received": got.received,
-            "missing": got.missing,
-            "duplicate": got.duplicate,
-            "reordered": got.reordered,
-            "corrupt": got.corrupt,
-            "unread": got.unread,
+            **counts_of(got),
             "send_blocked": sent.send_blocked,
         },
-        "latency_ns": {"from_schedule": summary(got.from_schedule), "from_send": summary(got.from_send)},
+        "latency_ns": {
+            **dict.fromkeys(("from_schedule", "from_send")),
+            **{name: summary(times) for name, times in outcome.curves.items()},
+        },
         "generator": {
-            "slip_ns": {"p99": percentile(sent.slip, 99.0), "max": sent.slip.max},
+            "slip_ns": slips(sent.slip),
             "cpu": {
                 "publisher": round(sent.cpu, 3),
                 "subscriber": round(got.cpu, 3),
             },
         },
+        "publishers": [publisher_entry(each) for each in outcome.publishers],
+        "subscribers": [subscriber_entry(each) for each in outcome.subscribers],
         "intervals": outcome.intervals,
     }
-    if outcome.server is not None:
-        made["server"] = outcome.server
+    made |= {key: made.get(key, {}) | items for key, items in outcome.own.items()}
     made["gates"] = [gate.judged(made) for gate in gates]
     return made
 
 
 def exit_code(made: Mapping[str, Any]) -> int:
-    """130 after Ctrl-C, 6 when the rate was not held, 5 when a gate failed, else 0.
+    """130 after Ctrl-C, 6 when the rate was not held or none was found, 5 when a gate failed, else 0.
 
     Not held goes before a gate: the other numbers say little about a rate that was not there.
     """
     if not made["complete"]:
         return EXIT_INTERRUPTED
-    if not made["rate"]["held"]:
+    not_held = made["rate"]["held"] is False  # null: no rate was asked for
+    if not_held or ("find_max" in made and made["find_max"]["rate"] is None):
         return EXIT_NOT_HELD
     return EXIT_OK if all(gate["pass"] for gate in made["gates"]) else EXIT_GATE
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a report (draft 2020-12), as it is installed: `flux/schemas` in the package."""
+    file = resources.files("flux").joinpath("schemas", "loadgen_report.schema.json")
+    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return made
+
+
+def to_csv(made: Mapping[str, Any]) -> str:
+    """The report's seconds, one a line, the last may be a part of one; the header's keys end in their units."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(_COLUMNS.values())
+    writer.writerows([second[key] for key in _COLUMNS] for second in made["intervals"])
+    return lines.getvalue()
 
 
 def to_json(made: Mapping[str, Any]) -> str:
@@ -187,6 +225,15 @@ def duration_text(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
+def value_text(gate: Gate, value: float | None) -> str:
+    """The number that an expression is about, for people."""
+    if value is None:
+        return "not in this report"
+    if gate.unit == "ns":
+        return duration_text(value)
+    return f"{value:.2f}" if gate.unit == "share" else f"{value:,.0f}"
+
+
 def _times_line(label: str, times: Mapping[str, float]) -> str:
     shown = (
         f"{name} {duration_text(times[name])}" for name in ("p50", "p90", "p99", "p99.9", "p99.99", "max")
@@ -201,35 +248,81 @@ def _server_line(server: Mapping[str, Any]) -> str:
     return said + (f"  stored {server['stored']:,}" if server["stored"] is not None else "")
 
 
+def _subscriber_line(each: Mapping[str, Any]) -> str:
+    counts, times = each["counts"], each["latency_ns"]["from_schedule"]
+    return (
+        f"{'subscriber, ' + each['kind']:<22}received {counts['received']:,}  missing {counts['missing']:,}"
+        f"  p50 {duration_text(times['p50'])}  p99 {duration_text(times['p99'])}"
+        f"  max {duration_text(times['max'])}  CPU {each['cpu']:.0%}"
+    )
+
+
 def verdict(made: Mapping[str, Any]) -> str:
     """One line: was the rate there."""
-    rate = made["rate"]
-    word = "HELD" if rate["held"] else "NOT HELD" if made["complete"] else "INTERRUPTED"
-    return f"{word}: {rate['achieved']:,.0f} of {rate['target']:,.10g} messages/s"
+    rate, unit = made["rate"], _COUNTED.get(made["config"]["mode"], "messages")
+    of = f" of {rate['target']:,.9g}" if rate["target"] is not None else ""
+    words = {True: "HELD", False: "NOT HELD", None: "MEASURED"}
+    word = words[rate["held"]] if made["complete"] else "INTERRUPTED"
+    return f"{word}: {rate['achieved']:,.0f}{of} {unit}/s"
+
+
+def _plan_line(config: Mapping[str, Any]) -> str:
+    behind = f"{config['duration_s']:g} s behind {config['warmup_s']:g} s of warm-up"
+    parts = [f"{config['mode']} over {config['transport']}", behind]
+    parts += [f"{config['streams']:,} streams"] if config["streams"] is not None else []
+    parts += [f"{config['rows']} row(s) a message"] if config["rows"] is not None else []
+    parts += [f"HWM {config['hwm']:,} messages"] if config["hwm"] is not None else []
+    return f"{'plan':<22}" + ", ".join(parts)
+
+
+def _generator_line(generator: Mapping[str, Any]) -> str:
+    slip, cpu = generator["slip_ns"], generator["cpu"]
+    lateness = slip and "  ".join(f"{name} {duration_text(slip[name])}" for name in ("p50", "p99", "max"))
+    parts = [f"slip {lateness}"] if slip else []
+    parts += [f"CPU {name} {share:.0%}" for name, share in cpu.items() if share is not None]
+    return f"{'generator':<22}" + "  ".join(parts)
+
+
+def _gate_line(judged: Mapping[str, Any]) -> str:
+    is_now = value_text(Gate.parse(judged["expr"]), judged["value"])
+    return f"{'gate':<22}{'pass' if judged['pass'] else 'FAIL'}  fail if {judged['expr']}  (is {is_now})"
+
+
+def _found(made: Mapping[str, Any]) -> str:
+    """One line: what `--find-max` found."""
+    search = made["find_max"]
+    slo, runs = search["slo"], f"{len(search['trials'])} runs"
+    if not made["complete"]:
+        so_far = "nothing" if search["rate"] is None else f"{search['rate']:,} messages/s"
+        return f"INTERRUPTED: the search for {slo} had confirmed {so_far} ({runs}); what follows is the last"
+    if search["rate"] is None:
+        lowest = min((trial["rate"] for trial in search["trials"]), default=0)
+        return f"NOT FOUND: no rate from {lowest:,} messages/s up keeps {slo} ({runs})"
+    failed = [t["rate"] for t in search["trials"] if not t["pass"] and t["rate"] > search["rate"]]
+    above = f"; {min(failed):,} does not" if failed else ""
+    return f"FOUND: {search['rate']:,} messages/s keep {slo}{above} ({runs})"
 
 
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
-    config, counts, generator = made["config"], made["counts"], made["generator"]
-    lines = [
-        verdict(made),
-        f"{'plan':<22}{config['mode']} over {config['transport']}, {config['duration_s']:g} s behind"
-        f" {config['warmup_s']:g} s of warm-up, {config['streams']:,} streams,"
-        f" {config['rows']} row(s) a message, HWM {config['hwm']:,} messages",
-        _times_line("from intended send", made["latency_ns"]["from_schedule"]),
-        _times_line("from actual send", made["latency_ns"]["from_send"]),
-        f"{'rows':<22}" + "  ".join(f"{name} {count:,}" for name, count in counts.items()),
-        f"{'generator':<22}slip p99 {duration_text(generator['slip_ns']['p99'])}"
-        f"  max {duration_text(generator['slip_ns']['max'])}"
-        f"  CPU publisher {generator['cpu']['publisher']:.0%}"
-        f"  subscriber {generator['cpu']['subscriber']:.0%}",
+    config, labels = made["config"], {"from_schedule": "from intended send", "from_send": "from actual send"}
+    counts = (f"{name} {count:,}" for name, count in made["counts"].items() if count is not None)
+    lines = [_found(made)] if "find_max" in made else []
+    lines += [verdict(made), _plan_line(config)]
+    lines += [
+        _times_line(labels.get(name, name.replace("_", " ")), times)
+        for name, times in made["latency_ns"].items()
+        if times is not None
     ]
     if "server" in made:
         lines.append(_server_line(made["server"]))
     lines += [
-        f"{'gate':<22}{'pass' if gate['pass'] else 'FAIL'}  fail if {gate['expr']}  (is {gate['value']:,})"
-        for gate in made["gates"]
+        f"{_COUNTED.get(config['mode'], 'rows'):<22}" + "  ".join(counts),
+        _generator_line(made["generator"]),
     ]
+    if len(made["subscribers"]) > 1:
+        lines += [_subscriber_line(each) for each in made["subscribers"]]
+    lines += [_gate_line(judged) for judged in made["gates"]]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
-"""The subscribing process: blocks until something is there, drains it into rings, accounts for it by column.
+"""A subscribing process: blocks until something is there, drains it into rings, accounts for it by column.
 
 The time a message counts as received is taken once, after the drain that brought it: later than it was, never
-earlier. `python -m flux.loadgen.subscriber`, started by `run`; talks as `process` says.
+earlier. `python -m flux.loadgen.subscriber`, started by `pubsub`; talks as `process` says. A slow one pauses behind
+each drain, a stopped one once does not read for a while, as the plan's `Audience` says.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import sys
 import time
 from typing import Any, Final
 
-from flux.loadgen.histogram import Histogram, Load, Tally, percentile
+import numpy as np
+
+from flux.loadgen.histogram import Histogram, Tally, percentile, sleep_until
 from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
-from flux.loadgen.streams import INTERVAL, SOURCE, streams_of
+from flux.loadgen.streams import INTERVAL, SOURCE, ready_topic, streams_of
 from flux.transport.pump import Drained, Receiver, Streams
 from flux.transport.sockets import Poller, Socket, Sockets
 from flux.transport.topics import v2_prefix
 
 QUIET_NS: Final = NS_PER_S // 2  # nothing more for so long behind the publisher's end: it is lost
+MAX_STREAMS_LISTED: Final = 100  # of those that have something to say
+_NEVER: Final = 2**63 - 1
 _REFUSED: Final = (
     "short",
     "size",
@@ -41,9 +46,9 @@ class Receiving:
         self.schedule, self.send = Histogram(), Histogram()
         self._interval = Histogram()
         self._streams = streams
-        self._receiver = Receiver(socket, self._streams)
-        rings = [self._streams.ring(slot)._address for slot in range(plan.streams)]
-        self.tally = Tally(Load(plan.rate, plan.streams, plan.rows, plan.seed), rings, plan.warmup_messages)
+        self._receiver = Receiver(socket, streams)
+        rings = [streams.ring(slot)._address for slot in range(plan.streams)]
+        self.tally = Tally(plan.load(), rings, plan.warmup_messages)
         self._told = 0
 
     def drain(self, start_ns: int) -> bool:
@@ -57,10 +62,10 @@ class Receiving:
         return len(arrivals) > 0
 
     @property
-    def corrupt(self) -> int:
-        """Rows with other bytes than were sent, and the rows of messages refused for what they are."""
+    def refused(self) -> int:
+        """Rows of messages refused for what they are: nobody can say whose they were."""
         counters = self._receiver.counters
-        return self.tally.corrupt + sum(counters[name] for name in _REFUSED) * self.plan.rows
+        return sum(counters[name] for name in _REFUSED) * self.plan.rows
 
     def tell_second(self, t_s: float) -> None:
         interval, tally = self._interval, self.tally
@@ -76,33 +81,81 @@ class Receiving:
         self._told = tally.received
         interval.reset()
 
-    def result(self, expected: int) -> dict[str, Any]:
+    def result(self, heads: list[int]) -> dict[str, Any]:
+        """What `outcome.Received` wants to know, once it is known how far each stream was numbered."""
         tally = self.tally
         return {
             "received": tally.received,
-            "missing": expected - tally.received,
+            "missing": sum(heads) - tally.received,
             "duplicate": tally.duplicate,
             "reordered": tally.reordered,
-            "corrupt": self.corrupt,
+            "corrupt": tally.corrupt + self.refused,
             "unread": tally.unread,
             "measured": tally.measured,
             "last_ns": tally.last_ns,
             "from_schedule": packed(self.schedule),
             "from_send": packed(self.send),
+            "refused": self.refused,
+            **self._streams_told(heads),
         }
 
+    def _streams_told(self, heads: list[int]) -> dict[str, Any]:
+        """How many streams have something to say, and the first of them; refused messages are in none."""
+        counted = np.frombuffer(self.tally.streams(), np.int64).reshape(-1, 5)
+        said = np.column_stack([np.array(heads) - counted[:, 1], counted[:, 2:]])
+        faulty = np.flatnonzero(said.any(axis=1))
+        names = ("missing", "duplicate", "reordered", "corrupt")
+        listed = [
+            {"stream": int(n), **dict(zip(names, said[n].tolist(), strict=True))}
+            for n in faulty[:MAX_STREAMS_LISTED]
+        ]
+        return {"faulty_streams": len(faulty), "streams": listed}
 
-def receive(run: Receiving, socket: Socket, start_ns: int, commands: Commands) -> int:
-    """Receive until all that was numbered is here, or nothing more comes; how many rows were numbered."""
+
+class Manner:
+    """How a subscriber of a kind reads: `steady` at once, `slow` with pauses, `stopped` not at all for a while."""
+
+    def __init__(self, plan: Plan, kind: str, start_ns: int, commands: Commands) -> None:
+        audience = plan.audience
+        self.stopped: list[int] = []  # from, until: ns of measured time, once it has happened
+        self._pause_ns = audience.pause_ns if kind == "slow" else 0
+        self._measured_ns = start_ns + plan.warmup_ns
+        self._stop_ns = audience.stop_ns
+        self.stop_at_ns = self._measured_ns + audience.stop_at_ns if kind == "stopped" else _NEVER
+        self._commands = commands
+
+    def rest(self, drained: bool) -> None:
+        """Behind a drain, which brought something or not: the time in which this kind does not read."""
+        now = time.monotonic_ns()
+        if drained and self._pause_ns:
+            self._sleep_until(now + self._pause_ns)
+        elif now >= self.stop_at_ns:
+            self._sleep_until(now + self._stop_ns)
+            self.stopped = [now - self._measured_ns, time.monotonic_ns() - self._measured_ns]
+            self.stop_at_ns = _NEVER
+
+    def _sleep_until(self, end_ns: int) -> None:
+        while (now := time.monotonic_ns()) < end_ns and not self._commands.stopping:
+            sleep_until(min(end_ns, now + NS_PER_S // 10))
+
+
+def receive(
+    run: Receiving, socket: Socket, start_ns: int, commands: Commands, manner: Manner | None = None
+) -> list[int]:
+    """Receive until all that was numbered is here, or nothing more comes; the last sequence of each stream."""
+    manner = manner or Manner(run.plan, "steady", start_ns, commands)
     poller = Poller(socket, commands.wake)
     seconds = iter(run.plan.seconds())
     t_s, ends_ns = next(seconds)
-    expected: int | None = None
+    heads: list[int] | None = None
     active_ns = time.monotonic_ns()
     while True:
-        wait_ns = QUIET_NS // 5 if expected is not None else ends_ns - (time.monotonic_ns() - start_ns)
+        wait_ns = min(ends_ns + start_ns, manner.stop_at_ns) - time.monotonic_ns()
+        if heads is not None:
+            wait_ns = QUIET_NS // 5
         ready = poller.wait(min(max(wait_ns, NS_PER_S // 1000), NS_PER_S) / NS_PER_S)
         drained = run.drain(start_ns)
+        manner.rest(drained)
         now = time.monotonic_ns()
         if drained:
             active_ns = now
@@ -111,31 +164,39 @@ def receive(run: Receiving, socket: Socket, start_ns: int, commands: Commands) -
             t_s, ends_ns = next(seconds)
         command = commands.taken() if commands.wake in ready else None
         if command is not None and command["command"] == "finish":
-            expected, active_ns = sum(run.plan.heads(command["messages"])), now
+            heads, active_ns = run.plan.heads(*command["messages"]), now
         if commands.stopping:
             break
-        if expected is not None and (run.tally.reached >= expected or now - active_ns > QUIET_NS):
+        if heads is not None and (run.tally.reached >= sum(heads) or now - active_ns > QUIET_NS):
             break
     run.tell_second(t_s)
-    return expected or 0
+    if heads == run.plan.all_heads():
+        for t_s, _ in seconds:  # the last message may come seconds before the end
+            run.tell_second(t_s)
+    return heads or [0] * run.plan.streams
 
 
 def main() -> int:
     commands = Commands()
-    plan_command = commands.take()
+    told = commands.take()
     if commands.stopping:
         return 0
-    plan = Plan.of(plan_command["plan"])
+    plan, number = Plan.of(told["plan"]), told["number"]
+    kind = plan.audience.kinds[number]
     with Sockets() as sockets:
-        prefix = v2_prefix("candles", SOURCE, INTERVAL)
-        socket = sockets.subscriber(plan_command["endpoint"], [prefix], hwm=HWM)
-        run = Receiving(plan, socket, streams_of(plan, store_id=plan_command["store_id"]))
+        wanted = [v2_prefix("candles", SOURCE, INTERVAL), ready_topic(number)]
+        first, *others = told["endpoints"]
+        socket = sockets.subscriber(first, wanted, hwm=HWM)
+        for endpoint in others:
+            sockets.connect(socket, endpoint)
+        run = Receiving(plan, socket, streams_of(plan, store_id=told["store_id"]))
         go = commands.take()
         if go["command"] == "go":
             settle()
             usage = Usage()
-            expected = receive(run, socket, go["start_ns"], commands)
-            tell("done", cpu=usage.share(), **run.result(expected))
+            manner = Manner(plan, kind, go["start_ns"], commands)
+            heads = receive(run, socket, go["start_ns"], commands, manner)
+            tell("done", kind=kind, cpu=usage.share(), stopped=manner.stopped, **run.result(heads))
             commands.wait_for_end()
     return 0
 

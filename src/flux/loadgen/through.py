@@ -62,7 +62,7 @@ class _Run:
                     say(second_line(second, warmup=event["t_s"] <= 0))
             case "done" if child is self.feeder:
                 self.sent = event
-                self.follower.tell("finish", messages=event["messages"])
+                self.follower.tell("finish", messages=[event["messages"]])
             case "done":
                 self.received = event
                 self.cpu_s = self.server.cpu_s() - self.cpu_s
@@ -95,36 +95,25 @@ class _Run:
     def outcome(self, server: dict[str, Any]) -> Outcome:
         assert self.sent is not None
         assert self.received is not None
-        sent, got = self.sent, self.received
+        times = {key: unpacked(self.received[key]) for key in ("from_schedule", "from_send")}
+        told = {key: value for key, value in self.sent.items() if key != "messages"}
+        publisher = Sent(**{**told, "slip": unpacked(told["slip"])})
+        subscriber = Received(**{**self.received, **times})
         keys = ("t_s", "sent", "received", "p50", "p99", "max", "missing")
-        counts = ("scheduled", "sent", "send_blocked", "cpu")
-        rows = (
-            "received",
-            "missing",
-            "duplicate",
-            "reordered",
-            "corrupt",
-            "unread",
-            "measured",
-            "last_ns",
-            "cpu",
-        )
         return Outcome(
             plan=self.plan,
             complete=self.complete,
-            publisher=Sent(slip=unpacked(sent["slip"]), **{name: sent[name] for name in counts}),
-            subscriber=Received(
-                from_schedule=unpacked(got["from_schedule"]),
-                from_send=unpacked(got["from_send"]),
-                **{name: got[name] for name in rows},
-            ),
+            publisher=publisher,
+            subscriber=subscriber,
             libzmq=self.libzmq,
             intervals=[
                 {key: second.get(key, 0) for key in keys}
                 for t_s, second in sorted(self.seconds.items())
                 if t_s > 0
             ],
-            server=server,
+            publishers=[publisher],
+            subscribers=[subscriber],
+            own={"server": server},
         )
 
 
@@ -133,8 +122,8 @@ def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], boo
 
     Raises ConfigError for a plan that the feeder cannot carry out.
     """
-    if not plan.rate or plan.publishers != 1 or len(plan.audience.kinds) != 1 or plan.faults:
-        raise ConfigError("--mode through has one feed of constant --rate, one client and no --fault")
+    if plan.publishers != 1 or len(plan.audience.kinds) != 1 or plan.faults:
+        raise ConfigError("--mode through has one feed and one client, and no --fault")
     if plan.servers.pub and not (plan.servers.rpc and plan.servers.ingest):
         raise ConfigError("--mode through with a server that runs needs its --pub, --rpc and --ingest")
     with ServerProcess(plan) as server:

@@ -37,8 +37,8 @@ assert kernel.LATE_SEARCH_ROWS == limits.LATE_SEARCH_ROWS
 _LOG: Final = logging.getLogger("flux.transport")
 
 
-def _bind() -> bool:
-    """Gives libzmq's functions to the kernel; False when one of them is missing."""
+def _bind() -> str:
+    """Gives libzmq's functions to the kernel; says why not when one of them is missing, "" when all are there."""
     try:
         from zmq.backend.cython import _zmq  # another backend of pyzmq has no such module
 
@@ -46,9 +46,9 @@ def _bind() -> bool:
         functions = [getattr(library, name) for name in kernel.ZMQ_FUNCTIONS]
     except (ImportError, OSError, AttributeError) as error:
         _LOG.warning("messages go through pyzmq one by one, libzmq's functions are out of reach: %s", error)
-        return False
+        return str(error)
     kernel.bind([ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions])
-    return True
+    return ""
 
 
 def _receive_frame(socket: zmq.Socket[bytes], flags: int) -> tuple[bytes, bool] | int:
@@ -68,7 +68,10 @@ def _send_frame(socket: zmq.Socket[bytes], frame: bytes, flags: int) -> int:
 
 kernel.bind_python(_receive_frame, _send_frame)
 
-NATIVE: Final[bool] = _bind()
+FALL_BACK: Final[str] = _bind()
+"""Why libzmq's functions are out of reach; "" when they are not."""
+
+NATIVE: Final[bool] = not FALL_BACK
 """Whether receivers and senders call libzmq directly, and not through pyzmq."""
 
 

@@ -70,6 +70,7 @@ class Requester:
         self.endpoint = endpoint
         self.strays = 0  # replies to what was not asked, or no longer
         self.bad_frames = 0
+        self.bytes_received = 0  # payloads
         self.reopened = 0
         self._sockets = sockets
         self._clock = clock
@@ -158,6 +159,7 @@ class Requester:
     def _take(self, frames: list[bytes]) -> None:
         self._heard = self._clock()
         self._silent_rounds = 0
+        self.bytes_received += len(frames[-1])
         try:
             reply = codec.decode(frames[-1])
         except DecodeError:

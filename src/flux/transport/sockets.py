@@ -208,6 +208,10 @@ class Sockets:
         """A SUB that connects, and again by itself; `subscribe`, `unsubscribe` change what it asks for."""
         return self._connect(self._subscriber(prefixes, hwm), endpoint)
 
+    def connect(self, socket: Socket, endpoint: str) -> None:
+        """Connect a `subscriber` to one more publisher: it asks there for the same."""
+        self._connect(socket, endpoint)
+
     def watched_subscriber(
         self, endpoint: str, prefixes: Sequence[bytes] = (), *, hwm: int = LIVE_HWM
     ) -> tuple[Socket, Link]:

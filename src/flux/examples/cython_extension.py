@@ -1,6 +1,6 @@
-"""The codec from Cython of your own: builds `from_cython_kernel.pyx` in a temporary folder and uses it.
+"""The codec from Cython of your own: builds `cython_extension_kernel.pyx` in a temporary folder and uses it.
 
-    python -m flux.examples.from_cython
+    python -m flux.examples.cython_extension
 
 Needs Cython and a C compiler. In a project of your own, setuptools or meson do what `build` does here: the one
 thing to give them is `flux.codec.get_include()` as include directory.
@@ -21,7 +21,7 @@ import numpy as np
 
 import flux
 
-NAME = "from_cython_kernel"
+NAME = "cython_extension_kernel"
 
 
 def build(folder: Path) -> Path:

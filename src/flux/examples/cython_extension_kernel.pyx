@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A Cython module of somebody else's that reads and writes frames of flux without Python (see from_cython.py)."""
+"""A Cython module of somebody else's that reads and writes frames of flux without Python (see cython_extension.py)."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy

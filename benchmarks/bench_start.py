@@ -1,0 +1,142 @@
+"""Starts: a client with a warm cache, a server with a history, and what an import costs.
+
+    python -m pytest -s benchmarks/bench_start.py     smaller sizes; FLUX_BENCH_FULL=1 takes the table's
+
+The server's directory holds that many rows in DuckDB and in one journal file; the time is that of `recover`: identity,
+the scan of every record, the fence, and the store's opening. A journal of one gigabyte in one file is more than a
+server ever scans: its files end at `limits.JOURNAL_FILE_BYTES`, and a start reads the last alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import ratios
+from benchmarks.bench_store import least, rows_of_a_feed
+from flux import journal
+from flux.client.cache import Cache
+from flux.journal import Group
+from flux.limits import GIB
+from flux.model import StreamKey
+from flux.protocol.sequencer import Sequencer
+from flux.server.records import StreamRecord, pack
+from flux.server.recover import Recovered, recover
+from flux.transport.pump import Receiver, Streams, record
+
+FULL = os.environ.get("FLUX_BENCH_FULL") == "1"
+CACHED = 1_000_000 if FULL else 200_000
+HISTORY = 10_000_000 if FULL else 200_000
+STREAMS = 64
+ROWS_A_TURN = 512  # of each stream
+ROWS_A_MESSAGE = 5
+FILE_BYTES = 5 * GIB // 4
+KEY = StreamKey("SIM", "BTC", "1m")
+
+
+@pytest.mark.informational
+def test_a_client_with_a_warm_cache(tmp_path: Path) -> None:
+    path, rows = tmp_path / "cache.duckdb", rows_of_a_feed(CACHED)
+    cache = Cache(path)
+    for at in range(0, CACHED, 100_000):
+        part = slice(at, min(at + 100_000, CACHED))
+        cache.append(KEY, 1, 1, at + 1, rows[part], part.stop)
+    cache.close()
+
+    def start() -> None:
+        cache = Cache(path)
+        loaded = cache.load(KEY, CACHED)
+        assert loaded is not None
+        assert len(loaded.rows) == CACHED
+        cache.close()
+
+    ratios.note_at_most(f"start: client with {CACHED:,} cached rows", least(3, start), 1.0, "s")
+
+
+def close(recovered: Recovered) -> None:
+    recovered.journal.close()
+    recovered.fence.close()
+    recovered.store.close()
+    recovered.lock.release()
+
+
+def write_history(directory: Path) -> int:
+    """A server's directory with HISTORY rows, all projected; the journal's bytes."""
+    recovered = recover(directory, disk=False, file_bytes=FILE_BYTES)
+    log, identity = recovered.journal, recovered.identity
+    streams, sequencer, group = Streams(STREAMS), Sequencer(), Group(16 << 20)
+    receiver = Receiver(None, streams, server=True)
+    for number in range(1, STREAMS + 1):
+        key = StreamKey("SIM", f"S{number}", "1m")
+        streams.add(key, stream_id=number, ring_rows=1_024)
+        sequencer.add(0)
+        group.append(journal.STREAM, pack(StreamRecord(number, *key)))
+    rows = np.zeros(ROWS_A_TURN, "V64").view(streams.ring(0).dtype)
+    rows["flags"] = 1
+    for turn in range(-(-HISTORY // (STREAMS * ROWS_A_TURN))):
+        rows["ts_ms"] = 1_700_000_000_000 + 1_000 * (turn * ROWS_A_TURN + np.arange(ROWS_A_TURN))
+        receiver.kernel.begin()
+        for slot in range(STREAMS):
+            assert receiver.kernel.offer(slot, rows) == ROWS_A_TURN
+        runs = sequencer.number(receiver.arrivals[:STREAMS])
+        record(
+            streams, group, receiver.inbox, runs,
+            store_id=identity.store_id, epoch=identity.epoch, max_rows=ROWS_A_MESSAGE,
+        )  # fmt: skip
+        log.commit(group, sync=False)
+        group.clear()
+    while recovered.projection.position < log.position:
+        recovered.projection.step(log.position)
+    size = log.position.offset
+    recovered.fence.store(identity.store_id, identity.epoch, *log.position)
+    close(recovered)
+    return size
+
+
+@pytest.mark.informational
+def test_a_server_with_a_history(tmp_path: Path) -> None:
+    size = write_history(tmp_path / "data")
+
+    def start() -> None:
+        close(recover(tmp_path / "data", disk=False, file_bytes=FILE_BYTES))
+
+    name = f"start: server with {HISTORY / 1e6:g} M rows and a journal of {size / 1e6:,.0f} MB"
+    ratios.note_at_most(name, least(3, start), 3.0, "s")
+
+
+def run(cache: Path, *arguments: str) -> Callable[[], None]:
+    """A call of the interpreter that keeps what it compiles, whatever this process was told."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(cache)
+
+    def work() -> None:
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)
+
+    return work
+
+
+@pytest.mark.informational
+def test_what_an_import_costs(tmp_path: Path) -> None:
+    """In turns, the least of some. The gate of it (gate/imports.py) counts the processor's time."""
+    calls = {
+        "nothing": run(tmp_path, "-c", ""),
+        "numpy": run(tmp_path, "-c", "import numpy"),
+        "codec": run(tmp_path, "-c", "import flux.codec"),
+        "help": run(tmp_path, "-m", "flux.cli.main", "--help"),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(12):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append((time.perf_counter() - start) * 1e3)
+    ms = {name: min(times) for name, times in taken.items()}
+    ratios.note_at_most("import: flux.codec, beyond numpy", ms["codec"] - ms["numpy"], 25, "ms")
+    ratios.note_at_most("import: flux --help, beyond the interpreter", ms["help"] - ms["nothing"], 100, "ms")

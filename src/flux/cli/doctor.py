@@ -1,0 +1,182 @@
+"""`flux doctor`: what this installation and this machine can do, and what is wrong.
+
+Each check says what was found; a failing one also what follows from it. Nothing is changed, but for a file that is
+written into the data directory and taken away again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Final, NamedTuple
+
+from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB
+
+KERNELS: Final = (
+    "admit", "arrow", "codec", "histogram", "indicator", "journal", "pump", "ring", "window",
+)  # fmt: skip
+LIBRARIES: Final = ("numpy", "pyzmq", "duckdb")
+
+MAPPINGS_A_RING: Final = 2
+DEFAULT_SLACK_NS: Final = 50_000
+
+
+class Finding(NamedTuple):
+    """What one check found. `ok` False: something does not work; None: it works, and could be better."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="flux doctor",
+        description="Say what this installation and this machine can do. Exit code 1 when something does not work.",
+    )
+    made.add_argument(
+        "--data", type=Path, metavar="DIR", help="a server's data directory: may it be written?"
+    )
+    made.add_argument("--json", action="store_true", help="one object per check, for a program to read")
+    return made
+
+
+def run(arguments: argparse.Namespace) -> int:
+    findings = list(examine(arguments.data))
+    for finding in findings:
+        if arguments.json:
+            print(json.dumps(finding._asdict()))
+        else:
+            mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
+            print(f"{mark:<7} {finding.name:<13} {finding.text}")
+    return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+def examine(data: Path | None) -> Iterator[Finding]:
+    """All checks, one behind the other; `data` is looked at where it is given."""
+    yield Finding(
+        "python", sys.version_info >= (3, 11), f"{platform.python_version()}, {platform.platform()}"
+    )
+    yield from _libraries()
+    missing = {name: error for name in KERNELS if (error := _import_error(name))}
+    built = len(KERNELS) - len(missing)
+    told = "".join(f"; {name}: {error}" for name, error in missing.items())
+    yield Finding("kernels", not missing, f"{built} of {len(KERNELS)} built{told}")
+    for name, check in (("codec", _checksum), ("pump", _pump)):
+        if name not in missing:
+            yield check()
+    yield from (_mappings(), _slack())
+    if data is not None:
+        yield _data(data)
+
+
+def _kernel(name: str) -> ModuleType:
+    return importlib.import_module(f"flux.kernels.{name}")
+
+
+def _import_error(name: str) -> str:
+    """Why a kernel cannot be loaded; "" when it can."""
+    try:
+        _kernel(name)
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def _libraries() -> Iterator[Finding]:
+    for name in LIBRARIES:
+        try:
+            yield Finding(name, True, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, False, f"not installed: pip install {name}")
+
+
+def _checksum() -> Finding:
+    if _kernel("codec").crc32c_in_hardware():
+        return Finding("crc32c", True, "by the processor's instruction")
+    return Finding("crc32c", None, "by table, some ten times slower: this processor has no crc32 instruction")
+
+
+def _pump() -> Finding:
+    try:
+        from flux.transport import pump, sockets
+    except ImportError as error:
+        return Finding("pump", False, f"{error}")
+    version = sockets.libzmq_version()
+    if pump.NATIVE:
+        return Finding("pump", True, f"native: libzmq {version} is called in batches")
+    why = f"messages go through pyzmq one by one, some fifteen times slower: {pump.FALL_BACK}"
+    return Finding("pump", None, f"fall-back (libzmq {version}): {why}")
+
+
+def _read(path: str) -> str:
+    """A file of the kernel's, or "" where there is none."""
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _mappings() -> Finding:
+    """Rings of MAPPED_RING_ROWS or more take two mappings each; the others come from chunks."""
+    limit, wanted = _read("/proc/sys/vm/max_map_count"), MAPPINGS_A_RING * MAX_MAPPED_RINGS
+    huge = _read("/sys/kernel/mm/transparent_hugepage/enabled")
+    pages = f"; transparent huge pages: {huge}" if huge else ""
+    if not limit:
+        return Finding(
+            "memory", None, f"this system does not say how many mappings a process may have{pages}"
+        )
+    if int(limit) < 2 * wanted:
+        why = f"{limit} mappings a process, long rings may take {wanted}: those beyond copy where they wrap"
+        return Finding("memory", None, f"{why} (vm.max_map_count){pages}")
+    return Finding("memory", True, f"{limit} mappings a process, long rings take {wanted} at most{pages}")
+
+
+def _slack() -> Finding:
+    """How much later than asked a sleep may end: the system's default is 50 us."""
+    slack = _read("/proc/self/timerslack_ns")
+    took = min(_timed(lambda: time.sleep(0.0001)) for _ in range(20)) * 1e6 - 100
+    said = f"slack {int(slack) / 1_000:g} us" if slack else "slack unknown"
+    ok = True if not slack or int(slack) <= DEFAULT_SLACK_NS else None
+    return Finding("timer", ok, f"{said}; a sleep of 100 us ended {took:.0f} us late at best")
+
+
+def _timed(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def _data(directory: Path) -> Finding:
+    """Whether a server could keep its data there; a directory that is not there yet is made by the server."""
+    place = directory
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return Finding("data", False, f"{place} is not a directory")
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(4_096))
+            file.flush()
+            synced = min(_timed(lambda: os.fsync(file.fileno())) for _ in range(3)) * 1e3
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return Finding("data", False, f"{place} cannot be written: {error.strerror}")
+    there = f"{directory} can be written" if place == directory else f"{directory} can be made in {place}"
+    text = f"{there}, {free / MIB:,.0f} MiB free, fsync {synced:.1f} ms"
+    if free < 2 * JOURNAL_FILE_BYTES:
+        return Finding(
+            "data", False, f"{text}: a journal file alone takes {JOURNAL_FILE_BYTES / MIB:.0f} MiB"
+        )
+    return Finding("data", True, text)
