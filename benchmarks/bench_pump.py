@@ -31,10 +31,10 @@ import zmq.backend.cython._zmq
 from benchmarks import ratios
 from flux.journal import Group
 from flux.model import CANDLE, StreamKey
-from flux.protocol.sequencer import Sequencer
 from flux.transport.pump import Receiver, Sender, Streams, record
 from flux.transport.sockets import Publisher, Sockets, endpoint_of
 from flux.transport.topics import stream_topic
+from tests.oracle.sequencer import Sequencer
 
 STREAMS = 64
 ROWS_A_TURN = 64  # per stream: with one row a message, what one group holds

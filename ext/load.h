@@ -82,6 +82,19 @@ static inline uint32_t flux_load_fill(const flux_load *l, int64_t j, uint32_t n,
     return touched;
 }
 
+/* Lays messages k .. k + n - 1 down in their order, for a feed that pushes them one by one; slots[i] is the stream of
+ * message k + i. */
+static inline void flux_load_lay(const flux_load *l, int64_t k, uint32_t n, int64_t sent_ns, flux_candle *rows,
+                                 uint32_t *slots) {
+    for (uint32_t i = 0; i < n; i++) {
+        int64_t message = k + i, intended = flux_schedule_intended(&l->schedule, message);
+        uint64_t first = (uint64_t)(message / l->streams) * l->rows + 1;
+        slots[i] = (uint32_t)(message % l->streams);
+        for (uint32_t j = 0; j < l->rows; j++)
+            flux_load_row(l, slots[i], first + j, message, intended, (double)sent_ns, rows++);
+    }
+}
+
 typedef struct { /* of one stream, in rows */
     uint64_t next;     /* the sequence after its highest */
     uint64_t received; /* distinct sequences: next - 1 - received are missing so far */

@@ -82,8 +82,9 @@ cdef extern from "pump.h" nogil:
         pass
 
     ctypedef struct flux_feed_run:
-        uint64_t run_id, taken
-        uint32_t source_hash, owner
+        uint64_t run_id, taken, recorded, committed
+        uint32_t source_hash, owner, serial, name_size
+        uint8_t *name
 
     ctypedef struct flux_receiver:
         flux_zmq zmq
@@ -99,7 +100,7 @@ cdef extern from "pump.h" nogil:
         uint64_t others_used, others_limit
         flux_candle *scratch
         flux_feed_run *runs
-        uint32_t run_count, run_limit
+        uint32_t run_count, run_limit, run_serial
         flux_zmq_msg message
         int holding, socket_errno
         flux_view held
@@ -125,6 +126,7 @@ cdef extern from "pump.h" nogil:
         FLUX_COUNT_REFUSED_STREAM
         FLUX_NO_SLOT
         FLUX_NO_RUN
+        FLUX_RUN_NAME_MAX
         FLUX_LATE_SEARCH_ROWS
 
     uint64_t FLUX_GATHER_BROKEN

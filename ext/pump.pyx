@@ -16,7 +16,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
 
 from pump cimport *
 from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
@@ -182,18 +182,26 @@ cdef class Receiver:
             at += 4 + size
         return found
 
-    def add_run(self, bytes source, uint64_t run_id, uint64_t taken, uint32_t owner):
-        """Remembers a feed's run, of which `taken` rows are known; the oldest run goes when the table is full."""
-        cdef flux_feed_run *run
+    def add_run(self, bytes source, uint64_t run_id, uint64_t taken, uint32_t owner, bytes name=b""):
+        """Remembers a feed's run, of which `taken` rows are known, and gives its index.
+
+        When the table is full the oldest run goes and this one has its index. `name`: how a SOURCE record of it begins.
+        """
+        cdef uint32_t index = self.r.run_serial % self.r.run_limit
+        cdef flux_feed_run *run = &self.r.runs[index]
+        if len(name) > FLUX_RUN_NAME_MAX:
+            raise ValueError(f"a name of {len(name)} bytes")
         if self.r.run_count == self.r.run_limit:
-            memmove(self.r.runs, self.r.runs + 1, (self.r.run_limit - 1) * sizeof(flux_feed_run))
-            self.r.run_count -= 1
             flux_streams_forget_routes(&self.streams.table)
-        run = &self.r.runs[self.r.run_count]
-        run.run_id, run.taken, run.owner = run_id, taken, owner
+        else:
+            self.r.run_count += 1
+        run.run_id, run.taken, run.owner, run.recorded, run.committed = run_id, taken, owner, taken, 0
         run.source_hash = flux_crc32c(0, <const char *>source, len(source))
-        self.r.run_count += 1
-        return self.r.run_count - 1
+        run.name_size = <uint32_t>len(name)
+        memcpy(run.name, <const char *>name, len(name))
+        self.r.run_serial += 1
+        run.serial = self.r.run_serial
+        return index
 
     def find_run(self, bytes source, uint64_t run_id):
         """The index of a feed's run, or None."""
@@ -205,6 +213,16 @@ cdef class Receiver:
         if index >= self.r.run_count:
             raise IndexError(f"run {index} of {self.r.run_count}")
         return self.r.runs[index].taken
+
+    def run_committed(self, uint32_t index):
+        """Rows of that run that are committed, as far as this table has seen. From any thread."""
+        if index >= self.r.run_count:
+            raise IndexError(f"run {index} of {self.r.run_count}")
+        return self.r.runs[index].committed
+
+    def address(self):
+        """Where the C struct is, for the bridge, which keeps this object alive."""
+        return <uintptr_t>&self.r
 
     def room(self, uint32_t slot):
         """Rows of this stream that can be offered now."""

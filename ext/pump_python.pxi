@@ -101,3 +101,8 @@ cdef flux_zmq by_python
 by_python.msg_init, by_python.msg_recv, by_python.msg_close = python_msg_init, python_msg_recv, python_msg_close
 by_python.msg_data, by_python.msg_size, by_python.msg_more = python_msg_data, python_msg_size, python_msg_more
 by_python.send, by_python.error = python_send, python_error
+
+
+def calls(bint native):
+    """The address of the table of functions: libzmq's own, or those by way of pyzmq."""
+    return <uintptr_t>(&bound if native else &by_python)

@@ -18,6 +18,10 @@ cdef class Streams:
     def __len__(self):
         return self.table.count
 
+    def address(self):
+        """Where the C struct is, for the bridge, which keeps this object alive."""
+        return <uintptr_t>&self.table
+
     cdef flux_stream *at(self, uint32_t slot) except NULL:
         if slot >= self.table.count:
             raise IndexError(f"slot {slot} of {self.table.count}")

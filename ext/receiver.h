@@ -13,6 +13,7 @@
 #include "zmq_calls.h"
 
 #define FLUX_NO_RUN UINT32_MAX
+#define FLUX_RUN_NAME_MAX 72
 
 /* Why flux_receive came back. */
 enum flux_drained {
@@ -66,6 +67,11 @@ _Static_assert(sizeof(flux_arrival) == 64, "as in flux/model.py");
 typedef struct { /* how far a feed's run has been taken: rows of that run admitted or refused */
     uint64_t run_id, taken;
     uint32_t source_hash, owner;
+    uint64_t recorded;  /* `taken` as the last SOURCE record says it */
+    uint64_t committed; /* as the last committed one does; read by other threads */
+    uint32_t serial;    /* counts the runs there ever were: a place in the table is used again */
+    uint32_t name_size; /* how a SOURCE record of this run begins */
+    uint8_t name[FLUX_RUN_NAME_MAX];
 } flux_feed_run;
 
 typedef struct {
@@ -82,7 +88,7 @@ typedef struct {
     uint64_t others_used, others_limit;
     flux_candle *scratch;             /* rows out of version 1 tables */
     flux_feed_run *runs;
-    uint32_t run_count, run_limit;
+    uint32_t run_count, run_limit, run_serial;
     uint32_t patch_at;                /* where the last learned head keeps its integers */
     flux_zmq_msg message;
     int holding, socket_errno;

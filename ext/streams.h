@@ -21,6 +21,8 @@ typedef struct {
     flux_ring *ring;             /* owned by the Python object that was given to `add` */
     uint64_t head;               /* highest sequence recorded: server */
     uint64_t reserved;           /* rows in the inbox, not yet recorded: server */
+    uint64_t turn_next;          /* while a turn is numbered (ext/bridge.h): its next sequence, its next run */
+    uint32_t turn_runs;
     uint64_t committed;          /* highest sequence that may be shown: server, read by other threads */
     int64_t committed_ts;        /* time of that row, ms (candles) or ns */
     int64_t committed_highest;   /* highest time or trade id among committed rows */

@@ -45,6 +45,7 @@ DOORS = {
     "journal": {"src/flux/journal.py", "src/flux/fence.py"},
     "arrow": {"src/flux/batch.py"},
     "pump": {"src/flux/transport/pump.py"},
+    "bridge": {"src/flux/transport/bridge.py"},
     "admit": {"src/flux/transport/pump.py"},
     "histogram": {"src/flux/loadgen/histogram.py"},
 }

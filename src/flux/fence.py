@@ -76,6 +76,15 @@ class Fence:
         self._slot, self._serial = slot, serial
         self._mark = FenceMark(store_id, epoch, file, offset)
 
+    @property
+    def slots(self) -> tuple[mmap.mmap, int, int]:
+        """What the bridge (`ext/bridge.h`) is lent: the slots' memory, the newer slot, its serial."""
+        return self._map, self._slot, self._serial
+
+    def went_on(self, slot: int, serial: int, mark: FenceMark) -> None:
+        """The bridge stored marks, last this one."""
+        self._slot, self._serial, self._mark = slot, serial, mark
+
     def load(self) -> FenceMark | None:
         """The newest mark; None when none was ever stored, or both slots are damaged."""
         return self._mark

@@ -11,9 +11,8 @@ file that has a name and no valid HEADS in front is damaged, never half made.
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from flux.errors import DataError, StorageError
 from flux.fence import Fence, FenceMark, sync_folder
+from flux.journal_files import JournalFile, files, map_file, path_of
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES, MIB
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
-    "Fence", "FenceMark", "Group", "Journal", "JournalFile", "Position", "Scan",
+    "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
     "files", "map_file", "path_of", "scan", "truncate",
 ]  # fmt: skip
 
@@ -55,7 +55,6 @@ ENTRY: Final = np.dtype(
 )
 """A record in a group, with the labels of whoever appended it."""
 
-_NAME: Final = re.compile(r"(\d{8})\.fluxlog")
 _CLOSE_BYTES: Final = 16 + _kernel.COMMIT_SIZE  # an empty CLOSE record and its COMMIT
 
 
@@ -66,11 +65,16 @@ class Position(NamedTuple):
     offset: int
 
 
-class JournalFile(NamedTuple):
-    """A file of the journal."""
+class JournalEnd(NamedTuple):
+    """Where a journal goes on, for the bridge (`ext/bridge.h`), which writes groups there in the committer's stead."""
 
-    number: int
-    path: Path
+    fd: int
+    file: int
+    offset: int
+    synced: int
+    spoiled: int
+    limit: int
+    """A group with its COMMIT must end before it."""
 
 
 class Scan(NamedTuple):
@@ -171,6 +175,7 @@ class Journal:
         self._synced = offset
         self._spoiled = offset  # behind the last byte that a failed commit may have left
         self._file_bytes = file_bytes
+        self._changing = threading.Lock()  # the descriptor
 
     @classmethod
     def create(
@@ -236,6 +241,28 @@ class Journal:
                 os.fdatasync(self._fd)
             self._synced = self._offset
 
+    @property
+    def end(self) -> JournalEnd:
+        """What the bridge is lent; it gives it back through `went_on`."""
+        limit = self._file_bytes - _CLOSE_BYTES
+        return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
+
+    def went_on(self, offset: int, synced: int, spoiled: int) -> None:
+        """The bridge wrote groups up to `offset`."""
+        self._offset, self._spoiled = offset, spoiled
+        self._synced = max(self._synced, synced)
+
+    def duplicate(self, file: int) -> int | None:
+        """A descriptor of that file for another thread to sync, which is the caller's; None when the journal is in
+        another one, or closed. From any thread."""
+        with self._changing:
+            return os.dup(self._fd) if self._fd >= 0 and self._number == file else None
+
+    def synced_to(self, position: Position) -> None:
+        """What was committed up to `position` is on the disk."""
+        if position.file == self._number and position.offset > self._synced:
+            self._synced = position.offset
+
     def rotate(self, heads: Buffer) -> Position:
         """Go on in the next file, which begins with `heads` and is preallocated: a full disk is met here.
 
@@ -244,8 +271,9 @@ class Journal:
         self._wipe_spoiled()
         self.sync()
         fd, offset = _new_file(self._directory, self._number + 1, heads, self._file_bytes)
-        os.close(self._fd)
-        self._fd, self._number = fd, self._number + 1
+        with self._changing:
+            os.close(self._fd)
+            self._fd, self._number = fd, self._number + 1
         self._offset = self._synced = self._spoiled = offset
         return self.position
 
@@ -259,8 +287,9 @@ class Journal:
                 group.append(CLOSE, b"")
                 self._commit(group, sync=True)
         finally:
-            os.close(self._fd)
-            self._fd = -1
+            with self._changing:
+                os.close(self._fd)
+                self._fd = -1
 
     def _commit(self, group: Group, sync: bool) -> Position:
         start = self._offset
@@ -286,29 +315,6 @@ class Journal:
                 _write_zeros(self._fd, self._offset, self._spoiled)
                 os.fdatasync(self._fd)
             self._synced = self._spoiled = self._offset
-
-
-def path_of(directory: Path, file: int) -> Path:
-    """The path of journal file `file` of the data directory `directory`."""
-    return Path(directory) / "journal" / f"{file:08}.fluxlog"
-
-
-def files(directory: Path) -> list[JournalFile]:
-    """The journal's files in the data directory `directory`, oldest first; none when there is no journal."""
-    try:
-        names = os.listdir(Path(directory) / "journal")
-    except FileNotFoundError:
-        return []
-    numbers = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
-    return [JournalFile(number, path_of(directory, number)) for number in numbers]
-
-
-def map_file(path: Path) -> mmap.mmap | bytes:
-    """The bytes of a journal file, read-only, mapped (empty files have nothing to map)."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def scan(buffer: Buffer, start: int = 0) -> Scan:

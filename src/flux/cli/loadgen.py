@@ -62,6 +62,12 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rpc", default="", metavar="EP", help="where that server takes requests")
     group.add_argument("--ingest", default="", metavar="EP", help="where that server takes rows")
     group.add_argument(
+        "--durability",
+        default=Plan().durability,
+        choices=("process", "disk"),
+        help="of the server that through starts (process)",
+    )
+    group.add_argument(
         "--topic",
         action="append",
         default=[],
@@ -171,6 +177,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
             stop_at_ns=parse_duration(stop_at),
         ),
         servers=Servers(pub=arguments.pub, rpc=arguments.rpc, ingest=arguments.ingest),
+        durability=arguments.durability,
         faults=_faults(arguments.fault),
         topics=tuple(arguments.topic),
     ).checked()

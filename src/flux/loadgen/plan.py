@@ -112,6 +112,7 @@ class Plan:
     publishers: int = 1  # processes; each has its share of the streams
     audience: Audience = field(default_factory=Audience)
     servers: Servers = field(default_factory=Servers)
+    durability: str = "process"  # of a server that `through` starts
     faults: Faults = field(default_factory=Faults)
     topics: tuple[str, ...] = ()  # of mode sub; none = all rows in version 2
 

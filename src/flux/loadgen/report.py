@@ -241,6 +241,13 @@ def _times_line(label: str, times: Mapping[str, float]) -> str:
     return f"{label:<22}" + "  ".join(shown)
 
 
+def _server_line(server: Mapping[str, Any]) -> str:
+    said = f"{'server':<22}"
+    said += f"durability {server['durability']}  CPU {server['cpu']:.0%}" if server["started"] else "given"
+    said += f"  rows journalled {server['journalled']:,}"
+    return said + (f"  stored {server['stored']:,}" if server["stored"] is not None else "")
+
+
 def _subscriber_line(each: Mapping[str, Any]) -> str:
     counts, times = each["counts"], each["latency_ns"]["from_schedule"]
     return (
@@ -307,6 +314,8 @@ def to_text(made: Mapping[str, Any]) -> str:
         for name, times in made["latency_ns"].items()
         if times is not None
     ]
+    if "server" in made:
+        lines.append(_server_line(made["server"]))
     lines += [
         f"{_COUNTED.get(config['mode'], 'rows'):<22}" + "  ".join(counts),
         _generator_line(made["generator"]),

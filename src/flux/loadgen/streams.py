@@ -22,7 +22,13 @@ def ring_rows(plan: Plan, messages: int, streams: int) -> int:
 
 
 def streams_of(
-    plan: Plan, messages: int = MAX_ARRIVALS, store_id: int = 0, part: int | None = None
+    plan: Plan,
+    messages: int = MAX_ARRIVALS,
+    store_id: int = 0,
+    part: int | None = None,
+    *,
+    source: str = SOURCE,
+    epoch: int = EPOCH,
 ) -> Streams:
     """Slot by slot the streams of publisher `part`, or all (None); the stream_id is the plan's number.
 
@@ -31,9 +37,9 @@ def streams_of(
     numbers = range(plan.streams) if part is None else range(part, plan.streams, plan.publishers)
     made = Streams(len(numbers))
     for stream in numbers:
-        key = StreamKey(SOURCE, f"S{stream}", INTERVAL)
+        key = StreamKey(source, f"S{stream}", INTERVAL)
         slot = made.add(key, stream_id=stream, ring_rows=ring_rows(plan, messages, len(numbers)))
-        made.expect(slot, store_id, EPOCH)
+        made.expect(slot, store_id, epoch)
     return made
 
 

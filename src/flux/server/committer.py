@@ -11,35 +11,35 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from flux import limits
 from flux.errors import StorageError
 from flux.journal import Fence, Journal, Position
-from flux.model import MARK, State
-from flux.schema import messages
+from flux.model import State
 from flux.server.exchange import Exchange, Filled
+from flux.server.heart import Heart
 from flux.server.records import FORMAT, EpochRecord, HeadsRecord, StreamHead, StreamRecord, pack, remember
+from flux.server.syncer import Syncer
 from flux.server.version1 import Version1
 from flux.server.vitals import Vitals
 from flux.transport import sockets
-from flux.transport.pump import Sender, Streams
+from flux.transport.bridge import Commits
+from flux.transport.pump import Sender, Sent, Streams
 from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from flux.journal import Group
     from flux.server.records import Position as SourcePosition
+    from flux.server.runs import Runs
 
 _LOG = logging.getLogger("flux.server")
 
-SYNC_NS: Final = 100_000_000  # durability "process": the journal is synced this often
+LOOK_S: Final = 5.0  # Python looks at what was counted and synced this often
 RETRY_S: Final = 0.25
 
 Order = tuple["NDArray[np.uint32]", "NDArray[np.uint8]"]
@@ -83,6 +83,7 @@ class Committer:
         streams: Streams,
         exchange: Exchange,
         vitals: Vitals,
+        runs: Runs,
         records: dict[int, StreamRecord],
         sources: dict[str, SourcePosition],
         disk: bool,
@@ -96,41 +97,56 @@ class Committer:
         self._streams = streams
         self._exchange = exchange
         self._vitals = vitals
+        self._runs = runs
         self._records = records
         self._sources = sources
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._unsynced_since = 0
-        self._beat_number = 0
-        self._beat_due = 0
-        self._mark_from = 0
+        self._syncer = Syncer(journal, exchange.handover, vitals)
+        self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
-        self.committed: Position = journal.position
-        self.moved = threading.Condition()
+        exchange.handover.committed(journal.position)
+        self._commits = Commits(
+            exchange.handover,
+            runs.receiver,
+            streams,
+            publisher.socket,
+            store_id=identity.store_id,
+            epoch=identity.epoch,
+            disk=disk,
+            by_python=faults is not None,
+        )
+
+    @property
+    def committed(self) -> Position:
+        """How far the journal is committed; from any thread."""
+        return self._exchange.handover.position
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
-        return self._sources.get(name)
+        found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
+        return max(found, default=None)
 
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
+        if not self._disk:
+            self._syncer.start()
         while True:
-            filled = self._exchange.take(self._idle_seconds())
-            self._version1.follow()
+            filled = self._next()
             if filled is not None:
                 if not self._commit_until_it_holds(filled):
                     break  # what comes behind a group that is not in the journal must not get there either
                 self._exchange.give_back(filled)
-            elif self._closing.is_set():
+            elif self._closing.is_set() and self._exchange.empty:
                 break
-            self._sync_if_due()
-            if time.monotonic_ns() >= self._beat_due:
-                self._beat()
+        self._syncer.stop()
         self._sync()
         self._vitals.set("closing", State.CLOSING, "the server is stopping")
-        self._beat()
+        self._commits.send_beat()
+        for frame in self.heart.frames():
+            sockets.send(self._publisher.socket, [BEAT, frame])
         self._journal.close(clean=not self._exchange_holds())
 
     def close(self) -> None:
@@ -140,17 +156,20 @@ class Committer:
 
     def wait_past(self, position: Position, timeout: float) -> Position:
         """The committed position, once it is past `position` or `timeout` seconds have gone by."""
-        with self.moved:
-            self.moved.wait_for(lambda: self.committed > position, timeout)
-            return self.committed
+        return self._exchange.handover.wait_past(position, timeout)
 
     # ------------------------------------------------------------------ groups
 
-    def _idle_seconds(self) -> float:
-        due = self._beat_due
-        if self._unsynced_since:
-            due = min(due, self._unsynced_since + SYNC_NS)
-        return max(0.0, (due - time.monotonic_ns()) / 1e9)
+    def _next(self) -> Filled | None:
+        """The next group that Python has to commit; the others are committed and published meanwhile. None when
+        there is none for a while, or will be none."""
+        self._journal.synced_to(self._syncer.reached)
+        done = self._commits.run(LOOK_S, self._journal, self._fence)
+        self._version1.follow(done.heard)
+        self.counts.groups += done.groups
+        self._count(done.sent)
+        self.counts.heartbeats = self._commits.beats
+        return self._exchange.taken() if done.noted else None
 
     def _exchange_holds(self) -> bool:
         return not self._exchange.empty
@@ -166,8 +185,7 @@ class Committer:
                 if self._closing.wait(RETRY_S):
                     _LOG.error("stopping with rows that were never published: %s", error)
                     return False
-                if time.monotonic_ns() >= self._beat_due:
-                    self._beat()
+                self._commits.send_beat()
                 continue
             self._vitals.clear("journal")
             self._publish(filled)
@@ -178,41 +196,39 @@ class Committer:
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
         position = self._journal.commit(filled.group, self._disk)
-        if not self._disk and not self._unsynced_since:
-            self._unsynced_since = time.monotonic_ns()
         self._fence.store(self._identity.store_id, self._identity.epoch, *position)
         remember(self._sources, filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record
-        with self.moved:
-            self.committed = position
-            self.moved.notify_all()
+        self._commits.mark_runs(filled.group)
+        self._exchange.handover.committed(position)
         self.counts.groups += 1
 
     def _publish(self, filled: Filled) -> None:
         # The marks first: a subscriber that is quick to ask behind what it just got must not be ahead of the head.
         self._sender.mark_committed(filled.group)
         order = self._faults(filled.group) if self._faults else None
-        sent = self._sender.send(filled.group, *(order or ()))
+        self._count(self._sender.send(filled.group, *(order or ())))
+
+    def _count(self, sent: Sent) -> None:
         self.counts.messages += sent.sent
         self.counts.messages_v1 += sent.sent_v1
         self.counts.bytes += sent.bytes
         self.counts.blocked += sent.blocked
-
-    def _sync_if_due(self) -> None:
-        if self._unsynced_since and time.monotonic_ns() - self._unsynced_since >= SYNC_NS:
-            self._sync()
 
     def _sync(self) -> None:
         try:
             self._journal.sync()
         except StorageError as error:
             self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")
-        self._unsynced_since = 0
 
     def _heads(self) -> HeadsRecord:
         """The committed state of the store, for the first record of a file."""
         heads = self._streams.heads()
+        live = self._runs.all_committed()
+        remember(
+            self._sources, {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))}
+        )
         return HeadsRecord(
             format=FORMAT,
             store_id=self._identity.store_id,
@@ -237,44 +253,3 @@ class Committer:
             if slot is not None:
                 found.append((slot, record))
         return found
-
-    # ------------------------------------------------------------------ heartbeats
-
-    def _beat(self) -> None:
-        now = time.monotonic_ns()
-        self._beat_due = now + limits.HEARTBEAT_MS * 1_000_000
-        marks = self._marks(now)
-        for begin in range(0, max(1, len(marks)), limits.MAX_MARKS):
-            self._beat_number += 1
-            payload = messages.heartbeat(
-                store_id=self._identity.store_id,
-                epoch=self._identity.epoch,
-                boot_id=self._identity.boot_id,
-                server_time_ns=time.time_ns(),
-                number=self._beat_number,
-                interval_ms=limits.HEARTBEAT_MS,
-                marks=marks[begin : begin + limits.MAX_MARKS],
-                state=int(self._vitals.state),
-                reason=self._vitals.reason or None,
-                loop_age_ms=self._vitals.loop_age_ms(),
-            )
-            sockets.send(self._publisher.socket, [BEAT, payload])
-            self.counts.heartbeats += 1
-
-    def _marks(self, now: int) -> NDArray[np.void]:
-        """Heads that moved in the last 5 s, and a slice of the others, so that all come round each 30 s."""
-        heads = self._streams.heads()
-        recent = heads["moved_ns"] > now - limits.MARK_RECENT_MS * 1_000_000
-        beats_a_round = limits.MARK_ROUND_MS // limits.HEARTBEAT_MS
-        size = -(-len(heads) // beats_a_round)
-        recent[self._mark_from : self._mark_from + size] = True
-        self._mark_from = self._mark_from + size if self._mark_from + size < len(heads) else 0
-        chosen = heads[recent]
-        marks = np.zeros(len(chosen), MARK)
-        for field_name, column in (
-            ("latest_sequence", "committed"),
-            ("latest_ts_ms", "committed_ts"),
-            ("stream_id", "stream_id"),
-        ):
-            marks[field_name] = chosen[column]
-        return marks

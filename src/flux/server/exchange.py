@@ -3,13 +3,12 @@
     loop ── fill() ──► [ filling ] ── take() ──► committer ── give_back() ──► [ spare ] ──► filling again
 
 Nothing else is shared between the two threads, and there is never a third group: when both are full the loop waits,
-and with it the inputs.
+and with it the inputs. What is ordinary changes hands without Python (`ext/exchange.h`); a group into which Python
+filled something is committed by Python.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from flux.journal import Group
 from flux.limits import GROUP_BYTES
 from flux.server.records import Position, StreamRecord
+from flux.transport.bridge import Handover
 
 
 @dataclass(slots=True, eq=False)
@@ -27,62 +27,47 @@ class Filled:
     sources: dict[str, Position] = field(default_factory=dict)
     streams: list[StreamRecord] = field(default_factory=list)
 
-    def clear(self) -> None:
-        self.group.clear()
-        self.sources = {}
-        self.streams = []
-
 
 class Exchange:
     """The two groups, and the one lock between loop and committer."""
 
     def __init__(self, capacity: int = GROUP_BYTES) -> None:
-        self._capacity = capacity
-        self._changed = threading.Condition()
-        self._filling = Filled(Group(capacity))
-        self._spare: Filled | None = Filled(Group(capacity))
-        self._closed = False
+        self._filled = (Filled(Group(capacity)), Filled(Group(capacity)))
+        self.handover = Handover(self._filled[0].group, self._filled[1].group)
 
     def wait_for_room(self, need: int, timeout: float) -> bool:
         """Whether the group being filled has room for `need` bytes, waiting at most `timeout` seconds for it."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._capacity - self._filling.group.used >= need, timeout)
+        return self.handover.wait_for_room(need, timeout)
 
     @contextmanager
     def fill(self) -> Iterator[Filled]:
         """The group to fill, for as long as the context lasts; the committer hears of it at the end."""
-        with self._changed:
-            yield self._filling
-            self._changed.notify_all()
+        kernel = self.handover.kernel
+        index = kernel.lock()
+        try:
+            yield self._filled[index]
+        finally:
+            kernel.unlock()
 
     def take(self, timeout: float) -> Filled | None:
         """What was filled so far, waiting at most `timeout` seconds; None when there is nothing."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while self._filling.group.count == 0:
-                left = deadline - time.monotonic()
-                if self._closed or left <= 0:
-                    return None
-                self._changed.wait(left)
-            assert self._spare is not None, "a group was taken and not given back"
-            taken, self._filling, self._spare = self._filling, self._spare, None
-            self._changed.notify_all()
-            return taken
+        taken = self.handover.take(timeout)
+        return None if taken is None else self._filled[taken]
+
+    def taken(self) -> Filled:
+        """What is taken and not given back."""
+        return self._filled[self.handover.kernel.taken]
 
     def give_back(self, filled: Filled) -> None:
         """The group is committed and sent: it may be filled again."""
-        filled.clear()
-        with self._changed:
-            self._spare = filled
+        filled.sources, filled.streams = {}, []
+        self.handover.kernel.give_back()
 
     def close(self) -> None:
         """No more will be filled: `take` no longer waits."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self.handover.kernel.close()
 
     @property
     def empty(self) -> bool:
         """Nothing waits and nothing is being committed."""
-        with self._changed:
-            return self._filling.group.count == 0 and self._spare is not None
+        return self.handover.kernel.empty

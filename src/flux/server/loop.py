@@ -13,26 +13,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from flux import journal, limits
 from flux.errors import InvalidNameError
-from flux.model import NO_RUN, StreamKey
-from flux.protocol.sequencer import Sequencer, refusal
+from flux.model import StreamKey
+from flux.protocol.sequencer import refusal
 from flux.server.inputs import ReplayInput
 from flux.server.records import Position, SourceRecord, StreamRecord, feed_name, pack, remember
+from flux.transport.bridge import Turned, Turns
 from flux.transport.drops import DropLog
-from flux.transport.pump import Drained, Receiver, Streams, UnknownStream, record
+from flux.transport.pump import Streams, UnknownStream
 from flux.transport.sockets import Poller, Socket, Wake
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from flux.server.committer import Identity
     from flux.server.exchange import Exchange, Filled
+    from flux.server.runs import Runs
     from flux.server.vitals import Vitals
 
 _LOG = logging.getLogger("flux.server")
@@ -40,6 +39,7 @@ _LOG = logging.getLogger("flux.server")
 INGEST_OWNER: Final = 1
 """The input that every feed writes through; replayed files are owners 2 and up."""
 
+TURNS_S: Final = 5.0
 IDLE_S: Final = 0.25
 HELD_S: Final = 0.05
 
@@ -52,6 +52,7 @@ class Loop:
         *,
         identity: Identity,
         streams: Streams,
+        runs: Runs,
         exchange: Exchange,
         vitals: Vitals,
         wake: Wake,
@@ -60,28 +61,32 @@ class Loop:
         positions: dict[str, Position],
         hurry: threading.Event,
     ) -> None:
-        self._identity = identity
         self._streams = streams
         self._exchange = exchange
         self._vitals = vitals
         self._wake = wake
-        self._receiver = Receiver(puller, streams, server=True)
-        self._puller = puller
-        self._sequencer = Sequencer()
+        self._receiver = runs.receiver
+        self._runs = runs
+        self._turns = Turns(
+            exchange.handover,
+            runs.receiver,
+            puller,
+            wake,
+            store_id=identity.store_id,
+            epoch=identity.epoch,
+        )
         self._inputs: deque[ReplayInput] = deque()
         self._next_stream_id = next_stream_id
         self._positions = positions
         self._hurry = hurry
-        self._runs: list[str] = []
         self._unrecorded: list[StreamRecord] = []
         self._drops = DropLog(self._receiver, "ingest")
-        self._refused: dict[str, Position] = {}  # runs that went on behind a refused message
+        self._moved: dict[str, Position] = {}  # runs that went on without rows, or lost their place
         self._stopping = threading.Event()
-        self._held = False
         self._more = False
+        self.held = False
+        """Whether it waits for the projection to make room in a ring; read by other threads."""
         self.refusals: dict[str, int] = {}
-        for slot in range(len(streams)):
-            self._sequencer.add(streams.kernel.head(slot))
 
     # ------------------------------------------------------------------ before and after running
 
@@ -103,6 +108,14 @@ class Loop:
         self._stopping.set()
         self._wake.set()
 
+    def turned_ns(self) -> int:
+        """When it last came round without Python (monotonic); from any thread."""
+        return self._turns.turned_ns
+
+    def look(self) -> None:
+        """Say in the log what was dropped since the last look; from one thread."""
+        self._drops.look()
+
     @property
     def counters(self) -> dict[str, int]:
         """What was received and what became of it, since the start."""
@@ -113,37 +126,51 @@ class Loop:
     def run(self) -> None:
         """Turn until stopped."""
         awake = Poller(self._wake)
-        either = Poller(self._wake) if self._puller is None else Poller(self._wake, self._puller)
         while not self._stopping.is_set():
-            if self._held:
+            if self.held:
                 self._hurry.set()
                 awake.wait(HELD_S)
-            elif not self._more:
-                either.wait(IDLE_S)
-            self._wake.clear()
+            if self._note_moved():
+                self.held = False
+                turned = self._turns.run(0 if self._more else TURNS_S)
+                self._wake.clear()  # before anything is looked at that it may have been raised for
+                self._decide(turned)
+                self._offer_inputs()
             self._vitals.turned()
-            self._drops.look()
-            if self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
-                self._turn()
 
-    def _turn(self) -> None:
-        status = Drained.EMPTY
-        if self._puller is None:
-            self._receiver.kernel.begin()
-        else:
-            status = self._receiver.receive()[1]
-        self._held = status is Drained.HELD
-        self._more = status in (Drained.FULL, Drained.UNKNOWN_STREAM, Drained.UNKNOWN_RUN)
+    def _note_moved(self) -> bool:
+        """Put new streams and positions that moved without rows into the group; False while there is no room."""
+        if not self._unrecorded and not self._moved:
+            return True
+        if not self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
+            return False
+        with self._exchange.fill() as filled:
+            for stream in self._unrecorded:
+                filled.group.append(journal.STREAM, pack(stream))
+                filled.streams.append(stream)
+            self._unrecorded.clear()
+            self._put(filled, self._moved)
+            self._moved = {}
+        return True
+
+    def _put(self, filled: Filled, moved: dict[str, Position]) -> None:
+        for name, position in moved.items():
+            filled.group.append(journal.SOURCE, pack(SourceRecord(name, position)))
+        filled.sources.update(moved)
+        remember(self._positions, moved)
+
+    def _offer_inputs(self) -> None:
+        """A turn of what this process reads itself."""
+        self._more = False
+        if not self._inputs or not self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
+            return
+        self._receiver.kernel.begin()
         taken = [source for source in self._inputs if self._offer(source)]
         self._inputs.rotate(-1)  # what filled the inbox this time comes last the next time
-        arrivals = self._receiver.arrivals[: self._receiver.kernel.arrival_count]
-        if len(arrivals) or self._unrecorded or self._refused:
+        if taken:
             with self._exchange.fill() as filled:
-                self._record(filled, arrivals, taken)
-        if status is Drained.UNKNOWN_STREAM:
-            self._decide_stream()
-        elif status is Drained.UNKNOWN_RUN:
-            self._decide_run()
+                self._turns.record()
+                self._put(filled, {source.name: source.take() for source in taken})
 
     def _offer(self, source: ReplayInput) -> bool:
         """Lay the input's next chunk into the inbox, whole or not at all."""
@@ -153,39 +180,24 @@ class Loop:
             return False
         kernel = self._receiver.kernel
         if kernel.arrival_count == limits.MAX_ARRIVALS or kernel.room(slot) < len(chunk.rows):
-            self._held = True
+            self.held = True
             return False
         kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8))
         self._more = True
         return True
 
-    def _record(self, filled: Filled, arrivals: NDArray[np.void], taken: Iterable[ReplayInput]) -> None:
-        for stream in self._unrecorded:
-            filled.group.append(journal.STREAM, pack(stream))
-            filled.streams.append(stream)
-        self._unrecorded.clear()
-        runs = self._sequencer.number(arrivals)
-        record(
-            self._streams,
-            filled.group,
-            self._receiver.inbox,
-            runs,
-            store_id=self._identity.store_id,
-            epoch=self._identity.epoch,
-        )
-        advanced = np.unique(arrivals["run"])
-        moved = self._refused | {
-            self._runs[index]: (self._receiver.kernel.run_taken(index), 0)
-            for index in advanced[advanced != NO_RUN].tolist()
-        }
-        self._refused = {}
-        moved |= {source.name: source.take() for source in taken}
-        for name, position in moved.items():
-            filled.group.append(journal.SOURCE, pack(SourceRecord(name, position)))
-        filled.sources.update(moved)
-        remember(self._positions, moved)
-
     # ------------------------------------------------------------------ what is out of the ordinary
+
+    def _decide(self, turned: Turned) -> None:
+        """See to what ended the turns."""
+        if turned is Turned.UNKNOWN_STREAM:
+            self._decide_stream()
+        elif turned is Turned.UNKNOWN_RUN:
+            self._decide_run()
+        elif turned is Turned.HELD:
+            self.held = True
+        elif turned is Turned.SOCKET_ERROR:
+            self._receiver.receive()  # raises what it was
 
     def _decide_stream(self) -> None:
         unknown = self._receiver.unknown
@@ -208,11 +220,11 @@ class Loop:
         except InvalidNameError:
             self._receiver.discard()  # no source that could have a position
             return
-        index = self._receiver.kernel.find_run(unknown.key[0], unknown.store_id)
-        if index is None:
-            index = self._add_run(unknown)
-        self._receiver.kernel.refuse(index)
-        self._refused[self._runs[index]] = (self._receiver.kernel.run_taken(index), 0)
+        place = self._runs.find(unknown.key[0], unknown.store_id)
+        if place is None:
+            place = self._add_run(unknown)
+        self._receiver.kernel.refuse(place)
+        self._moved[self._runs.name(place)] = self._runs.taken(place)
 
     def _decide_run(self) -> None:
         unknown = self._receiver.unknown
@@ -220,19 +232,17 @@ class Loop:
         self._add_run(unknown)
 
     def _add_run(self, unknown: UnknownStream) -> int:
-        """Go on with a feed's run where the journal has it; the index in `_runs`."""
+        """Go on with a feed's run where the journal has it; its place in the table."""
         name = feed_name(unknown.key[0].decode(), unknown.store_id)
         taken = self._positions.get(name, (0, 0))[0]
-        index = self._receiver.kernel.add_run(unknown.key[0], unknown.store_id, taken, INGEST_OWNER)
-        if index < len(self._runs):
-            del self._runs[0]  # the kernel dropped its oldest, and the others moved down
-        self._runs.append(name)
-        return index
+        place, gone = self._runs.add(unknown.key[0], unknown.store_id, taken, INGEST_OWNER)
+        self._moved |= gone
+        remember(self._positions, gone)
+        return place
 
     def _add_stream(self, key: StreamKey, owner: int) -> int:
         slot = self._streams.add(key, stream_id=self._next_stream_id, owner=owner)
         self._streams.ring(slot).keep = 0  # nothing of it is in the store yet
         self._unrecorded.append(StreamRecord(self._next_stream_id, *key))
         self._next_stream_id += 1
-        self._sequencer.add(0)
         return slot

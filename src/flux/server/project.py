@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("flux.server")
 
-PAUSE_S: Final = 0.05  # small batches wait this long for company
+PAUSE_S: Final = 0.4  # small batches wait this long for company
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
@@ -85,11 +85,7 @@ class Projection:
             raise
         self.position = after
         self.rows += sum(len(batch.rows) for batch in batches)
-        return {
-            int(batch.stream_ids[i]): int(batch.sequences[i])
-            for batch in batches
-            for i in np.flatnonzero(np.append(batch.stream_ids[1:] != batch.stream_ids[:-1], True))
-        }
+        return _last(gathered.records)
 
     def _behind(self, position: Position, committed: Position, data: mmap.mmap | bytes) -> Position:
         """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""
@@ -117,7 +113,8 @@ def _streams(data: memoryview, records: NDArray[np.void]) -> dict[int, StreamKey
     """The streams that STREAM records among these give a number to, and those that a file's HEADS name: the file
     in which they got theirs may be gone."""
     found = {}
-    for record in records[records["kind"] == 0]:
+    told = (records["kind"] == 0) & np.isin(records["epoch"], (journal.STREAM, journal.HEADS))
+    for record in records[told]:
         body = data[int(record["first"]) :][: int(record["count"])]
         if record["epoch"] == journal.STREAM:
             stream = unpack(body, StreamRecord)
@@ -126,6 +123,14 @@ def _streams(data: memoryview, records: NDArray[np.void]) -> dict[int, StreamKey
             heads = unpack(body, HeadsRecord)
             found |= {head.stream.stream_id: head.stream.key for head in heads.streams}
     return found
+
+
+def _last(records: NDArray[np.void]) -> Persisted:
+    """The last sequence of each stream among these; within a stream they ascend."""
+    batches = records[records["kind"] != 0][::-1]
+    stream_ids, at = np.unique(batches["stream_id"], return_index=True)
+    last = batches["first"][at] + batches["count"][at] - 1
+    return dict(zip(stream_ids.tolist(), last.tolist(), strict=True))
 
 
 def _batch(kind: RowKind, records: NDArray[np.void], rows: NDArray[np.void]) -> StoreBatch | None:

@@ -2,7 +2,8 @@
 
 thread      owns                               waits for
 loop        PULL socket, streams, sequencer    messages, inputs, room
-committer   journal, PUB socket                groups; beats each second
+committer   journal, PUB socket                groups, and the heartbeats that it sends
+heart       nothing: makes the heartbeats      each second
 projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
 """
@@ -31,8 +32,9 @@ from flux.server.project import Persisted, Projector
 from flux.server.records import StreamHead
 from flux.server.recover import recover
 from flux.server.requests import Requests
+from flux.server.runs import Runs
 from flux.server.vitals import Vitals
-from flux.transport.pump import Streams
+from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Server:
         self._spawn("committer", self.committer.run)
         self._requests.start()
         self._spawn("loop", self.loop.run)
+        self._spawn("heart", lambda: self.committer.heart.run(self.loop.look))
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
@@ -97,6 +100,7 @@ class Server:
             puller = self._sockets.puller(config.ingest)
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
+        runs = Runs(Receiver(puller, self.streams, server=True))
         self._wake = Wake()
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
@@ -108,6 +112,7 @@ class Server:
             streams=self.streams,
             exchange=self._exchange,
             vitals=self.vitals,
+            runs=runs,
             records=records,
             sources=dict(recovered.sources),
             disk=config.durability == "disk",
@@ -116,6 +121,7 @@ class Server:
         self.loop = Loop(
             identity=recovered.identity,
             streams=self.streams,
+            runs=runs,
             exchange=self._exchange,
             vitals=self.vitals,
             wake=self._wake,
@@ -124,6 +130,7 @@ class Server:
             positions=dict(recovered.sources),
             hurry=hurry,
         )
+        self.vitals.also_turned = self.loop.turned_ns
         self.projector = Projector(
             projection=recovered.projection,
             store=recovered.store,
@@ -188,7 +195,8 @@ class Server:
                     self._stream_ids[self.streams.kernel.stream_id(new)] = new
                 slot = self._stream_ids[stream_id]
             self.streams.kernel.persisted(slot, sequence)
-        self._wake.set()
+        if self.loop.held:
+            self._wake.set()
 
     def _input_ended(self, source: ReplayInput) -> None:
         if source.error is None:
@@ -222,9 +230,11 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop = self._threads
+        projector, committer, loop, heart = self._threads
         loop.join(deadline - time.monotonic())
         self._requests.stop()
+        self.committer.heart.stop()
+        heart.join(max(0.1, deadline - time.monotonic()))
         self.committer.close()
         committer.join(max(0.1, deadline - time.monotonic()))
         self.projector.stop()

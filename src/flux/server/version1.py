@@ -22,9 +22,11 @@ class Version1:
         self._wanted: set[int] = set()
         self._known = 0
 
-    def follow(self) -> None:
-        """Take in new streams and changed subscriptions; before each group is sent."""
-        changed = bool(self._publisher.drain())
+    def follow(self, heard: bytes = b"") -> None:
+        """Take in new streams and changed subscriptions; before each group is sent. `heard`: a frame of a subscriber
+        that was read already."""
+        changed = bool(heard and self._publisher.hear(heard))
+        changed = bool(self._publisher.drain()) or changed
         newcomers = range(self._known, len(self._streams))
         self._known = newcomers.stop
         for slot in newcomers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from flux.model import State
 
@@ -16,6 +17,8 @@ class Vitals:
     def __init__(self) -> None:
         self._conditions: dict[str, tuple[State, str]] = {}
         self.loop_turned_ns = time.monotonic_ns()
+        self.also_turned: Callable[[], int] = lambda: 0
+        """When the loop last came round without Python (monotonic, ns)."""
 
     def set(self, name: str, state: State, reason: str) -> None:
         """A condition holds; said in the log when it is new."""
@@ -44,4 +47,5 @@ class Vitals:
 
     def loop_age_ms(self) -> int:
         """How long ago that was."""
-        return (time.monotonic_ns() - self.loop_turned_ns) // 1_000_000
+        turned = max(self.loop_turned_ns, self.also_turned())
+        return max(0, time.monotonic_ns() - turned) // 1_000_000

@@ -107,6 +107,13 @@ class Store(Protocol):
         """Let go of the file; a second call does nothing."""
 
 
+def _taken(rows: Rows, order: NDArray[np.intp]) -> Rows:
+    """rows[order], by words: numpy copies packed rows field by field, at ten times the cost."""
+    words = rows.dtype.itemsize // 8
+    plain = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), words)
+    return plain.take(order, axis=0).reshape(-1).view(rows.dtype)
+
+
 def columns(batch: StoreBatch, order: NDArray[np.intp] | None = None) -> dict[str, NDArray[Any]]:
     """A batch as column views in the order of its table, rearranged (the one copy) by `order` if given."""
     stream_ids, sequences, epochs, rows = batch.stream_ids, batch.sequences, batch.epochs, batch.rows
@@ -115,7 +122,7 @@ def columns(batch: StoreBatch, order: NDArray[np.intp] | None = None) -> dict[st
             stream_ids[order],
             sequences[order],
             epochs[order],
-            rows[order],
+            _taken(rows, order),
         )
     names = rows.dtype.names or ()
     return {

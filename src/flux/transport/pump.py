@@ -75,6 +75,11 @@ NATIVE: Final[bool] = not FALL_BACK
 """Whether receivers and senders call libzmq directly, and not through pyzmq."""
 
 
+def calls(native: bool) -> int:
+    """The address of libzmq's functions, or of those that stand in for them, for the bridge."""
+    return kernel.calls(native)
+
+
 def _handle(socket: zmq.Socket[bytes], native: bool) -> int:
     """What the kernel knows a socket by; whoever holds it keeps the socket alive."""
     return socket.underlying if native else id(socket)

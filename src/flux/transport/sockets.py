@@ -152,12 +152,16 @@ class Publisher:
         self.socket = socket
         self.subscriptions = Subscriptions()
 
+    def hear(self, frame: bytes) -> list[tuple[bytes, bool]]:
+        """What a subscriber said in one frame: the changed prefix, and whether it is asked for."""
+        return [(frame[1:], frame[:1] == b"\x01")] if self.subscriptions.apply(frame) else []
+
     def drain(self) -> list[tuple[bytes, bool]]:
         """What subscribers said since the last call: changed prefixes, and whether they are asked for."""
         changes = []
         while (frames := receive(self.socket)) is not None:
-            if len(frames) == 1 and self.subscriptions.apply(frames[0]):
-                changes.append((frames[0][1:], frames[0][:1] == b"\x01"))
+            if len(frames) == 1:
+                changes += self.hear(frames[0])
         return changes
 
 
@@ -346,6 +350,11 @@ def send(socket: Socket, frames: Sequence[bytes]) -> bool:
     except zmq.Again:
         return False
     return True
+
+
+def writable(socket: Socket) -> bool:
+    """Whether a message would be queued now."""
+    return bool(socket.poll(0, zmq.POLLOUT))
 
 
 def send_back(socket: Socket, frames: Sequence[bytes]) -> bool | None:

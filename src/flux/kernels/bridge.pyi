@@ -1,0 +1,99 @@
+from typing import Any, Final, TypeAlias, final
+
+import numpy as np
+from typing_extensions import Buffer as _PlainBuffer
+
+# numpy declares its arrays as buffers from Python 3.12 on only.
+_Buffer: TypeAlias = _PlainBuffer | np.ndarray[Any, Any]
+
+TIME: Final[int]
+WOKEN: Final[int]
+NO_ROOM: Final[int]
+
+def push(
+    calls: int,
+    socket: int,
+    streams: int,
+    rows: _Buffer,
+    slots: _Buffer,
+    count: int,
+    rows_each: int,
+    first: int,
+    run: int,
+    origin_ns: int,
+    scratch: _Buffer,
+) -> tuple[int, int]: ...
+def number(streams: int, arrivals: _Buffer, runs: _Buffer) -> int: ...
+
+@final
+class Exchange:
+    def __new__(cls, first: int, second: int, beat: _Buffer) -> Exchange: ...
+    def leave_beat(self, frame: _Buffer, timeout_ns: int) -> bool: ...
+    def room(self, need: int, timeout_ns: int) -> bool: ...
+    def lock(self) -> int: ...
+    def unlock(self) -> None: ...
+    def take(self, timeout_ns: int) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def empty(self) -> bool: ...
+    def give_back(self) -> None: ...
+    def close(self) -> None: ...
+    def committed(self, file: int, offset: int) -> None: ...
+    def wait_past(self, file: int, offset: int, timeout_ns: int) -> tuple[int, int]: ...
+
+@final
+class Turns:
+    def __new__(
+        cls,
+        exchange: Exchange,
+        receiver: int,
+        *,
+        store_id: int,
+        epoch: int,
+        max_rows: int,
+        room: int,
+        pull_fd: int,
+        wake_fd: int,
+    ) -> Turns: ...
+    def run(self, timeout_ns: int) -> int: ...
+    def record(self) -> None: ...
+    @property
+    def turned_ns(self) -> int: ...
+
+@final
+class Commits:
+    def __new__(
+        cls,
+        exchange: Exchange,
+        receiver: int,
+        streams: int,
+        calls: int,
+        socket: int,
+        *,
+        store_id: int,
+        epoch: int,
+        disk: bool,
+        by_python: bool,
+        beat_topic: bytes,
+        scratch: _Buffer,
+        heard: _Buffer,
+    ) -> Commits: ...
+    def run(
+        self,
+        timeout_ns: int,
+        *,
+        fd: int,
+        file: int,
+        offset: int,
+        synced: int,
+        spoiled: int,
+        limit: int,
+        fence: _Buffer,
+        slot: int,
+        serial: int,
+    ) -> tuple[tuple[int, int, int], tuple[int, int], bool, int, tuple[int, int, int, int], int, int]: ...
+    def send_beat(self) -> None: ...
+    @property
+    def beats(self) -> int: ...
+    def mark_runs(self, group: int) -> None: ...

@@ -1,0 +1,69 @@
+"""The feeds' runs that the receiver knows, by name: how far each was taken, and how far it is committed.
+
+The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/bridge.h`), so
+it is told how such a record begins.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flux.limits import MAX_RUNS
+from flux.server.records import Position, SourceRecord, feed_name, pack
+
+if TYPE_CHECKING:
+    from flux.transport.pump import Receiver
+
+_POSITION_BYTES: Final = (
+    3  # of the packed position (0, 0): what stands before it is the same for every position
+)
+
+
+class Runs:
+    """The receiver's table of runs: MAX_RUNS places, used in turn."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self._names: list[str] = []
+        self._places: dict[str, int] = {}
+        self._added = 0
+
+    def find(self, source: bytes, run: int) -> int | None:
+        """The place of a run that the receiver knows."""
+        return self.receiver.kernel.find_run(source, run)
+
+    def add(self, source: bytes, run: int, taken: int, owner: int) -> tuple[int, dict[str, Position]]:
+        """Its place, where `taken` rows of it are known; and how far the run is that had this place before, if any."""
+        name = feed_name(source.decode(), run)
+        gone: dict[str, Position] = {}
+        place = self._added % MAX_RUNS
+        if self._added >= MAX_RUNS:
+            before = self._names[place]
+            gone[before] = self.taken(place)
+            del self._places[before]
+            self._names[place] = name
+        else:
+            self._names.append(name)
+        begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
+        assert self.receiver.kernel.add_run(source, run, taken, owner, begins) == place
+        self._added += 1
+        self._places[name] = place
+        return place, gone
+
+    def name(self, place: int) -> str:
+        return self._names[place]
+
+    def taken(self, place: int) -> Position:
+        """How far the receiver has taken it."""
+        return (self.receiver.kernel.run_taken(place), 0)
+
+    def committed(self, name: str) -> Position | None:
+        """How far it is in the journal, as far as this table knows; from any thread."""
+        place = self._places.get(name)
+        rows = 0 if place is None else self.receiver.kernel.run_committed(place)
+        return (rows, 0) if rows else None
+
+    def all_committed(self) -> dict[str, Position]:
+        """The same of every run of which rows were committed; from any thread."""
+        found = {name: self.committed(name) for name in list(self._names)}
+        return {name: position for name, position in found.items() if position is not None}

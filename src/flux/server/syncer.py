@@ -1,0 +1,61 @@
+"""Durability `process`: the journal is synced each 100 ms, by a thread that nobody waits for.
+
+It syncs through a descriptor of its own what is committed by then, and says how far it came; the committer, who owns
+the journal, notes that when it comes round.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from flux.journal import Position
+from flux.model import State
+
+if TYPE_CHECKING:
+    from flux.journal import Journal
+    from flux.server.vitals import Vitals
+    from flux.transport.bridge import Handover
+
+SYNC_S: Final = 0.1
+
+
+class Syncer:
+    """The thread, and how far it came."""
+
+    def __init__(self, journal: Journal, handover: Handover, vitals: Vitals) -> None:
+        self._journal = journal
+        self._handover = handover
+        self._vitals = vitals
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flux syncer", daemon=True)
+        self.reached = journal.synced
+        """What is committed up to here is on the disk."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, behind the sync it is in."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(SYNC_S):
+            position = self._handover.position
+            descriptor = self._journal.duplicate(position.file) if position > self.reached else None
+            if descriptor is not None:
+                self._sync(descriptor, position)
+
+    def _sync(self, descriptor: int, position: Position) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
+        else:
+            self.reached = position
+            self._vitals.clear("sync")
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,235 @@
+"""The door of the bridge: the server's loop and committer on their ordinary way, and a feed's pushing.
+
+What is ordinary runs in compiled code without the GIL, for as long as nothing is to be decided (`ext/bridge.h` draws
+it). So nothing that Python does meanwhile, a projection or a request, holds up a row.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from flux import limits
+from flux.journal import FenceMark, Group, Position
+from flux.kernels import bridge as kernel
+from flux.model import MARK
+from flux.transport.pump import NATIVE, Receiver, Sent, Streams, _error, _handle, calls
+from flux.transport.topics import BEAT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flux.journal import Fence, Journal
+    from flux.transport.sockets import Socket, Wake
+
+NS_PER_S: Final = 1_000_000_000
+SCRATCH_BYTES: Final = 16 * limits.KIB
+BEAT_BYTES: Final = limits.MAX_MARKS * MARK.itemsize + 64 * limits.KIB  # marks, and a reason in words
+
+
+def _ns(seconds: float) -> int:
+    return max(0, round(seconds * NS_PER_S))
+
+
+class Handover:
+    """Two groups between the thread that fills one and the thread that commits the other, by index 0 and 1."""
+
+    def __init__(self, first: Group, second: Group) -> None:
+        self._groups = (first, second)  # kept alive
+        self.kernel = kernel.Exchange(first._address, second._address, np.zeros(BEAT_BYTES, np.uint8))
+
+    def leave_beat(self, frame: bytes, timeout: float) -> bool:
+        """Let the committer send a heartbeat, behind what it is publishing; False when the one before still waits
+        after `timeout` seconds."""
+        return self.kernel.leave_beat(frame, _ns(timeout))
+
+    def wait_for_room(self, need: int, timeout: float) -> bool:
+        """Whether the group being filled has room for `need` bytes, waiting at most `timeout` seconds for it."""
+        return self.kernel.room(need, _ns(timeout))
+
+    def take(self, timeout: float) -> int | None:
+        """What was filled so far, waiting at most `timeout` seconds; None when there is nothing."""
+        taken = self.kernel.take(_ns(timeout))
+        return None if taken < 0 else taken
+
+    def committed(self, position: Position) -> None:
+        """The journal is committed so far."""
+        self.kernel.committed(*position)
+
+    @property
+    def position(self) -> Position:
+        """The committed position; from any thread."""
+        return Position(*self.kernel.wait_past(0, 0, 0))
+
+    def wait_past(self, position: Position, timeout: float) -> Position:
+        """The committed position, once it is past `position` or `timeout` seconds have gone by."""
+        return Position(*self.kernel.wait_past(*position, _ns(timeout)))
+
+
+class Turned(IntEnum):
+    """Why `Turns.run` came back; the first are `pump.Drained`'s."""
+
+    UNKNOWN_STREAM = 2
+    UNKNOWN_RUN = 3
+    HELD = 4
+    SOCKET_ERROR = 5
+    TIME = kernel.TIME
+    WOKEN = kernel.WOKEN
+    NO_ROOM = kernel.NO_ROOM
+
+
+class Turns:
+    """The loop's side: receives, numbers and records until something is out of the ordinary. One thread."""
+
+    def __init__(
+        self,
+        handover: Handover,
+        receiver: Receiver,
+        puller: Socket | None,
+        wake: Wake,
+        *,
+        store_id: int,
+        epoch: int,
+    ) -> None:
+        self._kept = (
+            handover,
+            receiver,
+            puller,
+            wake,
+        )  # what the kernel has the addresses and descriptors of
+        self._kernel = kernel.Turns(
+            handover.kernel,
+            receiver.kernel.address(),
+            store_id=store_id,
+            epoch=epoch,
+            max_rows=limits.MAX_LIVE_ROWS,
+            room=limits.TURN_BYTES,
+            pull_fd=-1 if puller is None else puller.fileno(),
+            wake_fd=wake.fileno(),
+        )
+
+    def run(self, timeout: float) -> Turned:
+        """Turn for `timeout` seconds, or until something is to be decided."""
+        return Turned(self._kernel.run(_ns(timeout)))
+
+    @property
+    def turned_ns(self) -> int:
+        """When it last came round (monotonic), at least each 250 ms; from any thread."""
+        return self._kernel.turned_ns
+
+    def record(self) -> None:
+        """Number and record the receiver's arrivals into the group being filled, which the caller holds."""
+        self._kernel.record()
+
+
+class Committed(NamedTuple):
+    """What one call of `Commits.run` did."""
+
+    groups: int
+    sent: Sent
+    noted: bool  # a group is taken that Python has to commit
+    heard: bytes  # a frame that a subscriber sent
+
+
+class Commits:
+    """The committer's side: writes, marks and publishes groups. Used by the thread that owns journal and PUB socket."""
+
+    def __init__(
+        self,
+        handover: Handover,
+        receiver: Receiver,
+        streams: Streams,
+        socket: Socket,
+        *,
+        store_id: int,
+        epoch: int,
+        disk: bool,
+        by_python: bool,
+    ) -> None:
+        """`by_python`: every group is for Python to commit (who chooses what is sent, say); the heartbeats are not."""
+        self._kept = (handover, receiver, streams, socket)
+        self._store_id, self._epoch = store_id, epoch
+        self._heard = np.zeros(limits.MAX_SUBSCRIBE_BYTES, np.uint8)
+        self._kernel = kernel.Commits(
+            handover.kernel,
+            receiver.kernel.address(),
+            streams.kernel.address(),
+            calls(NATIVE),
+            _handle(socket, NATIVE),
+            store_id=store_id,
+            epoch=epoch,
+            disk=disk,
+            by_python=by_python,
+            beat_topic=BEAT,
+            scratch=np.zeros(SCRATCH_BYTES, np.uint8),
+            heard=self._heard,
+        )
+
+    def run(self, timeout: float, journal: Journal, fence: Fence) -> Committed:
+        """Commit groups for `timeout` seconds, or until one is taken that Python has to see to.
+
+        A disk that refuses is such a case: nothing was added, and Python's own commit meets the error. Raises
+        `zmq.ZMQError` on a socket error.
+        """
+        lent = journal.end
+        marks, slot, serial = fence.slots
+        end, stored, noted, groups, sent, error, heard = self._kernel.run(
+            _ns(timeout), **lent._asdict(), fence=marks, slot=slot, serial=serial
+        )
+        if groups:
+            journal.went_on(*end)
+            fence.went_on(*stored, FenceMark(self._store_id, self._epoch, lent.file, end[0]))
+        if error:
+            raise _error(error)
+        return Committed(groups, Sent(*sent), noted, self._heard[:heard].tobytes())
+
+    def send_beat(self) -> None:
+        """Send the heartbeat that waits, if one does."""
+        self._kernel.send_beat()
+
+    @property
+    def beats(self) -> int:
+        """Heartbeats sent so far."""
+        return self._kernel.beats
+
+    def mark_runs(self, group: Group) -> None:
+        """Move the committed positions of the feeds' runs that the group names, which Python has committed."""
+        self._kernel.mark_runs(group._address)
+
+
+class Pusher:
+    """Pushes rows of one feed's run through a PUSH socket; used by the thread that owns the socket."""
+
+    def __init__(self, socket: Socket, streams: Streams, run: int) -> None:
+        self._socket = socket
+        self._streams = streams
+        self._run = run
+        self._scratch = np.zeros(limits.MAX_HEAD_BYTES + limits.MAX_INGEST_ROWS * 64 + 128, np.uint8)
+        self.rows = 0
+        """Rows that the socket took: the run goes on behind them."""
+
+    def push(self, rows: NDArray[np.void], slots: NDArray[np.uint32], count: int, origin_ns: int = 0) -> int:
+        """Send `count` messages of equally many of `rows`, message i of the stream in slots[i]; never waits.
+
+        How many the socket took: the others are to be pushed again. Raises `zmq.ZMQError` on a socket error.
+        """
+        each = len(rows) // count
+        taken, error = kernel.push(
+            calls(NATIVE),
+            _handle(self._socket, NATIVE),
+            self._streams.kernel.address(),
+            rows.view(np.uint8),
+            slots,
+            count,
+            each,
+            self.rows + 1,
+            self._run,
+            origin_ns,
+            self._scratch,
+        )
+        self.rows += taken * each
+        if error:
+            raise _error(error)
+        return taken

@@ -1,0 +1,89 @@
+"""The bridge: numbering against its oracle, heartbeats between groups, SOURCE records as Python writes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flux import journal
+from flux.kernels import bridge as kernel
+from flux.model import ARRIVAL, NO_RUN, ROW_DTYPES, RUN, RowKind, StreamKey
+from flux.server.exchange import Exchange
+from flux.server.records import SourceRecord, unpack
+from flux.server.runs import Runs
+from flux.transport.bridge import Turns
+from flux.transport.pump import Receiver, Streams
+from flux.transport.sockets import Wake
+from tests.oracle.sequencer import Sequencer
+
+TURNS = st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), max_size=12), max_size=5)
+
+
+def streams_with(heads: list[int]) -> Streams:
+    made = Streams(len(heads))
+    for slot, head in enumerate(heads):
+        made.add(StreamKey("SIM", f"S{slot}", "1m"), stream_id=slot, ring_rows=64)
+        made.kernel.restore(slot, head, 0, 0)
+    return made
+
+
+@given(TURNS, st.lists(st.integers(0, 2**62), min_size=5, max_size=5))
+def test_numbering_is_the_oracles(turns: list[list[tuple[int, int]]], heads: list[int]) -> None:
+    oracle = Sequencer()
+    for head in heads:
+        oracle.add(head)
+    for turn in turns:
+        streams = streams_with([oracle.head(slot) for slot in range(5)])
+        arrivals = np.zeros(len(turn), ARRIVAL)
+        arrivals["stream"], arrivals["rows"] = [s for s, _ in turn], [n for _, n in turn]
+        arrivals["at"], arrivals["origin_ns"] = np.arange(len(turn)) * 1_000, np.arange(len(turn))
+        runs = np.zeros(len(turn), RUN)
+        made = runs[: kernel.number(streams.kernel.address(), arrivals.view(np.uint8), runs.view(np.uint8))]
+        # The kernel's streams come in the order of their first arrival, the oracle's by slot.
+        assert np.array_equal(made[np.argsort(made["stream"], kind="stable")], oracle.number(arrivals))
+
+
+def test_a_slot_that_is_no_streams_is_refused() -> None:
+    streams, arrivals = streams_with([0]), np.zeros(1, ARRIVAL)
+    arrivals["stream"], arrivals["rows"] = 3, 1
+    with pytest.raises(IndexError, match="slot 3 of 1"):
+        kernel.number(streams.kernel.address(), arrivals.view(np.uint8), np.zeros(32, np.uint8))
+
+
+def test_a_heartbeat_waits_for_the_one_before() -> None:
+    exchange = Exchange(4_096)
+    assert exchange.handover.leave_beat(b"one", 0)
+    assert not exchange.handover.leave_beat(b"two", 0), "the committer has not sent the first"
+    assert exchange.take(10) is None, "a heartbeat wakes the committer, it is no group"
+
+
+def test_what_was_recorded_stands_in_the_group() -> None:
+    """Rows that were offered are numbered, recorded and counted for their stream by one call."""
+    streams = streams_with([7])
+    receiver, exchange = Receiver(None, streams, server=True), Exchange(1 << 20)
+    turns = Turns(exchange.handover, receiver, None, Wake(), store_id=1, epoch=1)
+    streams.ring(0).reset(8)
+    rows = np.zeros(3, ROW_DTYPES[RowKind.CANDLE])
+    rows["ts_ms"] = 1_700_000_000_000 + np.arange(3)
+    receiver.kernel.begin()
+    receiver.kernel.offer(0, rows)
+    assert receiver.arrivals[0]["run"] == NO_RUN
+    with exchange.fill() as filled:
+        turns.record()
+        entries = filled.group.entries
+    assert entries["kind"].tolist() == [journal.BATCH]
+    assert (streams.kernel.head(0), entries["label2"].tolist()) == (10, [10])
+
+
+def test_how_a_source_record_begins_is_told_for_any_position() -> None:
+    """The kernel puts eight bytes of position behind the name: it reads as the record that Python packs."""
+    receiver = Receiver(None, Streams(1), server=True)
+    runs = Runs(receiver)
+    place, gone = runs.add(b"S" * 32, 2**63 - 1, 5, 1)
+    assert (place, gone, runs.taken(place), runs.committed(runs.name(place))) == (0, {}, (5, 0), None)
+    name = runs.name(place)
+    begins = b"\x92\xd9" + bytes([len(name)]) + name.encode()
+    body = begins + b"\x92\xcf" + (2**40).to_bytes(8, "big") + b"\x00"
+    assert unpack(body, SourceRecord) == SourceRecord(name, (2**40, 0))
