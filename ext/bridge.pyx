@@ -1,4 +1,4 @@
-# cython: autotestdict=False
+# cython: auto_pickle=False, autotestdict=False
 """The server's two threads on their ordinary way, and a feed's pushing; drawn in bridge.h, exchange.h and push.h.
 
     Exchange   two groups between loop and committer
