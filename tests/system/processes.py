@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import socket
@@ -20,6 +21,8 @@ from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 
 READY_S = 2 * PATIENCE_S  # the start of a Python is the slowest thing on a loaded machine
+
+_PORTS = random.SystemRandom().sample(range(20_000, 32_000), 12_000)
 
 
 class Flux:
@@ -118,10 +121,16 @@ class FluxServer(Flux):
 
 
 def free_port() -> int:
-    """A port for a server that is to come back at the same place."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that is to come back at the same place, a new one each time: below those that the system
+    hands out by itself (ip_local_port_range), so that no other socket gets it while the server is away."""
+    while True:
+        port = _PORTS.pop()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue  # somebody has it
+        return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 2 * PATIENCE_S) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,18 +19,31 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
+ATTEMPTS = 5
+
+
+def quick(name: str, out: Path) -> tuple[subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """A small run of one bus and its trials. They last a quarter of a second: a machine that stalls for as long leaves
+    no time to send anything, and they are asked again."""
+    command = [sys.executable, "-m", "benchmarks.peers", "--quick", "--only", name, "--json", str(out)]
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        trials = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+        if all(trial["sent"] and (trial["p50"] or not trial["rate"]) for trial in trials):
+            break
+        out.unlink()
+    return done, trials
+
+
 @pytest.mark.parametrize("name", ["pyzmq", "libzmq", "asyncio", "redis", "streams-aof", "nats", "jetstream"])
 def test_a_bus_passes_every_message(name: str, tmp_path: Path) -> None:
-    out = tmp_path / "trials.jsonl"
-    command = [sys.executable, "-m", "benchmarks.peers", "--quick", "--only", name, "--json", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done, trials = quick(name, tmp_path / "trials.jsonl")
     peer = PEERS[name]
     if why := peer.needs():
         assert f"{peer.name}: left out: {why}" in done.stdout
         pytest.skip(why)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"| {peer.name} | {peer.keeps} |" in done.stdout
-    trials = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(trial["part"], trial["rate"]) for trial in trials] == [
         ("saturation", 0),
         ("rate", QUICK.rates[0]),

@@ -26,7 +26,7 @@ from benchmarks.gate.installed import Installed, environment
 from flux.loadgen.plan import HWM, Plan
 from tests.system.gated import ROOT, replace
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 CALM, BUSY = Calm(0.0, 250_000, 2_000_000), Calm(1.6, 9_000_000, 30_000_000)
 

@@ -41,6 +41,16 @@ def measured(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Outcome
     return run(plan.checked(), say=say)
 
 
+def exact(plan: Plan) -> Outcome:
+    """A run in which every row was looked at. Where the machine stalls so long that rings run over, the run says so
+    itself, and its counts are not those of the faults."""
+    for _ in range(ATTEMPTS):
+        outcome = measured(plan)
+        if not outcome.subscriber.unread:
+            return outcome
+    pytest.fail(f"{ATTEMPTS} runs with rows that nobody looked at")
+
+
 def at_least(histogram: Histogram, ns: int) -> int:
     """How many values are `ns` or more, but for the width of a slot."""
     return sum(count for lowest, count in histogram.recorded() if lowest * 1.001 >= ns) + histogram.over
@@ -208,7 +218,7 @@ def test_every_thousandth_message_wronged_is_counted_to_the_row(
 ) -> None:
     faults = Faults(**{fault: 997})  # no multiple of the streams: it hits each of them
     plan = dataclasses.replace(FAULTY, faults=faults, publishers=publishers).checked()
-    outcome = measured(plan)
+    outcome = exact(plan)
     hit = expected_by_stream(plan, 997)
     number = hit.total()
     assert number == sum(plan.shared(30_000, part) // 997 for part in range(publishers))
@@ -226,7 +236,7 @@ def test_every_thousandth_message_wronged_is_counted_to_the_row(
 
 def test_all_faults_at_once() -> None:
     faults = Faults(drop=1000, corrupt=333, reorder=77, duplicate=50)
-    outcome = measured(dataclasses.replace(FAULTY, faults=faults))
+    outcome = exact(dataclasses.replace(FAULTY, faults=faults))
     done, got = outcome.publishers[0].faults, outcome.subscriber
     assert min(done.values()) >= 30
     assert got.missing == done["drop"] + done["corrupt"]

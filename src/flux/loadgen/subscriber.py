@@ -21,7 +21,10 @@ from flux.transport.pump import Drained, Receiver, Streams
 from flux.transport.sockets import Poller, Socket, Sockets
 from flux.transport.topics import v2_prefix
 
-QUIET_NS: Final = NS_PER_S // 2  # nothing more for so long behind the publisher's end: it is lost
+QUIET_NS: Final = NS_PER_S // 10
+QUIET_WAITS: Final = (
+    5  # waits of QUIET_NS in which nothing came, behind the publisher's end: the rest is lost
+)
 MAX_STREAMS_LISTED: Final = 100  # of those that have something to say
 _NEVER: Final = 2**63 - 1
 _REFUSED: Final = (
@@ -148,26 +151,25 @@ def receive(
     seconds = iter(run.plan.seconds())
     t_s, ends_ns = next(seconds)
     heads: list[int] | None = None
-    active_ns = time.monotonic_ns()
+    quiet = 0  # waits, not time: who was stopped meanwhile has heard nothing because it did not listen
     while True:
         wait_ns = min(ends_ns + start_ns, manner.stop_at_ns) - time.monotonic_ns()
         if heads is not None:
-            wait_ns = QUIET_NS // 5
+            wait_ns = QUIET_NS
         ready = poller.wait(min(max(wait_ns, NS_PER_S // 1000), NS_PER_S) / NS_PER_S)
         drained = run.drain(start_ns)
         manner.rest(drained)
         now = time.monotonic_ns()
-        if drained:
-            active_ns = now
+        quiet = quiet + 1 if heads is not None and not ready else 0
         while now - start_ns >= ends_ns and ends_ns < run.plan.run_ns:
             run.tell_second(t_s)
             t_s, ends_ns = next(seconds)
         command = commands.taken() if commands.wake in ready else None
         if command is not None and command["command"] == "finish":
-            heads, active_ns = run.plan.heads(*command["messages"]), now
+            heads = run.plan.heads(*command["messages"])
         if commands.stopping:
             break
-        if heads is not None and (run.tally.reached >= sum(heads) or now - active_ns > QUIET_NS):
+        if heads is not None and (run.tally.reached >= sum(heads) or quiet >= QUIET_WAITS):
             break
     run.tell_second(t_s)
     if heads == run.plan.all_heads():
