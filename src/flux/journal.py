@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from flux.errors import DataError, StorageError
 from flux.fence import Fence, FenceMark, sync_folder
-from flux.journal_files import JournalFile, files, map_file, path_of
+from flux.journal_files import JournalEnd, JournalFile, files, make_spare, map_file, path_of, take_spare
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES, MIB
 
@@ -63,18 +63,6 @@ class Position(NamedTuple):
 
     file: int
     offset: int
-
-
-class JournalEnd(NamedTuple):
-    """Where a journal goes on, for the bridge (`ext/bridge.h`), which writes groups there in the committer's stead."""
-
-    fd: int
-    file: int
-    offset: int
-    synced: int
-    spoiled: int
-    limit: int
-    """A group with its COMMIT must end before it."""
 
 
 class Scan(NamedTuple):
@@ -176,6 +164,7 @@ class Journal:
         self._spoiled = offset  # behind the last byte that a failed commit may have left
         self._file_bytes = file_bytes
         self._changing = threading.Lock()  # the descriptor
+        self._prepared = 0  # the file after this one was seen to
 
     @classmethod
     def create(
@@ -262,6 +251,13 @@ class Journal:
         """What was committed up to `position` is on the disk."""
         if position.file == self._number and position.offset > self._synced:
             self._synced = position.offset
+
+    def prepare(self, position: Position) -> None:
+        """Preallocate the file after that of `position` once half of that is used, so that `rotate` need not. From one
+        thread, any; a disk that has no room for it is `rotate`'s to meet."""
+        if 2 * position.offset > self._file_bytes and self._prepared != position.file:
+            self._prepared = position.file
+            make_spare(path_of(self._directory, position.file).parent, self._file_bytes)
 
     def rotate(self, heads: Buffer) -> Position:
         """Go on in the next file, which begins with `heads` and is preallocated: a full disk is met here.
@@ -379,9 +375,12 @@ def _new_file(directory: Path, number: int, heads: Buffer, file_bytes: int) -> t
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
             sync_folder(path.parent.parent)
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        take_spare(path.parent, hidden)
+        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            os.posix_fallocate(fd, 0, file_bytes)
+            if os.fstat(fd).st_size != file_bytes:
+                os.ftruncate(fd, 0)
+                os.posix_fallocate(fd, 0, file_bytes)
             _write(fd, memoryview(_kernel.file_header(number) + bytes(group._kernel)), 0)
             os.fsync(fd)
             os.rename(hidden, path)

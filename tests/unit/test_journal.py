@@ -356,3 +356,26 @@ def test_records_are_one_array(tmp_path: Path) -> None:
     starts = sources["at"].astype(np.int64)[:, None] + np.arange(4)
     values = np.frombuffer(data, np.uint8)[starts].view("<u4").ravel()
     np.testing.assert_array_equal(values, np.arange(5_000))
+
+
+def test_the_next_file_is_made_ahead_once_half_of_this_one_is_used(tmp_path: Path) -> None:
+    log = Journal.create(tmp_path, b"heads", file_bytes=FILE_BYTES)
+    spare = tmp_path / "journal" / ".spare"
+    log.prepare(Position(1, FILE_BYTES // 2))
+    assert not spare.exists()
+    log.prepare(Position(1, FILE_BYTES // 2 + 8))
+    assert spare.stat().st_size == FILE_BYTES
+    log.rotate(b"heads")
+    assert not spare.exists()
+    assert [file.number for file in journal.files(tmp_path)] == [1, 2]
+    assert journal.scan(journal.map_file(journal.path_of(tmp_path, 2))).reason == "end"
+    log.close()
+
+
+def test_a_spare_file_of_another_length_is_not_trusted(tmp_path: Path) -> None:
+    log = Journal.create(tmp_path, b"heads", file_bytes=FILE_BYTES)
+    (tmp_path / "journal" / ".spare").write_bytes(b"x" * 100)
+    log.rotate(b"heads")
+    assert journal.path_of(tmp_path, 2).stat().st_size == FILE_BYTES
+    assert journal.scan(journal.map_file(journal.path_of(tmp_path, 2))).tail == log.position.offset
+    log.close()

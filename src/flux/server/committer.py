@@ -103,7 +103,7 @@ class Committer:
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._syncer = Syncer(journal, exchange.handover, vitals)
+        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk)
         self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
@@ -131,8 +131,7 @@ class Committer:
 
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
-        if not self._disk:
-            self._syncer.start()
+        self._syncer.start()
         while True:
             filled = self._next()
             if filled is not None:

@@ -1,7 +1,7 @@
-"""Durability `process`: the journal is synced each 100 ms, by a thread that nobody waits for.
+"""What is done for the journal beside the committer, each 100 ms, by a thread that nobody waits for.
 
-It syncs through a descriptor of its own what is committed by then, and says how far it came; the committer, who owns
-the journal, notes that when it comes round.
+It preallocates the next file, and with durability `process` it syncs: through a descriptor of its own what is committed
+by then. The committer, who owns the journal, notes how far that came when it comes round.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ SYNC_S: Final = 0.1
 class Syncer:
     """The thread, and how far it came."""
 
-    def __init__(self, journal: Journal, handover: Handover, vitals: Vitals) -> None:
+    def __init__(self, journal: Journal, handover: Handover, vitals: Vitals, *, disk: bool) -> None:
         self._journal = journal
         self._handover = handover
         self._vitals = vitals
+        self._disk = disk
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flux syncer", daemon=True)
         self.reached = journal.synced
@@ -45,7 +46,10 @@ class Syncer:
     def _run(self) -> None:
         while not self._stopping.wait(SYNC_S):
             position = self._handover.position
-            descriptor = self._journal.duplicate(position.file) if position > self.reached else None
+            self._journal.prepare(position)
+            if self._disk or position <= self.reached:
+                continue
+            descriptor = self._journal.duplicate(position.file)
             if descriptor is not None:
                 self._sync(descriptor, position)
 
