@@ -28,9 +28,9 @@ from benchmarks import bench_pump, ratios
 from benchmarks.bench_pump import KEYS, PATIENCE_MS, ROWS_A_TURN, STORE, STREAMS, TURNS
 from flux.journal import Group
 from flux.model import CANDLE
-from flux.protocol.sequencer import Sequencer
 from flux.transport.pump import Receiver, Sender, Streams, record
 from flux.transport.sockets import Sockets, endpoint_of
+from tests.oracle.sequencer import Sequencer
 
 IN_GROUP = STREAMS * ROWS_A_TURN
 MESSAGES = IN_GROUP * TURNS

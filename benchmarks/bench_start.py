@@ -26,10 +26,10 @@ from flux.client.cache import Cache
 from flux.journal import Group
 from flux.limits import GIB
 from flux.model import StreamKey
-from flux.protocol.sequencer import Sequencer
 from flux.server.records import StreamRecord, pack
 from flux.server.recover import Recovered, recover
 from flux.transport.pump import Receiver, Streams, record
+from tests.oracle.sequencer import Sequencer
 
 FULL = os.environ.get("FLUX_BENCH_FULL") == "1"
 CACHED = 1_000_000 if FULL else 200_000
