@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("flux.server")
 
-PAUSE_S: Final = 0.4  # small batches wait this long for company
+PAUSE_S: Final = 1.5
+"""Small batches wait this long for company: a step takes a core for some ms, however little it stores."""
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
