@@ -27,7 +27,7 @@ def accounted(outcome: Outcome) -> dict[str, Any]:
     assert made["complete"]
     assert (counts["scheduled"], counts["sent"], counts["received"]) == (ROWS, ROWS, ROWS)
     assert not any(counts[name] for name in ("missing", "duplicate", "reordered", "corrupt", "unread"))
-    assert made["config"]["mode"] == "through"
+    assert (made["config"]["mode"], made["config"]["tick_us"]) == ("through", 200)
     server: dict[str, Any] = made["server"]
     assert server["journalled"] == ROWS
     return server

@@ -99,7 +99,8 @@ Beside it other processes took {others:.0%} of a core, and the host of a virtual
 
 A publisher process and a subscriber process, and a broker where there is one, over TCP loopback. Each message is a
 topic of {topic} bytes and a frame of {frame}, which is what flux sends for one candle, of {streams} streams in turn.
-Open loop: what is due goes out each 100 µs, and latency counts from the intended send time in the message, so that a
+Open loop: what is due goes out each 100 µs (`flux through`: 200), and latency counts from the intended send time in the
+message, so that a
 publisher that is late is late in it. Rounds of all in turn: latency and CPU are medians, saturation is the best; the
 search for the highest rate is that of `flux-loadgen --find-max`. At saturation a peer has at most {window:,} messages
 under way, so that none is measured at what it drops or hoards. In brackets: how many times the line's figure flux's is

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from flux.loadgen.histogram import Histogram, sharpen_sleep, sleep_until
-from flux.loadgen.plan import Plan
+from flux.loadgen.plan import FEED_TICK_NS, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import streams_of
 from flux.model import CANDLE
@@ -22,9 +22,6 @@ from flux.transport.sockets import Poller, Socket, Sockets, libzmq_version, writ
 
 BATCH_ROWS: Final = 1_024  # rows with one send time when it is behind; then it looks at the clock again
 POLL_S: Final = 0.01
-TICK_NS: Final = (
-    200_000  # what is due goes out each 200 µs: a wake-up of eight threads costs more than the rows
-)
 
 
 class Feeding:
@@ -72,7 +69,7 @@ def feed(run: Feeding, start_ns: int, commands: Commands) -> int:
             told = run.messages
             t_s, ends_ns = next(seconds)
         if run.messages == due or not all_taken:
-            sleep_until(start_ns + ((now - start_ns) // TICK_NS + 1) * TICK_NS)
+            sleep_until(start_ns + ((now - start_ns) // FEED_TICK_NS + 1) * FEED_TICK_NS)
     rest = (
         seconds if run.messages == plan.messages else ()
     )  # its last message may come seconds before the end
