@@ -40,7 +40,7 @@ cdef extern from "histogram.h" nogil:
 
 
 cdef extern from "schedule.h" nogil:
-    int FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY
+    int FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY, FLUX_AT_ONCE
 
     ctypedef struct flux_schedule:
         int shape
@@ -118,6 +118,9 @@ cdef class Histogram:
 
     def __dealloc__(self):
         free(self.hdr)
+
+    def address(self):
+        return <uintptr_t>self.hdr
 
     def record(self, int64_t value):
         flux_hdr_record(self.hdr, value)
@@ -253,6 +256,9 @@ cdef class Load:
         self.load.part = part
         self.load.parts = parts
 
+    def address(self):
+        return <uintptr_t>&self.load
+
     def fill(self, int64_t first, uint32_t count, int64_t sent_ns, object rows, object runs, object messages=None):
         cdef _Borrowed out = _Borrowed(rows, True, <size_t>count * self.load.rows * 64)
         cdef _Borrowed which = _Borrowed(runs, True, <size_t>min(count, self.load.streams // self.load.parts) * 32)
@@ -304,6 +310,9 @@ cdef class Tally:
     def __dealloc__(self):
         free(self.rings)
         free(self.tally.streams)
+
+    def addresses(self):
+        return <uintptr_t>&self.tally, <uintptr_t>self.rings
 
     def account(self, object arrivals, int64_t now_ns, Histogram schedule not None, Histogram send not None,
                 Histogram interval not None):

@@ -7,6 +7,7 @@
  *                    flat  over
  *   burst      k / burst * period_ns
  *   replay     times[k]
+ *   at once    the start: there is no schedule, who sends is held back by something else
  *
  * All in whole numbers and computed from k each time, so nothing adds up, and every process has the same answer. For
  * every shape due(now) is the smallest k whose intended time lies behind now. */
@@ -24,7 +25,7 @@
 #define FLUX_SCHEDULE_END (INT64_C(1) << 48) /* ns, three days: where a ramp ends, so that A fits 128 bits */
 #define FLUX_SCHEDULE_MOST (INT64_C(1) << 45) /* messages of a ramp */
 
-enum flux_shape { FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY };
+enum flux_shape { FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY, FLUX_AT_ONCE };
 
 typedef struct {
     int32_t shape;
@@ -71,6 +72,7 @@ static inline int64_t flux_schedule_intended(const flux_schedule *s, int64_t k) 
         return s->start_ns + k / s->rate * FLUX_NS_PER_S + k % s->rate * FLUX_NS_PER_S / s->rate;
     if (s->shape == FLUX_RAMP) return s->start_ns + flux_ramp_intended(s, k);
     if (s->shape == FLUX_BURST) return s->start_ns + k / s->burst * s->period_ns;
+    if (s->shape == FLUX_AT_ONCE) return s->start_ns;
     return k < s->count ? s->start_ns + s->times[k] : INT64_MAX;
 }
 
@@ -104,6 +106,7 @@ static inline int64_t flux_schedule_due(const flux_schedule *s, int64_t now_ns) 
         int64_t due;
         return __builtin_mul_overflow((after - 1) / s->period_ns + 1, s->burst, &due) ? INT64_MAX : due;
     }
+    if (s->shape == FLUX_AT_ONCE) return INT64_MAX;
     return flux_replay_due(s, after - 1);
 }
 

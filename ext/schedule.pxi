@@ -48,6 +48,12 @@ cdef class Schedule:
             before = made.schedule.times[i]
         return made
 
+    @staticmethod
+    def at_once(int64_t start_ns):
+        cdef Schedule made = Schedule(1, start_ns)
+        made.schedule.shape = FLUX_AT_ONCE
+        return made
+
     @property
     def start_ns(self):
         return self.schedule.start_ns

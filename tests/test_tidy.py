@@ -48,6 +48,7 @@ DOORS = {
     "bridge": {"src/flux/transport/bridge.py"},
     "admit": {"src/flux/transport/pump.py"},
     "histogram": {"src/flux/loadgen/histogram.py"},
+    "drive": {"src/flux/loadgen/drive.py"},
 }
 STATIONS = ("codec", "ring", "window", "journal")
 

@@ -18,6 +18,8 @@ class Histogram:
     """
 
     def __init__(self) -> None: ...
+    def address(self) -> int:
+        """Where the C struct is, for the drive kernel; whoever uses it keeps this object alive."""
     def record(self, value: int) -> None:
         """Count one value in ns."""
     def record_column(self, values: object) -> None:
@@ -83,6 +85,9 @@ class Schedule:
     def replay(times: object, start_ns: int) -> Schedule:
         """Message k at `start_ns` + `times[k]`: a contiguous int64 buffer in ns, ascending from 0 or more; it is
         held, not copied, and must not change. Behind its end nothing is due."""
+    @staticmethod
+    def at_once(start_ns: int) -> Schedule:
+        """Every message at the start: no schedule, the sender is held back by something else."""
     @property
     def start_ns(self) -> int: ...
     def intended(self, k: int) -> int:
@@ -107,6 +112,8 @@ class Load:
     def __new__(
         cls, schedule: Schedule, streams: int, rows: int, seed: int, *, part: int = 0, parts: int = 1
     ) -> Load: ...
+    def address(self) -> int:
+        """As a histogram's."""
     def fill(
         self,
         first: int,
@@ -133,6 +140,8 @@ class Tally:
     """
 
     def __new__(cls, load: Load, rings: Sequence[int], warmup_messages: int) -> Tally: ...
+    def addresses(self) -> tuple[int, int]:
+        """Of the tally and of its table of rings; as a histogram's."""
     def account(
         self, arrivals: object, now_ns: int, schedule: Histogram, send: Histogram, interval: Histogram
     ) -> None:
