@@ -16,7 +16,7 @@ from flux.loadgen.environment import Surroundings
 from flux.loadgen.faults import Faults
 from flux.loadgen.find_max import Measured
 from flux.loadgen.gates import NAMES, parse_objective
-from flux.loadgen.plan import MODES, Audience, Plan, Servers, parse_count, parse_duration
+from flux.loadgen.plan import MAX_UNDER_WAY, MODES, Audience, Plan, Servers, parse_count, parse_duration
 from flux.loadgen.schedule import Burst, Ramp, Replay
 
 EXIT_CODES = """exit codes: 0 held; 1 error while running; 2 usage; 5 a --fail-if expression was true; 6 the
@@ -24,7 +24,12 @@ rate was not held, or --find-max found none; 130 interrupted (the report is stil
 
 
 def _add_pace(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--rate", metavar="N", help="messages per second: 100, 10k, 1.5M")
+    group.add_argument(
+        "--rate",
+        metavar="N|max",
+        help=f"messages per second: 100, 10k, 1.5M; or max: as fast as it goes with {MAX_UNDER_WAY:,} messages sent and"
+        " not yet received, a closed loop without a schedule and so without latency from it (pubsub)",
+    )
     group.add_argument(
         "--ramp", metavar="FROM:TO:T", help="the rate grows evenly over T: 10k:1M:20s; the warm-up is at FROM"
     )
@@ -142,14 +147,17 @@ def _parts(flag: str, text: str, sign: str, number: int, example: str) -> list[s
 def plan_of(arguments: argparse.Namespace) -> Plan:
     """The checked plan that the flags ask for; ConfigError where they cannot be."""
     stop, stop_at = _parts("--stop", arguments.stop, "@", 2, "200ms@1s")
-    rate = None if arguments.rate is None else parse_count(arguments.rate)
+    saturate = arguments.rate == "max"
+    rate = None if arguments.rate is None or saturate else parse_count(arguments.rate)
     if rate == 0:
         raise ConfigError("--rate 0: nothing would be sent")
     default = Plan()
     if arguments.find_max:
         default = find_max.short_runs(default)
-        if arguments.ramp or arguments.burst or arguments.replay:
-            raise ConfigError("--find-max looks for a constant rate: no --ramp, --burst or --replay")
+        if arguments.ramp or arguments.burst or arguments.replay or saturate:
+            raise ConfigError(
+                "--find-max looks for a constant rate: no --ramp, --burst, --replay or --rate max"
+            )
         if arguments.mode == "sub":
             raise ConfigError(
                 "--find-max sets the rate, and that of somebody else's publisher is not ours to set"
@@ -167,6 +175,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         ramp=None if arguments.ramp is None else _ramp(arguments.ramp),
         burst=None if arguments.burst is None else _burst(arguments.burst),
         replay=_replay(arguments.replay, arguments.speed),
+        saturate=saturate,
         publishers=parse_count(arguments.publishers),
         audience=Audience(
             steady=parse_count(arguments.subscribers),

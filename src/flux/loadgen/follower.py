@@ -48,7 +48,7 @@ def main() -> int:
         if go["command"] == "go":
             settle()
             usage = Usage()
-            heads = receive(run, socket, go["start_ns"], commands)
+            heads = receive(run, go["start_ns"], commands)
             tell("done", cpu=usage.share(), **run.result(heads))
             commands.wait_for_end()
     return 0

@@ -60,22 +60,27 @@ def counts_of(got: Received) -> dict[str, int]:
     return {name: getattr(got, name) for name in names}
 
 
-def publisher_entry(sent: Sent) -> dict[str, Any]:
-    """One publisher in the report: rows, ns, a share of one core, and messages for `faults`."""
+def publisher_entry(sent: Sent, *, paced: bool = True) -> dict[str, Any]:
+    """One publisher in the report: rows, ns, a share of one core, and messages for `faults`. Without a schedule (not
+    `paced`) nothing was late."""
     return {
         "counts": {"scheduled": sent.scheduled, "sent": sent.sent, "send_blocked": sent.send_blocked},
-        "slip_ns": slips(sent.slip),
+        "slip_ns": slips(sent.slip) if paced else None,
         "cpu": round(sent.cpu, 3),
         "faults": sent.faults,
     }
 
 
-def subscriber_entry(got: Received) -> dict[str, Any]:
-    """One subscriber in the report: rows, ns, a share of one core; `stopped_ns` is when it did not read."""
+def subscriber_entry(got: Received, *, paced: bool = True) -> dict[str, Any]:
+    """One subscriber in the report: rows, ns, a share of one core; `stopped_ns` is when it did not read. Without a
+    schedule (not `paced`) there is no latency from it."""
     return {
         "kind": got.kind,
         "counts": counts_of(got) | {"refused": got.refused},
-        "latency_ns": {"from_schedule": summary(got.from_schedule), "from_send": summary(got.from_send)},
+        "latency_ns": {
+            "from_schedule": summary(got.from_schedule) if paced else None,
+            "from_send": summary(got.from_send),
+        },
         "cpu": round(got.cpu, 3),
         "stopped_ns": got.stopped,
         "faulty_streams": got.faulty_streams,

@@ -26,6 +26,7 @@ _REACHING: Final = ("through", "sub", "rpc")  # they may use a server that runs 
 HWM: Final = 200_000  # messages: two seconds at 100k, so that a stall shows as latency and not as loss
 TICK_NS: Final = 100_000  # the publisher sends each 100 µs what is due
 FEED_TICK_NS: Final = 200_000  # of `through`: a wake-up of eight threads costs more than the rows
+MAX_UNDER_WAY: Final = 100_000  # messages, in a closed loop: half of what a queue holds, so none is ever full
 
 MAX_RATE: Final = 100_000_000  # messages per second
 MAX_RUN_NS: Final = 24 * 3_600 * NS_PER_S  # intended times in ns stay exact in a double by far
@@ -97,8 +98,8 @@ class Servers:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run of the load generator. `checked` says what is wrong with it. At most one of `rate`, `ramp`, `burst`
-    and `replay` says how fast."""
+    """A run of the load generator. `checked` says what is wrong with it. At most one of `rate`, `ramp`, `burst`,
+    `replay` and `saturate` says how fast."""
 
     rate: int = 0  # messages per second, over all streams; 0 = not constant, or not asked for
     duration_ns: int = 30 * NS_PER_S  # measured time, behind the warm-up
@@ -110,6 +111,7 @@ class Plan:
     ramp: Ramp | None = None
     burst: Burst | None = None
     replay: Replay | None = None
+    saturate: bool = False  # as fast as it goes with MAX_UNDER_WAY messages under way
     publishers: int = 1  # processes; each has its share of the streams
     audience: Audience = field(default_factory=Audience)
     servers: Servers = field(default_factory=Servers)
@@ -155,6 +157,9 @@ class Plan:
         said = [name for name in ("rate", "ramp", "burst", "replay") if getattr(self, name) is not None]
         if self.rate == 0:
             said.remove("rate")
+        if self.saturate:
+            said.append("rate max")
+            self._check_saturation()
         if len(said) > 1:
             raise ConfigError(f"--{said[0]} and --{said[1]} both say how fast: give one of them")
         if not said and self.mode in _PACED:
@@ -172,6 +177,16 @@ class Plan:
                 raise ConfigError(f"--burst: more than {MAX_RATE:,} messages per second")
         if self.replay and not 1 / MAX_SPEED <= self.replay.speed <= MAX_SPEED:
             raise ConfigError(f"--speed: {self.replay.speed:g} is not {1 / MAX_SPEED:g} to {MAX_SPEED:g}")
+
+    def _check_saturation(self) -> None:
+        if self.mode != "pubsub":
+            raise ConfigError(f"--rate max is of --mode pubsub, not of {self.mode}")
+        if self.audience.slow or self.audience.stopped:
+            raise ConfigError(
+                "--rate max goes by the slowest subscriber: no --slow and no --stopped beside it"
+            )
+        if self.faults:
+            raise ConfigError("--rate max waits for what was sent: no --fault beside it")
 
     def _check_processes(self) -> None:
         _within("--publishers", self.publishers, 1, MAX_PUBLISHERS, "processes")
@@ -207,11 +222,13 @@ class Plan:
     @property
     def paced(self) -> bool:
         """Whether the plan says how fast."""
-        return bool(self.rate or self.ramp or self.burst or self.replay)
+        return bool(self.rate or self.ramp or self.burst or self.replay or self.saturate)
 
     @property
-    def target(self) -> float:
-        """Messages per second asked for: the constant rate, else the mean over the measured time."""
+    def target(self) -> float | None:
+        """Messages per second asked for: the constant rate, else the mean over the measured time; None: no rate was."""
+        if self.saturate:
+            return None
         return self.rate or round((self.messages - self.warmup_messages) * NS_PER_S / self.duration_ns, 1)
 
     @property
@@ -227,6 +244,8 @@ class Plan:
             return Schedule.burst(self.burst.messages, self.burst.period_ns, start_ns)
         if self.replay:
             return Schedule.replay(self.replay.times(), start_ns)
+        if self.saturate:
+            return Schedule.at_once(start_ns)
         return Schedule(self.rate, start_ns)
 
     def load(self) -> Load:
@@ -247,7 +266,7 @@ class Plan:
 
     @property
     def messages(self) -> int:
-        """All messages of the run, warm-up included."""
+        """All messages of the run, warm-up included; of one that saturates, more than will ever be sent."""
         return self.messages_before(self.run_ns)
 
     @property
@@ -287,6 +306,8 @@ class Plan:
             return {"shape": "burst", "messages": self.burst.messages, "period_s": period_s}
         if self.replay:
             return {"shape": "replay", "file": self.replay.file, "speed": self.replay.speed}
+        if self.saturate:
+            return {"shape": "closed", "under_way": MAX_UNDER_WAY}
         return {"shape": "constant"}
 
     def config(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -116,7 +116,8 @@ def settle() -> None:
 class Child:
     """The parent's side of one process, `python -m flux.loadgen.<name>`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pass_fds: Sequence[int] = ()) -> None:
+        """`pass_fds`: descriptors that it has too, under the same numbers."""
         self.name = name
         # A session of its own: Ctrl-C on the terminal reaches the parent alone, which asks for the numbers.
         self._process = subprocess.Popen(
@@ -124,6 +125,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         self._partial = b""
 
@@ -168,8 +170,8 @@ class Child:
 class Children:
     """The processes of one run; leaving the `with` ends them."""
 
-    def __init__(self, *names: str) -> None:
-        self._children = [Child(name) for name in names]
+    def __init__(self, *names: str, pass_fds: Sequence[int] = ()) -> None:
+        self._children = [Child(name, pass_fds) for name in names]
         self._selector = selectors.DefaultSelector()
         for child in self._children:
             self._selector.register(child.fileno(), selectors.EVENT_READ, child)

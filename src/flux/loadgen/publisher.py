@@ -1,113 +1,73 @@
 """A publishing process: each tick it sends what is due, in compiled code, and sleeps until the next.
 
 `python -m flux.loadgen.publisher`, started by `pubsub`; talks as `process` says. With several, each has its share of
-the streams and counts its own messages from 0.
+the streams and counts its own messages from 0. In a closed loop (`--rate max`) it sends while few enough messages are
+under way, until the plan's time is over.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from typing import Final
+from typing import Any
 
-import numpy as np
-
-from flux.journal import Group
-from flux.limits import MAX_HEAD_BYTES, MAX_TOPIC_BYTES
+from flux.loadgen.drive import Flight, PublisherLoop, piece_of, send_all
 from flux.loadgen.histogram import Histogram, sharpen_sleep, sleep_until
-from flux.loadgen.plan import HWM, TICK_NS, Plan
+from flux.loadgen.plan import HWM, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
-from flux.loadgen.streams import EPOCH, ready_topic, streams_of
+from flux.loadgen.streams import ready_topic, streams_of
 from flux.loadgen.wrongdoing import Wrongdoing
-from flux.model import CANDLE, RUN
-from flux.transport.pump import Sender, record
+from flux.transport.pump import Sender
 from flux.transport.sockets import Poller, Publisher, Sockets, endpoint_of, libzmq_version
-
-# Rows sent at once when the processes are behind; then they look at the clock again. All publishers together, because a
-# batch goes out stream by stream, and a stream's part of it must fit the subscriber's ring.
-BATCH_ROWS: Final = 16_384
 
 
 class Publishing:
-    """A run of one publisher: counts in rows, times in ns."""
+    """A run of one publisher: counts in messages, times in ns."""
 
-    def __init__(self, plan: Plan, publisher: Publisher, store_id: int, part: int) -> None:
-        self.plan, self.part = plan, part
-        self.batch = max(1, BATCH_ROWS // plan.rows // plan.publishers)  # messages
-        self.all = plan.shared(plan.messages, part)  # messages of the run
-        self.warmup = plan.shared(plan.warmup_messages, part)
-        self.messages = 0  # numbered so far: sent, or wronged on purpose
+    def __init__(self, plan: Plan, publisher: Publisher, told: dict[str, Any]) -> None:
+        """`told` is the parent's word on what is this publisher's: `part`, `store_id`, `flight`."""
+        self.plan, self.part = plan, int(told["part"])
         self.slip = Histogram()
-        streams = plan.streams // plan.publishers
-        self._store_id = store_id
-        self._streams = streams_of(plan, self.batch, part=part)
-        self._load = plan.share(part)
-        self._rows = np.zeros(self.batch * plan.rows, CANDLE)
-        self._runs = np.zeros(min(self.batch, streams), RUN)
-        most = self.batch + len(self._runs)  # the end of a ring cuts a message in two
-        self._group = Group(most * (plan.rows * CANDLE.itemsize + MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 64))
-        self._sender = Sender(publisher.socket, self._streams)
-        self._blocked = 0
-        self.wrong = Wrongdoing(plan.faults, self._sender, self.all, streams) if plan.faults else None
-        self._numbers = np.zeros(self.batch, np.int64) if plan.faults else None
-        self._intended = self._rows["turnover"]
-        self._inbox = self._rows.view(np.uint8)
+        self._store_id = told["store_id"]
+        self._flight = Flight(told["flight"], len(plan.audience.kinds)) if plan.saturate else None
+        self._socket = publisher.socket
+        self._streams = streams_of(plan, piece_of(plan), part=self.part)
 
-    @property
-    def blocked(self) -> int:
-        """Messages that the socket had no room for."""
-        return self._blocked + (self.wrong.blocked if self.wrong else 0)
-
-    def send(self, count: int, elapsed_ns: int) -> None:
-        """Number, encode and send the next `count` messages, all of them at `elapsed_ns` of the run."""
-        first, rows = self.messages, count * self.plan.rows
-        runs = self._load.fill(first, count, elapsed_ns, self._rows, self._runs, self._numbers)
-        self._group.clear()
-        record(
+    def publish(self, start_ns: int, commands: Commands) -> dict[str, Any]:
+        """Send from `start_ns` until the plan is done or the parent says stop; its part of the report."""
+        plan = self.plan
+        loop = PublisherLoop(
+            plan,
+            self.part,
+            self._socket,
             self._streams,
-            self._group,
-            self._inbox,
-            self._runs[:runs],
+            self.slip,
             store_id=self._store_id,
-            epoch=EPOCH,
-            max_rows=self.plan.rows,
+            start_ns=start_ns,
+            flight=self._flight,
         )
-        if self.wrong is not None and self._numbers is not None:
-            self.wrong.send(self._group, self._numbers[:count])
-        else:
-            self._blocked += self._sender.send(self._group).blocked
-        self.messages += count
-        if first >= self.warmup:
-            self.slip.record_since(self._intended[:rows], elapsed_ns)
+        sender = Sender(self._socket, self._streams)
+        wrong = Wrongdoing(plan.faults, sender, loop.all, len(self._streams))
 
+        def send_wronged() -> None:
+            assert loop.numbers is not None
+            wrong.send(loop.group, loop.numbers[: loop.group.count])
 
-def publish(run: Publishing, start_ns: int, commands: Commands) -> int:
-    """Send until the plan is done or the parent says stop; how many messages were due by then."""
-    plan, schedule = run.plan, run.plan.schedule(start_ns)
-    seconds = iter(plan.seconds())
-    t_s, ends_ns = next(seconds)
-    told = due = 0
-    while run.messages < run.all and not commands.stopping:
-        now = time.monotonic_ns()
-        due = min(plan.shared(schedule.due(now), run.part), run.all)
-        count = min(due - run.messages, run.batch)
-        if run.messages < run.warmup:  # a batch is warm-up or measured, never both
-            count = min(count, run.warmup - run.messages)
-        if count:
-            run.send(count, now - start_ns)
-        while now - start_ns >= ends_ns and ends_ns < plan.run_ns:
-            tell("second", t_s=t_s, sent=(run.messages - told) * plan.rows)
-            told = run.messages
-            t_s, ends_ns = next(seconds)
-        if run.messages == due:
-            sleep_until(start_ns + ((now - start_ns) // TICK_NS + 1) * TICK_NS)
-    if run.wrong is not None:
-        run.wrong.finish()
-    rest = seconds if run.messages == run.all else ()  # its last message may come seconds before the end
-    tell("second", t_s=t_s, sent=(run.messages - told) * plan.rows)
-    for later_s, _ in rest:
-        tell("second", t_s=later_s, sent=0)
-    return due
+        sharpen_sleep()
+        settle()
+        usage = Usage()
+        sleep_until(start_ns)
+        send_all(loop, plan, start_ns, commands, send_wronged)
+        wrong.finish()
+        blocked = loop.blocked + wrong.blocked
+        return {
+            "messages": loop.messages,
+            "scheduled": loop.due * plan.rows,
+            "sent": (loop.messages - blocked) * plan.rows,
+            "send_blocked": blocked,
+            "slip": packed(self.slip),
+            "cpu": usage.share(),
+            "faults": wrong.done if plan.faults else {},
+        }
 
 
 def _wait_for(publisher: Publisher, audience: int, commands: Commands) -> None:
@@ -127,27 +87,13 @@ def main() -> int:
     plan = Plan.of(told["plan"])
     with Sockets() as sockets:
         publisher = sockets.publisher("tcp://127.0.0.1:*", hwm=HWM)
-        run = Publishing(plan, publisher, told["store_id"], told["part"])
+        run = Publishing(plan, publisher, told)
         tell("bound", endpoint=endpoint_of(publisher.socket), libzmq=libzmq_version())
         _wait_for(publisher, len(plan.audience.kinds), commands)
         tell("subscribed")
         go = commands.take()
         if go["command"] == "go":
-            sharpen_sleep()
-            settle()
-            usage = Usage()
-            sleep_until(go["start_ns"])
-            due = publish(run, go["start_ns"], commands)
-            tell(
-                "done",
-                messages=run.messages,
-                scheduled=due * plan.rows,
-                sent=(run.messages - run.blocked) * plan.rows,
-                send_blocked=run.blocked,
-                slip=packed(run.slip),
-                cpu=usage.share(),
-                faults=run.wrong.done if run.wrong else {},
-            )
+            tell("done", **run.publish(go["start_ns"], commands))
             commands.wait_for_end()
     return 0
 

@@ -8,6 +8,7 @@ A publisher waits for every subscription itself, so nothing is sent before it ca
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import time
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from flux.errors import FluxError
 from flux.limits import MAX_ARRIVALS
+from flux.loadgen.drive import Flight
 from flux.loadgen.parties import merged_received, merged_sent
 from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Child, Children, Message, unpacked
@@ -44,10 +46,11 @@ class _Seconds:
             self._say(second_line(self._joined(told["t_s"]), warmup=told["t_s"] <= 0))
 
     def _joined(self, t_s: float) -> dict[str, Any]:
-        """Rows add up; of times the worst counts."""
+        """Rows add up; of times the worst counts, and none is none (a closed loop)."""
         parts = self._told[t_s]
         sums = {key: sum(part.get(key, 0) for part in parts) for key in ("sent", "received")}
-        worst = {key: max(part.get(key, 0) for part in parts) for key in ("p50", "p99", "max")}
+        times = {key: [part[key] for part in parts if key in part] for key in ("p50", "p99", "max")}
+        worst = {key: None if None in each else max(each, default=0) for key, each in times.items()}
         return {"t_s": t_s, **sums, **worst, "missing": sum(part.get("missing", 0) for part in parts)}
 
     def measured(self) -> list[dict[str, Any]]:
@@ -58,7 +61,10 @@ class _Seconds:
 class _Run:
     """The parent's state: what it has heard so far."""
 
-    def __init__(self, plan: Plan, children: Sequence[Child], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, children: Sequence[Child], flight: int | None, say: Callable[[str], None]
+    ) -> None:
+        """`flight`: the descriptor of the counts that a closed loop shares."""
         self.plan = plan
         self.complete = True
         self.libzmq = ""
@@ -70,7 +76,11 @@ class _Run:
         self._ready = 0
         self._sent: dict[Child, Message] = {}
         self._received: dict[Child, Message] = {}
-        self._config = {"plan": dataclasses.asdict(plan), "store_id": secrets.randbits(63)}
+        self._config = {
+            "plan": dataclasses.asdict(plan),
+            "store_id": secrets.randbits(63),
+            "flight": flight,
+        }
         self._deadline_ns = time.monotonic_ns() + START_LIMIT_NS
         self._going = False
         for part, publisher in enumerate(self._publishers):
@@ -162,9 +172,11 @@ def _received(told: Message) -> Received:
 
 def run(plan: Plan, *, say: Callable[[str], None], interrupted: Callable[[], bool]) -> Outcome:
     """Carry out a plan of this mode, as `flux.loadgen.run.run` says."""
-    children = Children(*["publisher"] * plan.publishers, *["subscriber"] * len(plan.audience.kinds))
-    with children as started:
-        state = _Run(plan, started, say)
+    names = [*["publisher"] * plan.publishers, *["subscriber"] * len(plan.audience.kinds)]
+    with contextlib.ExitStack() as stack:
+        fds = [stack.enter_context(Flight.shared(len(plan.audience.kinds)))] if plan.saturate else []
+        children = Children(*names, pass_fds=fds)
+        state = _Run(plan, stack.enter_context(children), fds[0] if fds else None, say)
 
         def idle() -> None:
             state.check_time()

@@ -3,7 +3,9 @@
 Counts are rows, by sequence, over the whole run (a row lost in the warm-up is lost); `rate` is messages per
 second and, like latency and slip, covers the measured time behind the warm-up. The rate is HELD when all that
 was scheduled was sent and the messages received of the measured time, over the time until the last of them
-was here, are at least 99.5 % of the rate asked: a run that ends with a backlog has not held its rate.
+was here, are at least 99.5 % of the rate asked: a run that ends with a backlog has not held its rate. A closed loop
+(`--rate max`) asks for no rate and has no schedule: it is held when all of it arrived, and what would count from
+the schedule (that latency, the slip, the times of the intervals) is null.
 
 Intervals end at `t_s` of the measured time; their p50, p99 and max are ns from the intended send time of the
 rows that came in them, `missing` what was missing at their end (`counts` says what stayed so). `cpu` is a
@@ -110,6 +112,8 @@ class Outcome:
         """What was timed, by its name in the report's `latency_ns`; the first is what the mode is about."""
         if self.latency is not None:
             return self.latency
+        if self.plan.saturate:
+            return {"from_send": self.subscriber.from_send}
         return {"from_schedule": self.subscriber.from_schedule, "from_send": self.subscriber.from_send}
 
 
@@ -120,7 +124,8 @@ def _rate(outcome: Outcome) -> dict[str, Any]:
         measured_ns = max(1, got.last_ns - plan.warmup_ns)
     achieved = got.measured / plan.rows * NS_PER_S / measured_ns
     all_sent = outcome.publisher.sent == outcome.publisher.scheduled
-    held = outcome.complete and all_sent and achieved >= HELD_SHARE * plan.target
+    enough = got.missing == 0 if plan.target is None else achieved >= HELD_SHARE * plan.target
+    held = outcome.complete and all_sent and enough
     return {"target": plan.target, "achieved": round(achieved, 1), "held": held}
 
 
@@ -144,7 +149,7 @@ def report(
 
     `surroundings` is what `environment.Surroundings` has seen of the machine, where somebody looked.
     """
-    sent, got = outcome.publisher, outcome.subscriber
+    sent, got, paced = outcome.publisher, outcome.subscriber, not outcome.plan.saturate
     made: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "complete": outcome.complete,
@@ -167,14 +172,11 @@ def report(
             **{name: summary(times) for name, times in outcome.curves.items()},
         },
         "generator": {
-            "slip_ns": slips(sent.slip),
-            "cpu": {
-                "publisher": round(sent.cpu, 3),
-                "subscriber": round(got.cpu, 3),
-            },
+            "slip_ns": slips(sent.slip) if paced else None,
+            "cpu": {"publisher": round(sent.cpu, 3), "subscriber": round(got.cpu, 3)},
         },
-        "publishers": [publisher_entry(each) for each in outcome.publishers],
-        "subscribers": [subscriber_entry(each) for each in outcome.subscribers],
+        "publishers": [publisher_entry(each, paced=paced) for each in outcome.publishers],
+        "subscribers": [subscriber_entry(each, paced=paced) for each in outcome.subscribers],
         "intervals": outcome.intervals,
     }
     made |= {key: made.get(key, {}) | items for key, items in outcome.own.items()}
@@ -249,7 +251,7 @@ def _server_line(server: Mapping[str, Any]) -> str:
 
 
 def _subscriber_line(each: Mapping[str, Any]) -> str:
-    counts, times = each["counts"], each["latency_ns"]["from_schedule"]
+    counts, times = each["counts"], each["latency_ns"]["from_schedule"] or each["latency_ns"]["from_send"]
     return (
         f"{'subscriber, ' + each['kind']:<22}received {counts['received']:,}  missing {counts['missing']:,}"
         f"  p50 {duration_text(times['p50'])}  p99 {duration_text(times['p99'])}"
@@ -257,11 +259,17 @@ def _subscriber_line(each: Mapping[str, Any]) -> str:
     )
 
 
+def _closed(config: Mapping[str, Any]) -> bool:
+    return config["schedule"] is not None and config["schedule"]["shape"] == "closed"
+
+
 def verdict(made: Mapping[str, Any]) -> str:
-    """One line: was the rate there."""
+    """One line: was the rate there; of a closed loop what it carried, and whether all of it arrived."""
     rate, unit = made["rate"], _COUNTED.get(made["config"]["mode"], "messages")
     of = f" of {rate['target']:,.9g}" if rate["target"] is not None else ""
     words = {True: "HELD", False: "NOT HELD", None: "MEASURED"}
+    if _closed(made["config"]):
+        words = {True: "CARRIED", False: "NOT ALL ARRIVED"}
     word = words[rate["held"]] if made["complete"] else "INTERRUPTED"
     return f"{word}: {rate['achieved']:,.0f}{of} {unit}/s"
 
@@ -271,6 +279,8 @@ def _plan_line(config: Mapping[str, Any]) -> str:
     parts = [f"{config['mode']} over {config['transport']}", behind]
     parts += [f"{config['streams']:,} streams"] if config["streams"] is not None else []
     parts += [f"{config['rows']} row(s) a message"] if config["rows"] is not None else []
+    if _closed(config):
+        parts.append(f"closed loop: {config['schedule']['under_way']:,} messages under way at most")
     parts += [f"HWM {config['hwm']:,} messages"] if config["hwm"] is not None else []
     return f"{'plan':<22}" + ", ".join(parts)
 
@@ -309,6 +319,10 @@ def to_text(made: Mapping[str, Any]) -> str:
     counts = (f"{name} {count:,}" for name, count in made["counts"].items() if count is not None)
     lines = [_found(made)] if "find_max" in made else []
     lines += [verdict(made), _plan_line(config)]
+    if _closed(config):
+        lines.append(
+            f"{labels['from_schedule']:<22}none: a closed loop sends when there is room, nothing is ever due"
+        )
     lines += [
         _times_line(labels.get(name, name.replace("_", " ")), times)
         for name, times in made["latency_ns"].items()
@@ -328,9 +342,10 @@ def to_text(made: Mapping[str, Any]) -> str:
 
 def second_line(interval: Mapping[str, Any], warmup: bool) -> str:
     """What stderr shows once a second."""
+    times = ""
+    if interval["p50"] is not None:
+        times = "".join(f"  {name} {duration_text(interval[name]):>8}" for name in ("p50", "p99", "max"))
     return (
         f"{interval['t_s']:>5g} s  sent {interval['sent']:>9,}  received {interval['received']:>9,}"
-        f"  missing {interval['missing']:>6,}  p50 {duration_text(interval['p50']):>8}"
-        f"  p99 {duration_text(interval['p99']):>8}  max {duration_text(interval['max']):>8}"
-        f"{'  (warm-up)' if warmup else ''}"
+        f"  missing {interval['missing']:>6,}{times}{'  (warm-up)' if warmup else ''}"
     )

@@ -1,8 +1,8 @@
-"""A subscribing process: blocks until something is there, drains it into rings, accounts for it by column.
+"""A subscribing process: blocks until something is there, drains it into rings, accounts for it in compiled code.
 
-The time a message counts as received is taken once, after the drain that brought it: later than it was, never
-earlier. `python -m flux.loadgen.subscriber`, started by `pubsub`; talks as `process` says. A slow one pauses behind
-each drain, a stopped one once does not read for a while, as the plan's `Audience` says.
+The time a message counts as received is taken once a bite (`drive.BITE` messages at most), behind the last of it:
+later than it was, never earlier. `python -m flux.loadgen.subscriber`, started by `pubsub`; talks as `process` says. A
+slow one pauses behind each drain, a stopped one once does not read for a while, as the plan's `Audience` says.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from flux.limits import MAX_ARRIVALS
+from flux.loadgen.drive import BITE, LOOK_NS, Drove, Flight, SubscriberLoop
 from flux.loadgen.histogram import Histogram, Tally, percentile, sleep_until
 from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import INTERVAL, SOURCE, ready_topic, streams_of
-from flux.transport.pump import Drained, Receiver, Streams
-from flux.transport.sockets import Poller, Socket, Sockets
+from flux.transport.pump import Receiver, Streams
+from flux.transport.sockets import Socket, Sockets
 from flux.transport.topics import v2_prefix
 
 QUIET_NS: Final = NS_PER_S // 10
@@ -44,25 +46,37 @@ _REFUSED: Final = (
 class Receiving:
     """A run of the subscriber: counts in rows, times in ns since the run's start."""
 
-    def __init__(self, plan: Plan, socket: Socket, streams: Streams) -> None:
+    def __init__(
+        self, plan: Plan, socket: Socket, streams: Streams, flight: Flight | None = None, number: int = 0
+    ) -> None:
         self.plan = plan
         self.schedule, self.send = Histogram(), Histogram()
         self._interval = Histogram()
-        self._streams = streams
+        self._socket, self._streams = socket, streams
+        self._flight, self._number = flight, number
         self._receiver = Receiver(socket, streams)
         rings = [streams.ring(slot)._address for slot in range(plan.streams)]
         self.tally = Tally(plan.load(), rings, plan.warmup_messages)
         self._told = 0
 
-    def drain(self, start_ns: int) -> bool:
-        """Take what waits; whether there was anything."""
-        arrivals, status = self._receiver.receive()
-        if status == Drained.UNKNOWN_STREAM:
-            self._receiver.discard()
-        if len(arrivals):
-            now = time.monotonic_ns() - start_ns
-            self.tally.account(arrivals, now, self.schedule, self.send, self._interval)
-        return len(arrivals) > 0
+    def loop(self, start_ns: int, commands: Commands, kind: str = "steady") -> SubscriberLoop:
+        """What receives. A slow one takes as much at once as there is, and pauses behind it."""
+        return SubscriberLoop(
+            self.plan,
+            self._socket,
+            self._receiver,
+            self.tally,
+            (self.schedule, self.send, self._interval),
+            commands.wake,
+            start_ns=start_ns,
+            bite=MAX_ARRIVALS if kind == "slow" else BITE,
+            flight=self._flight,
+            number=self._number,
+        )
+
+    def discard(self) -> None:
+        """Drop the message that is of no stream here; it is counted."""
+        self._receiver.discard()
 
     @property
     def refused(self) -> int:
@@ -72,14 +86,13 @@ class Receiving:
 
     def tell_second(self, t_s: float) -> None:
         interval, tally = self._interval, self.tally
+        times = {"p50": percentile(interval, 50.0), "p99": percentile(interval, 99.0), "max": interval.max}
         tell(
             "second",
             t_s=t_s,
             received=tally.received - self._told,
             missing=tally.reached - tally.received,
-            p50=percentile(interval, 50.0),
-            p99=percentile(interval, 99.0),
-            max=interval.max,
+            **(dict.fromkeys(times) if self.plan.saturate else times),
         )
         self._told = tally.received
         interval.reset()
@@ -120,6 +133,7 @@ class Manner:
 
     def __init__(self, plan: Plan, kind: str, start_ns: int, commands: Commands) -> None:
         audience = plan.audience
+        self.kind = kind
         self.stopped: list[int] = []  # from, until: ns of measured time, once it has happened
         self._pause_ns = audience.pause_ns if kind == "slow" else 0
         self._measured_ns = start_ns + plan.warmup_ns
@@ -142,34 +156,34 @@ class Manner:
             sleep_until(min(end_ns, now + NS_PER_S // 10))
 
 
-def receive(
-    run: Receiving, socket: Socket, start_ns: int, commands: Commands, manner: Manner | None = None
-) -> list[int]:
+def receive(run: Receiving, start_ns: int, commands: Commands, manner: Manner | None = None) -> list[int]:
     """Receive until all that was numbered is here, or nothing more comes; the last sequence of each stream."""
     manner = manner or Manner(run.plan, "steady", start_ns, commands)
-    poller = Poller(socket, commands.wake)
+    loop = run.loop(start_ns, commands, manner.kind)
     seconds = iter(run.plan.seconds())
     t_s, ends_ns = next(seconds)
     heads: list[int] | None = None
+    goal = 2**64 - 1
     quiet = 0  # waits, not time: who was stopped meanwhile has heard nothing because it did not listen
-    while True:
-        wait_ns = min(ends_ns + start_ns, manner.stop_at_ns) - time.monotonic_ns()
-        if heads is not None:
-            wait_ns = QUIET_NS
-        ready = poller.wait(min(max(wait_ns, NS_PER_S // 1000), NS_PER_S) / NS_PER_S)
-        drained = run.drain(start_ns)
-        manner.rest(drained)
+    now = time.monotonic_ns()
+    while not commands.stopping and quiet < QUIET_WAITS:
+        before = loop.messages
+        second_ns = start_ns + ends_ns if now - start_ns < ends_ns else _NEVER
+        until_ns = min(second_ns, manner.stop_at_ns, now + LOOK_NS) if heads is None else now + QUIET_NS
+        drove = loop.run(until_ns, goal, once=manner.kind == "slow")
+        if drove is Drove.HELD:
+            run.discard()
+        manner.rest(loop.messages > before)
         now = time.monotonic_ns()
-        quiet = quiet + 1 if heads is not None and not ready else 0
+        quiet = quiet + 1 if heads is not None and loop.messages == before else 0
         while now - start_ns >= ends_ns and ends_ns < run.plan.run_ns:
             run.tell_second(t_s)
             t_s, ends_ns = next(seconds)
-        command = commands.taken() if commands.wake in ready else None
+        command = commands.taken()
         if command is not None and command["command"] == "finish":
             heads = run.plan.heads(*command["messages"])
-        if commands.stopping:
-            break
-        if heads is not None and (run.tally.reached >= sum(heads) or quiet >= QUIET_WAITS):
+            goal = sum(heads)
+        if heads is not None and run.tally.reached >= goal:
             break
     run.tell_second(t_s)
     if heads == run.plan.all_heads():
@@ -191,13 +205,14 @@ def main() -> int:
         socket = sockets.subscriber(first, wanted, hwm=HWM)
         for endpoint in others:
             sockets.connect(socket, endpoint)
-        run = Receiving(plan, socket, streams_of(plan, store_id=told["store_id"]))
+        flight = Flight(told["flight"], len(plan.audience.kinds)) if plan.saturate else None
+        run = Receiving(plan, socket, streams_of(plan, store_id=told["store_id"]), flight, number)
         go = commands.take()
         if go["command"] == "go":
             settle()
             usage = Usage()
             manner = Manner(plan, kind, go["start_ns"], commands)
-            heads = receive(run, socket, go["start_ns"], commands, manner)
+            heads = receive(run, go["start_ns"], commands, manner)
             tell("done", kind=kind, cpu=usage.share(), stopped=manner.stopped, **run.result(heads))
             commands.wait_for_end()
     return 0
