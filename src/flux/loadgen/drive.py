@@ -115,7 +115,7 @@ class PublisherLoop:
             store_id=store_id,
             epoch=EPOCH,
             all=self.all,
-            warmup=plan.shared(plan.warmup_messages, part),
+            warmup=self.all if plan.saturate else plan.shared(plan.warmup_messages, part),
             start_ns=start_ns,
             end_ns=start_ns + plan.run_ns if plan.saturate else _NEVER,
             tick_ns=TICK_NS,
