@@ -179,14 +179,14 @@ cdef class Publisher:
     cdef Flight flight
 
     def __cinit__(self, uintptr_t load, uintptr_t slip, uintptr_t streams, uintptr_t group, uintptr_t calls,
-                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, int64_t all, int64_t warmup,
+                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, int64_t messages, int64_t warmup,
                   int64_t start_ns, int64_t end_ns, int64_t tick_ns, uint32_t piece, object rows, object runs,
                   object numbers, Flight flight):
         memset(&self.p, 0, sizeof(self.p))
         cdef flux_pace *pace = &self.p.pace
         pace.load, pace.slip = <const flux_load *>load, <flux_hdr *>slip
         pace.start_ns, pace.end_ns, pace.tick_ns = start_ns, end_ns, tick_ns
-        pace.all, pace.warmup, pace.piece = all, warmup, piece
+        pace.all, pace.warmup, pace.piece = messages, warmup, piece
         check_pace(pace)
         self.rows = _Borrowed(rows, True, <size_t>piece * pace.load.rows * 64)
         self.runs = _Borrowed(runs, True, <size_t>piece * 32)
@@ -234,13 +234,13 @@ cdef class Feeder:
     cdef _Borrowed rows, slots, scratch
 
     def __cinit__(self, uintptr_t load, uintptr_t slip, uintptr_t streams, uintptr_t calls, uintptr_t socket, *,
-                  uint64_t run, int64_t all, int64_t warmup, int64_t start_ns, int64_t tick_ns, uint32_t piece,
+                  uint64_t run, int64_t messages, int64_t warmup, int64_t start_ns, int64_t tick_ns, uint32_t piece,
                   object rows, object slots, object scratch):
         memset(&self.f, 0, sizeof(self.f))
         cdef flux_pace *pace = &self.f.pace
         pace.load, pace.slip = <const flux_load *>load, <flux_hdr *>slip
         pace.start_ns, pace.end_ns, pace.tick_ns = start_ns, INT64_MAX, tick_ns
-        pace.all, pace.warmup, pace.piece = all, warmup, piece
+        pace.all, pace.warmup, pace.piece = messages, warmup, piece
         check_pace(pace)
         self.rows = _Borrowed(rows, True, <size_t>piece * pace.load.rows * 64)
         self.slots = _Borrowed(slots, True, <size_t>piece * 4)

@@ -99,6 +99,13 @@ def test_replay_like_the_oracle(times: list[int], elapsed: int, start: int) -> N
     assert schedule.intended(len(times)) == 2**63 - 1
 
 
+@given(st.integers(0, 2**62), st.integers(0, 2**50), st.integers(-(2**40), 2**40))
+def test_at_once_like_the_oracle(k: int, start: int, elapsed: int) -> None:
+    schedule = Schedule.at_once(start)
+    assert schedule.intended(k) == start
+    assert schedule.due(start + elapsed) == oracle.at_once_due(elapsed)
+
+
 def test_a_schedule_keeps_its_times() -> None:
     times = np.arange(1000, dtype=np.int64)
     schedule = Schedule.replay(times, 0)

@@ -52,6 +52,11 @@ def replay_due(times: list[int], elapsed: int) -> int:
     return sum(time <= elapsed for time in times)
 
 
+def at_once_due(elapsed: int) -> int:
+    """All there ever are, from the start on."""
+    return 2**63 - 1 if elapsed >= 0 else 0
+
+
 def first_ns(due_at: Callable[[int], int], k: int, limit: int) -> int:
     """When message k is intended: the first ns at which it is due, searched for below `limit`."""
     return bisect.bisect_right(range(limit), k, key=due_at)

@@ -42,3 +42,15 @@ def outcome(**received: Any) -> Outcome:
         libzmq="4.3.5",
         intervals=[{"t_s": 1, "sent": 1000, "received": 1000, "p50": 1, "p99": 2, "max": 3, "missing": 0}],
     )
+
+
+def closed(**received: Any) -> Outcome:
+    """The same without a schedule, `--rate max`, by one publisher and one subscriber."""
+    ran = outcome(**received)
+    return dataclasses.replace(
+        ran,
+        plan=dataclasses.replace(PLAN, rate=0, saturate=True),
+        publishers=[ran.publisher],
+        subscribers=[ran.subscriber],
+        intervals=[{**each, "p50": None, "p99": None, "max": None} for each in ran.intervals],
+    )

@@ -21,6 +21,7 @@ def test_the_flags_make_the_plan() -> None:
         rate=1500, duration_ns=NS_PER_S // 2, warmup_ns=0, streams=1000, rows=4, seed=9
     )
     assert plan_of(parser().parse_args(["--rate", "7"])) == Plan(rate=7)
+    assert plan_of(parser().parse_args(["--rate", "max"])) == Plan(saturate=True)
 
 
 def planned(*flags: str) -> Plan:
@@ -74,6 +75,13 @@ def test_the_flags_of_shapes_processes_and_faults(tmp_path: Path) -> None:
         (["--rate", "10", "--fault", "drop=0"], "1 or more"),
         (["--rate", "10", "--fault", "drop=5", "--rows", "2"], "one row"),
         (["--rate", "fast"], "'fast'"),
+        (["--rate", "max", "--ramp", "1:2:3s"], "both say how fast"),
+        (["--rate", "max", "--mode", "through"], "--mode pubsub, not of through"),
+        (["--rate", "max", "--mode", "codec"], "--mode pubsub, not of codec"),
+        (["--rate", "max", "--slow", "1"], "slowest subscriber"),
+        (["--rate", "max", "--stopped", "1"], "slowest subscriber"),
+        (["--rate", "max", "--fault", "drop=5"], "no --fault"),
+        (["--rate", "max", "--find-max"], "--rate max"),
         (["--rate", "0"], "--rate"),
         (["--rate", "10", "--duration", "20"], "'20'"),
         (["--rate", "10", "--rows", "65"], "--rows"),

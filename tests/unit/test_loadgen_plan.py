@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from flux.errors import ConfigError
 from flux.loadgen.histogram import Schedule
-from flux.loadgen.plan import NS_PER_S, Plan, parse_count, parse_duration
+from flux.loadgen.plan import MAX_UNDER_WAY, NS_PER_S, Plan, parse_count, parse_duration
 from flux.loadgen.schedule import Burst, Ramp, Replay
 
 
@@ -146,3 +147,15 @@ def test_a_replay_that_is_too_short_or_empty(tmp_path: Path) -> None:
         Plan(replay=candles(tmp_path, 0, 1)).checked()
     with pytest.raises(ConfigError, match="no row"):
         Plan(replay=dataclasses.replace(candles(tmp_path), speed=3)).checked()
+
+
+def test_a_closed_loop_has_no_rate_and_no_end_but_its_time() -> None:
+    plan = Plan(saturate=True, warmup_ns=NS_PER_S, publishers=2).checked()
+    assert plan.paced
+    assert plan.target is None
+    assert plan.messages > 2**62
+    assert plan.schedule(5).intended(10**12) == 5
+    assert plan.heads(2, 1) == [1, 1, 1, *[0] * 61], "of streams 0 and 2, and of stream 1"
+    assert plan.config()["rate"] is None
+    assert plan.config()["schedule"] == {"shape": "closed", "under_way": MAX_UNDER_WAY}
+    assert Plan.of(json.loads(json.dumps(dataclasses.asdict(plan)))) == plan

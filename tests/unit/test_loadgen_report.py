@@ -17,7 +17,7 @@ from flux.loadgen.environment import Surroundings
 from flux.loadgen.gates import PLACES, Gate, met, parse_objective
 from flux.loadgen.histogram import Histogram, distribution, summary
 from flux.loadgen.plan import NS_PER_S
-from tests.unit.outcomes import PLAN, histogram, outcome
+from tests.unit.outcomes import PLAN, closed, histogram, outcome
 from tests.unit.report_schema import SCHEMA, resolved
 
 
@@ -101,6 +101,36 @@ def test_not_held(received: dict[str, int]) -> None:
     assert not made["rate"]["held"]
     assert reports.exit_code(made) == 6
     assert reports.to_text(made).startswith("NOT HELD")
+
+
+def test_a_closed_loop_says_what_it_carried_and_nothing_from_a_schedule() -> None:
+    made = reports.report(closed())
+    assert made["rate"] == {"target": None, "achieved": 1000.0, "held": True}
+    assert made["config"]["rate"] is None
+    assert made["latency_ns"]["from_schedule"] is None
+    assert made["latency_ns"]["from_send"]["p50"] > 0
+    assert made["generator"]["slip_ns"] is made["publishers"][0]["slip_ns"] is None
+    assert made["subscribers"][0]["latency_ns"]["from_schedule"] is None
+    assert reports.exit_code(made) == 0
+    shown = reports.to_text(made)
+    assert shown.startswith("CARRIED: 1,000 messages/s\n")
+    assert "100,000 messages under way at most" in shown
+    assert "nothing is ever due" in shown
+    assert "slip" not in shown
+    assert reports.to_csv(made).splitlines()[1] == "1,1000,1000,0,,,"
+    assert reports.second_line(made["intervals"][0], warmup=True).endswith("missing      0  (warm-up)")
+    gate = Gate.parse("p99>5ms")
+    assert reports.exit_code(reports.report(closed(), [gate])) == 5, "what is not there fails a gate"
+
+
+def test_a_closed_loop_that_lost_something_is_not_held() -> None:
+    made = reports.report(closed(missing=1))
+    assert made["rate"]["held"] is False
+    assert reports.exit_code(made) == 6
+    assert reports.to_text(made).startswith("NOT ALL ARRIVED: 1,000 messages/s\n")
+    ran = closed()
+    ran.complete = False
+    assert reports.exit_code(reports.report(ran)) == 130
 
 
 def test_not_held_when_not_all_was_sent() -> None:

@@ -16,7 +16,7 @@ from flux.loadgen.environment import Surroundings
 from flux.loadgen.gates import Gate
 from flux.loadgen.plan import Plan
 from flux.loadgen.schedule import Burst, Ramp
-from tests.unit.outcomes import outcome
+from tests.unit.outcomes import closed, outcome
 from tests.unit.report_schema import SCHEMA, check, resolved
 
 
@@ -64,6 +64,12 @@ def test_reports_follow_it(expression: str) -> None:
 )
 def test_shapes_follow_it(plan: Plan) -> None:
     check(reports.report(dataclasses.replace(outcome(), plan=plan)))
+
+
+def test_a_closed_loop_follows_it() -> None:
+    made = reports.report(closed())
+    check(made)
+    check(json.loads(reports.to_json(made)))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 Its publisher numbers and encodes a candle, with a checksum, and its subscriber verifies each, finds the stream and lays
 the row into a ring, where a peer passes opaque bytes on. `through` runs a server between the two that numbers, journals
-and stores; its journal is synced each 100 ms (`--durability process`, which is what it does unasked). flux-loadgen is
-open loop alone, so its saturation is what is received at a rate that is too high for it: in the first round by far, so
-that the publisher spends itself on what is lost, and later a tenth above the best so far.
+and stores; its journal is synced each 100 ms (`--durability process`, which is what it does unasked).
+
+Saturation of `pubsub` is `--rate max`: a closed loop with as many messages under way as the peers have, in which nothing
+is dropped. `through` needs none, because the server's high-water mark holds its feeder back; flux-loadgen asks it for a
+rate that is too high, in the first round by far, and later for a tenth above the best so far.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import sys
 from typing import Any, Final
 
 from benchmarks.building import ROOT
-from benchmarks.peers.bus.spec import STREAMS, Result, Spec
-from flux.loadgen.plan import NS_PER_S
+from benchmarks.peers.bus.spec import STREAMS, WINDOW, Result, Spec
+from flux.loadgen.plan import MAX_UNDER_WAY, NS_PER_S
 
-TOO_MUCH: Final = {"pubsub": 3_000_000, "through": 600_000}  # messages per second, of the first round
+assert MAX_UNDER_WAY == WINDOW, "as many under way as the peers have"
+
+TOO_MUCH: Final = 600_000  # messages per second, of the first round of `through`
 ABOVE: Final = 1.1  # times what was carried at best: what later rounds ask
 LIMIT_S: Final = 90  # beside the run: a start, a server's start and end, a backlog
 HELD, NOT_HELD = 0, 6  # flux-loadgen's exit codes
@@ -29,13 +33,13 @@ class Loadgen:
 
     def __init__(self, name: str, mode: str) -> None:
         self._name, self._mode = name, mode
-        self._ask = TOO_MUCH[mode]
+        self._ask = TOO_MUCH
         self._best = 0.0
 
     def __call__(self, spec: Spec) -> Result:
         """One run. What fails is in `Result.error`."""
         made = Result(self._name, spec.rate)
-        told = self._run(spec, spec.rate or self._ask, made)
+        told = self._run(spec, self._rate(spec), made)
         if told is None:
             return made
         read(told, made)
@@ -44,8 +48,13 @@ class Loadgen:
             self._ask = 2 * self._ask if told["rate"]["held"] else round(ABOVE * self._best)
         return made
 
-    def _run(self, spec: Spec, rate: int, made: Result) -> dict[str, Any] | None:
-        argv = [sys.executable, "-m", "flux.cli.loadgen", "--mode", self._mode, "--rate", str(rate)]
+    def _rate(self, spec: Spec) -> str:
+        if spec.rate:
+            return str(spec.rate)
+        return "max" if self._mode == "pubsub" else str(self._ask)
+
+    def _run(self, spec: Spec, rate: str, made: Result) -> dict[str, Any] | None:
+        argv = [sys.executable, "-m", "flux.cli.loadgen", "--mode", self._mode, "--rate", rate]
         argv += ["--duration", f"{spec.duration_ns // 1_000}us", "--warmup", f"{spec.warmup_ns // 1_000}us"]
         argv += ["--streams", str(STREAMS), "--json", "-"]
         limit = spec.run_ns / NS_PER_S + LIMIT_S

@@ -31,7 +31,7 @@ class Flight:
 class Publisher:
     """Numbers, encodes and sends a publisher's share of a load, a piece of at most `piece` messages at a time.
 
-    It has `all` messages, the first `warmup` of them unmeasured; nothing is sent from `end_ns` on. `rows` takes a
+    It has `messages` of them, the first `warmup` of them unmeasured; nothing is sent from `end_ns` on. `rows` takes a
     piece's CANDLE rows, `runs` as many RUN records as it has messages, the group's memory all of its records. With
     `numbers` (int64, a piece) a piece is laid into the group, and Python sends it.
     """
@@ -47,7 +47,7 @@ class Publisher:
         *,
         store_id: int,
         epoch: int,
-        all: int,
+        messages: int,
         warmup: int,
         start_ns: int,
         end_ns: int,
@@ -86,7 +86,7 @@ class Feeder:
         socket: int,
         *,
         run: int,
-        all: int,
+        messages: int,
         warmup: int,
         start_ns: int,
         tick_ns: int,
