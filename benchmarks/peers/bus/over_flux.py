@@ -4,8 +4,8 @@ Its publisher numbers and encodes a candle, with a checksum, and its subscriber 
 the row into a ring, where a peer passes opaque bytes on. `through` runs a server between the two that numbers, journals
 and stores; its journal is synced each 100 ms (`--durability process`, which is what it does unasked).
 
-Saturation of `pubsub` is `--rate max`: a closed loop with as many messages under way as the peers have, in which nothing
-is dropped. `through` needs none, because the server's high-water mark holds its feeder back; flux-loadgen asks it for a
+Saturation of `pubsub` is `--rate max`: a closed loop with as many messages under way as the peers have, in which none
+is dropped. `through` needs no such loop, because the server's high-water mark holds its feeder back: it is asked for a
 rate that is too high, in the first round by far, and later for a tenth above the best so far.
 """
 
