@@ -221,17 +221,17 @@ static inline int flux_await_bite(flux_subscriber *s, int64_t until_ns) {
     return ppoll(fds, 2, &timeout, NULL) > 0 && fds[1].revents ? FLUX_DRIVE_WOKEN : FLUX_DRIVE_TIME;
 }
 
-/* Receives until `until_ns`, until the sum of the streams' highest sequences is `goal` or, with `once`, until one bite
- * brought something; it looks at the socket at least once. The socket's descriptor tells of messages only once all that
- * waited was received: hence `more`. */
+/* Receives until `until_ns`, until the sum of the streams' highest sequences is `goal` and nothing more waits (what was
+ * sent twice comes behind it) or, with `once`, until one bite brought something. The socket's descriptor tells of
+ * messages only once all that waited was received: hence `more`. */
 static inline int flux_drive_subscriber(flux_subscriber *s, int64_t until_ns, uint64_t goal, int once) {
     for (;;) {
         int64_t now_ns;
+        if (!s->more && s->tally->reached >= goal) return FLUX_DRIVE_DONE;
         int woken = s->more ? FLUX_DRIVE_TIME : flux_await_bite(s, until_ns);
         int status = flux_take_bite(s, &now_ns);
         if (status == FLUX_SOCKET_ERROR) return FLUX_DRIVE_SOCKET;
         if (status != FLUX_DRAINED && status != FLUX_FULL && status != FLUX_INTERRUPTED) return FLUX_DRIVE_HELD;
-        if (s->tally->reached >= goal) return FLUX_DRIVE_DONE;
         if (woken) return woken;
         if (once && s->receiver->arrival_count) return FLUX_DRIVE_TAKEN;
         if (now_ns >= until_ns || status == FLUX_INTERRUPTED) return FLUX_DRIVE_TIME;

@@ -205,6 +205,19 @@ def test_what_is_sent_is_received_to_the_row(pair: Pair) -> None:
     assert here.loop.run(time.monotonic_ns()) is Drove.TIME, "and nothing more"
 
 
+def test_what_comes_again_with_another_send_time_is_corrupt(pair: Pair) -> None:
+    start_ns, rows = long_ago(PLAN), PLAN.messages * PLAN.rows
+    for _ in range(2):  # the second numbers the same again, at another time
+        loop, _ = publishing(PLAN, pair, start_ns=start_ns)
+        assert loop.run(later()) is Drove.DONE
+    here = Receiving(PLAN, pair, start_ns)
+    until = later()
+    while here.loop.messages < 2 * PLAN.messages:
+        assert time.monotonic_ns() < until
+        here.loop.run(later(0.01))
+    assert (here.tally.received, here.tally.duplicate, here.tally.corrupt) == (rows, 0, rows)
+
+
 def test_a_subscriber_comes_back_for_what_it_is_told_to(pair: Pair) -> None:
     start_ns = long_ago(PLAN)
     here = Receiving(PLAN, pair, start_ns, bite=5)
@@ -219,7 +232,8 @@ def test_a_subscriber_comes_back_for_what_it_is_told_to(pair: Pair) -> None:
     assert here.loop.run(later(), once=True) is Drove.TAKEN
     assert 1 <= here.loop.messages <= 5, "a bite and no more"
     assert here.loop.run(later(), PLAN.messages) is Drove.DONE
-    assert PLAN.messages <= here.tally.reached <= PLAN.messages + 5 * PLAN.rows
+    assert PLAN.messages <= here.tally.reached <= PLAN.messages * PLAN.rows
+    assert here.loop.run(time.monotonic_ns() - 1, PLAN.messages) is Drove.DONE, "it is there already"
 
 
 def test_a_message_of_no_stream_here_is_pythons(pair: Pair) -> None:

@@ -137,9 +137,9 @@ class Subscriber:
         number: int,
     ) -> Subscriber: ...
     def run(self, until_ns: int, goal: int, once: bool) -> int:
-        """Receive until `until_ns` (TIME), until the highest sequences add up to `goal` (DONE), with `once` until one
-        bite brought something (TAKEN), or until the wake flag is up (WOKEN), a message is held that is of no stream
-        here (HELD), or the socket fails (SOCKET)."""
+        """Receive until `until_ns` (TIME), until the highest sequences add up to `goal` and nothing waits (DONE), with
+        `once` until one bite brought something (TAKEN), or until the wake flag is up (WOKEN), a message is held that
+        is of no stream here (HELD), or the socket fails (SOCKET)."""
     @property
     def messages(self) -> int:
         """Received so far, whatever became of them."""

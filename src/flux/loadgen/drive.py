@@ -230,8 +230,8 @@ class SubscriberLoop:
         )
 
     def run(self, until_ns: int, goal: int = 2**64 - 1, *, once: bool = False) -> Drove:
-        """Receive until then (CLOCK_MONOTONIC), until the streams' highest sequences add up to `goal`, or with `once`
-        until something came. Raises `zmq.ZMQError` on a socket error."""
+        """Receive until then (CLOCK_MONOTONIC), until the streams' highest sequences add up to `goal` and nothing more
+        waits, or with `once` until something came. Raises `zmq.ZMQError` on a socket error."""
         return _drove(self._kernel.run(until_ns, goal, once), self._receiver.kernel.socket_errno)
 
     @property

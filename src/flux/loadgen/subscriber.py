@@ -166,7 +166,8 @@ def receive(run: Receiving, start_ns: int, commands: Commands, manner: Manner | 
     goal = 2**64 - 1
     quiet = 0  # waits, not time: who was stopped meanwhile has heard nothing because it did not listen
     now = time.monotonic_ns()
-    while not commands.stopping and quiet < QUIET_WAITS:
+    drove = Drove.TIME
+    while drove is not Drove.DONE and not commands.stopping and quiet < QUIET_WAITS:
         before = loop.messages
         second_ns = start_ns + ends_ns if now - start_ns < ends_ns else _NEVER
         until_ns = min(second_ns, manner.stop_at_ns, now + LOOK_NS) if heads is None else now + QUIET_NS
@@ -175,7 +176,8 @@ def receive(run: Receiving, start_ns: int, commands: Commands, manner: Manner | 
             run.discard()
         manner.rest(loop.messages > before)
         now = time.monotonic_ns()
-        quiet = quiet + 1 if heads is not None and loop.messages == before else 0
+        waited = heads is not None and drove is Drove.TIME and loop.messages == before
+        quiet = quiet + 1 if waited else 0
         while now - start_ns >= ends_ns and ends_ns < run.plan.run_ns:
             run.tell_second(t_s)
             t_s, ends_ns = next(seconds)
@@ -183,8 +185,6 @@ def receive(run: Receiving, start_ns: int, commands: Commands, manner: Manner | 
         if command is not None and command["command"] == "finish":
             heads = run.plan.heads(*command["messages"])
             goal = sum(heads)
-        if heads is not None and run.tally.reached >= goal:
-            break
     run.tell_second(t_s)
     if heads == run.plan.all_heads():
         for t_s, _ in seconds:  # the last message may come seconds before the end
