@@ -119,12 +119,13 @@ class Child:
     def __init__(self, name: str, pass_fds: Sequence[int] = ()) -> None:
         """`pass_fds`: descriptors that it has too, under the same numbers."""
         self.name = name
-        # A session of its own: Ctrl-C on the terminal reaches the parent alone, which asks for the numbers.
+        # A process group of its own: Ctrl-C on the terminal reaches the parent alone, which asks for the numbers. No
+        # session: Linux shares the processor out between sessions first (autogroup), so two ends would compete as two.
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"flux.loadgen.{name}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
             pass_fds=pass_fds,
         )
         self._partial = b""

@@ -54,7 +54,7 @@ class ServerProcess:
             ],
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches the parent alone
+            process_group=0,  # Ctrl-C reaches the parent alone
         )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], READY_S)
