@@ -119,7 +119,7 @@ def test_sub_counts_what_a_stranger_sent() -> None:
             publisher.rows(FLOWING, sequence, 2)
             sequence += 2
 
-    with publishing(3, body) as endpoint:
+    with publishing(4, body) as endpoint:
         made = carried_out(sub_plan(endpoint))
     assert exit_code(made) == 0
     assert made["rate"]["held"] is made["rate"]["target"] is None
