@@ -99,7 +99,8 @@ class Change(NamedTuple):
             f"{self._best(values):16,.2f}" if values else f"{'-':>16}" for values in (self.base, self.head)
         )
         if self.change is None:
-            said = "" if self.base and self.head else "new" if self.head else "gone  REGRESSION"
+            said = "" if self.base and self.head else "new" if self.head else "gone"
+            said += "  REGRESSION" if self.regression else ""
         else:
             word = "REGRESSION" if self.regression else "beyond noise" if self.beyond_noise else ""
             said = f"{self.change:+8.2%} {word}"
