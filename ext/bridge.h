@@ -3,6 +3,8 @@
  *   loop        PULL ─► receive ─► number at head + 1 ─► rings and records ─► [ filling ]
  *   committer   [ taken ] ─► write, (sync) ─► fence ─► committed marks ─► PUB ─► given back
  *
+ * When little arrives the loop does the committer's part itself, instead of waking it (exchange.h: `borrow`).
+ *
  * Each comes back when something is out of the ordinary (a new stream or run, a full ring or file, a group that Python
  * noted something in, a disk that refuses) and at the time it was given: then Python decides, and calls again. */
 #ifndef FLUX_BRIDGE_H
@@ -102,30 +104,6 @@ static inline int flux_loop_wait(flux_loop *l, int64_t until_ns) {
     if (ready > 0 && fds[1].revents) return FLUX_TURN_WOKEN;
     if (l->more || (ready > 0 && fds[0].revents)) return FLUX_DRAINED;
     return flux_clock(CLOCK_MONOTONIC) >= until_ns ? FLUX_TURN_TIME : FLUX_DRAINED;
-}
-
-/* Turns until `until_ns` (CLOCK_MONOTONIC) or until something is out of the ordinary. -1: a group or ring was full that
- * must not be. A socket's descriptor tells of messages only once all that waited was received: hence `more`. */
-static inline int flux_loop_turns(flux_loop *l, int64_t until_ns) {
-    for (;;) {
-        int status = flux_loop_wait(l, until_ns);
-        __atomic_store_n(&l->turned_ns, flux_clock(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
-        if (status != FLUX_DRAINED) return status;
-        if (l->pull_fd < 0) continue; /* rows come by the receiver's offer alone */
-        if (!flux_exchange_room(l->exchange, l->room, until_ns)) return FLUX_TURN_NO_ROOM;
-        l->more = 1;
-        status = flux_receive(l->receiver);
-        if (l->receiver->arrival_count) {
-            pthread_mutex_lock(&l->exchange->lock);
-            int failed = flux_loop_record(l);
-            pthread_cond_broadcast(&l->exchange->changed);
-            pthread_mutex_unlock(&l->exchange->lock);
-            if (failed) return -1;
-        }
-        if (status == FLUX_DRAINED) l->more = 0;
-        else if (status != FLUX_FULL && status != FLUX_INTERRUPTED) return status;
-        if (flux_clock(CLOCK_MONOTONIC) >= until_ns) return FLUX_TURN_TIME;
-    }
 }
 
 /* ------------------------------------------------------------------ the committer's side */
@@ -237,9 +215,26 @@ static inline int flux_hear_subscriber(flux_committer *c) {
     return 1;
 }
 
-/* Commits and publishes groups until `until_ns` (CLOCK_MONOTONIC), 0, or until one is taken that Python must see to, 1:
- * it is noted, a subscriber said something, the file has no room for it, or the disk refuses. */
-static inline int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns) {
+/* Commits and publishes the taken group: 0, or 1 when Python must see to it: it is noted, a subscriber said something,
+ * the file has no room for it, or the disk refuses. */
+static inline int flux_commit_group(flux_committer *c, flux_journal_end *j) {
+    flux_exchange *x = c->exchange;
+    flux_group *g = x->filled[x->taken].group;
+    if (x->filled[x->taken].noted || c->by_python || flux_hear_subscriber(c) ||
+        j->offset + g->used + FLUX_COMMIT_SIZE > j->limit)
+        return 1;
+    if (flux_journal_write(j, g, c->disk)) return 1;
+    flux_fence_store(j, c->store_id, c->epoch);
+    flux_mark_runs(c->receiver, g);
+    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));
+    flux_exchange_committed(x, j->file, j->offset);
+    flux_publish(c->zmq, c->socket, c->streams, g, NULL, NULL, g->count, c->scratch, c->scratch_size, &c->sent);
+    c->groups++;
+    return 0;
+}
+
+/* Commits and publishes groups until `until_ns` (CLOCK_MONOTONIC), 0, or until one is taken that Python must see to, 1. */
+static inline int flux_commit_until(flux_committer *c, flux_journal_end *j, int64_t until_ns) {
     flux_exchange *x = c->exchange;
     for (;;) {
         int taken = flux_exchange_take(x, until_ns);
@@ -249,17 +244,66 @@ static inline int flux_commit_groups(flux_committer *c, flux_journal_end *j, int
                 return 0;
             continue;
         }
-        flux_group *g = x->filled[taken].group;
-        if (x->filled[taken].noted || c->by_python || flux_hear_subscriber(c) || j->offset + g->used + FLUX_COMMIT_SIZE > j->limit) return 1;
-        if (flux_journal_write(j, g, c->disk)) return 1;
-        flux_fence_store(j, c->store_id, c->epoch);
-        flux_mark_runs(c->receiver, g);
-        flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));
-        flux_exchange_committed(x, j->file, j->offset);
-        flux_publish(c->zmq, c->socket, c->streams, g, NULL, NULL, g->count, c->scratch, c->scratch_size, &c->sent);
-        c->groups++;
+        if (x->handed || flux_commit_group(c, j)) {
+            x->handed = 0;
+            return 1;
+        }
         flux_exchange_give_back(x);
         if (c->sent.error || flux_clock(CLOCK_MONOTONIC) >= until_ns) return 0;
+    }
+}
+
+typedef struct flux_lender {
+    flux_committer *committer;
+    flux_journal_end *journal;
+} flux_lender;
+
+/* `flux_commit_until`, and whatever it waits for meanwhile the loop may commit in its place. Not with a sync for each
+ * group: the loop would wait for the disk while rows arrive. */
+static inline int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns) {
+    flux_lender lender = {c, j};
+    flux_exchange_lend(c->exchange, c->disk ? NULL : &lender);
+    int noted = flux_commit_until(c, j, until_ns);
+    flux_exchange_lend(c->exchange, NULL);
+    return noted;
+}
+
+/* ------------------------------------------------------------------ the loop's turns */
+
+#define FLUX_BORROW_MOST (UINT64_C(64) << 10) /* bytes of a group that the loop commits itself */
+
+/* Numbers and records what arrived. Where nothing more waits it commits that too, if the committer has nothing to do;
+ * else it leaves that to the committer. -1: no room. */
+static inline int flux_loop_pass_on(flux_loop *l, int drained) {
+    flux_exchange *x = l->exchange;
+    pthread_mutex_lock(&x->lock);
+    int failed = flux_loop_record(l);
+    int borrowed = !failed && drained && flux_exchange_borrow(x, FLUX_BORROW_MOST);
+    if (!borrowed) pthread_cond_broadcast(&x->changed);
+    pthread_mutex_unlock(&x->lock);
+    if (borrowed) {
+        flux_committer *c = x->lender->committer;
+        int handed = flux_commit_group(c, x->lender->journal);
+        flux_exchange_return(x, handed, c->sent.error != 0);
+    }
+    return failed;
+}
+
+/* Turns until `until_ns` (CLOCK_MONOTONIC) or until something is out of the ordinary. -1: a group or ring was full that
+ * must not be. A socket's descriptor tells of messages only once all that waited was received: hence `more`. */
+static inline int flux_loop_turns(flux_loop *l, int64_t until_ns) {
+    for (;;) {
+        int status = flux_loop_wait(l, until_ns);
+        __atomic_store_n(&l->turned_ns, flux_clock(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
+        if (status != FLUX_DRAINED) return status;
+        if (l->pull_fd < 0) continue; /* rows come by the receiver's offer alone */
+        if (!flux_exchange_room(l->exchange, l->room, until_ns)) return FLUX_TURN_NO_ROOM;
+        l->more = 1;
+        status = flux_receive(l->receiver);
+        if (l->receiver->arrival_count && flux_loop_pass_on(l, status == FLUX_DRAINED)) return -1;
+        if (status == FLUX_DRAINED) l->more = 0;
+        else if (status != FLUX_FULL && status != FLUX_INTERRUPTED) return status;
+        if (flux_clock(CLOCK_MONOTONIC) >= until_ns) return FLUX_TURN_TIME;
     }
 }
 

@@ -55,6 +55,7 @@ cdef extern from "bridge.h" nogil:
         pthread_cond_t changed
         flux_filled *filled
         int filling, taken, closed
+        uint64_t borrowed
         uint32_t file
         uint64_t offset
         uint8_t *beat
@@ -195,6 +196,11 @@ cdef class Exchange:
     @property
     def taken(self):
         return self.x.taken
+
+    @property
+    def borrowed(self):
+        """Groups that the loop took to commit them itself."""
+        return self.x.borrowed
 
     @property
     def empty(self):

@@ -11,7 +11,7 @@ nobody else may open, copy or hash it in here (closing any descriptor of it woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class DuckStore:
         self._path = Path(path)
         self._database = Database(self._path, _ADVICE, self._prepare)
         self._projected: tuple[int, int] | None = None
+        self._headed: set[int] = set()  # streams that have a row in `heads`
         self._uncertain = False
         self.position()
 
@@ -72,7 +73,7 @@ class DuckStore:
         self._uncertain = True
         with self._database.writing() as writer:
             for batch in filled:
-                _write(writer, batch)
+                self._headed |= _write(writer, batch, self._headed)
             if streams:
                 _write_streams(writer, streams)
             moved = one(writer, 'UPDATE position SET file = ?, "offset" = ?', behind)
@@ -84,6 +85,7 @@ class DuckStore:
         """(file, offset) up to which the journal is in here; None in a new store."""
         with self._database.reading() as cursor:
             found = one(cursor, 'SELECT file, "offset" FROM position')
+            self._headed = {row[0] for row in cursor.execute("SELECT stream_id FROM heads").fetchall()}
         self._projected, self._uncertain = None if found is None else (found[0], found[1]), False
         return self._projected
 
@@ -185,8 +187,12 @@ class DuckStore:
             probe(connection, table)
 
 
-def _write(writer: duckdb.DuckDBPyConnection, batch: StoreBatch) -> None:
-    """Insert a batch stream by stream: blocks that hold one stream are what makes reading it quick."""
+def _write(writer: duckdb.DuckDBPyConnection, batch: StoreBatch, headed: Set[int]) -> set[int]:
+    """Insert a batch stream by stream: blocks that hold one stream are what makes reading it quick.
+
+    Returns its streams. `headed` are those with a row in `heads`; a statement costs a millisecond, so none is made for
+    nothing.
+    """
     order: NDArray[np.intp] | None = None
     if np.any(batch.stream_ids[1:] < batch.stream_ids[:-1]):
         order = np.argsort(batch.stream_ids, kind="stable")
@@ -203,19 +209,22 @@ def _write(writer: duckdb.DuckDBPyConnection, batch: StoreBatch) -> None:
         "last_sequence": batch_columns["sequence"][ends],
         "latest_ts": np.maximum.reduceat(batch_columns[time], starts),
     }
-    insert(
-        writer,
-        "UPDATE heads SET last_sequence = new.last_sequence,"
-        " latest_ts = greatest(heads.latest_ts, new.latest_ts)"
-        " FROM flux_batch AS new WHERE heads.stream_id = new.stream_id",
-        heads,
-    )
-    insert(
-        writer,
-        "INSERT INTO heads SELECT * FROM flux_batch AS new"
-        " WHERE NOT EXISTS (SELECT 1 FROM heads WHERE heads.stream_id = new.stream_id)",
-        heads,
-    )
+    known = np.fromiter((stream_id in headed for stream_id in heads["stream_id"].tolist()), np.bool_)
+    if known.any():
+        insert(
+            writer,
+            "UPDATE heads SET last_sequence = new.last_sequence,"
+            " latest_ts = greatest(heads.latest_ts, new.latest_ts)"
+            " FROM flux_batch AS new WHERE heads.stream_id = new.stream_id",
+            {name: column[known] for name, column in heads.items()},
+        )
+    if not known.all():
+        insert(
+            writer,
+            "INSERT INTO heads SELECT * FROM flux_batch",
+            {name: column[~known] for name, column in heads.items()},
+        )
+    return set(heads["stream_id"].tolist())
 
 
 def _write_streams(writer: duckdb.DuckDBPyConnection, streams: Mapping[int, StreamKey]) -> None:
