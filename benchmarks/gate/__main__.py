@@ -23,6 +23,7 @@ from benchmarks.gate.load import load
 from benchmarks.gate.peers import ratios
 
 FAILED: Final = 5
+INTERRUPTED: Final = 130
 
 
 def instructions(given: argparse.Namespace) -> Judged:
@@ -133,7 +134,7 @@ def chosen(given: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """0; 1 where nothing could be judged, and where something does not build; 5 when a gate failed."""
+    """0; 1 where nothing could be judged, and where something does not build; 5 when a gate failed; 130: Ctrl-C."""
     given = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was put up is taken down
     missing = [name for name in ("gcc", "valgrind", "git") if shutil.which(name) is None]
@@ -150,6 +151,9 @@ def main() -> int:
         print(f"tools/bench_gate: {error}\n{(error.stderr or '')[-4000:]}", file=sys.stderr)
     except (RuntimeError, subprocess.SubprocessError) as error:
         print(f"tools/bench_gate: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("tools/bench_gate: interrupted", file=sys.stderr)
+        return INTERRUPTED
     return 1
 
 

@@ -119,7 +119,7 @@ def test_sub_counts_what_a_stranger_sent() -> None:
             publisher.rows(FLOWING, sequence, 2)
             sequence += 2
 
-    with publishing(3, body) as endpoint:
+    with publishing(4, body) as endpoint:
         made = carried_out(sub_plan(endpoint))
     assert exit_code(made) == 0
     assert made["rate"]["held"] is made["rate"]["target"] is None
@@ -314,7 +314,11 @@ def test_rpc_counts_what_is_never_answered_as_missing() -> None:
         plan = Plan(
             mode="rpc", rate=50, duration_ns=NS_PER_S // 5, warmup_ns=0, servers=Servers(rpc=endpoint)
         )
-        made = carried_out(plan)
+        for _ in range(5):  # a machine that stalls for more than the run and its grace asks less, and says so
+            made = carried_out(plan)
+            assert made["counts"]["scheduled"] == 10
+            if made["counts"]["sent"] == 10:
+                break
     finally:
         ended.set()
         thread.join()

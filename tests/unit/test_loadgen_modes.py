@@ -65,7 +65,9 @@ def test_topics_of_a_publisher(capsys: pytest.CaptureFixture[str]) -> None:
     assert sub.prefix_of("SIM/BTC/USDT/1m") == b"v2\x1fcandles\x1fSIM\x1f1m\x1fBTC/USDT\x1f"
     assert sub.prefix_of("SIM/*/trade") == b"v2\x1ftrades\x1fSIM\x1ftrade\x1f"
     assert sub.prefix_of("candles.SIM.") == b"candles.SIM."
-    assert sub.prefixes_of(SUB) == [b"v2\x1f" + kind + b"\x1f" for kind in (b"candles", b"trades", b"quotes")]
+    kinds = (b"candles", b"trades", b"quotes", b"beat")
+    assert sub.prefixes_of(SUB) == [b"v2\x1f" + kind + b"\x1f" for kind in kinds]
+    assert sub.prefixes_of(dataclasses.replace(SUB, topics=("candles.",))) == [b"candles."]
     flags = ["--mode", "sub", "--pub", "tcp://h:1", "--topic", "SIM/*/1m", "--topic", "candles."]
     assert plan_of(parser().parse_args(flags)).topics == ("SIM/*/1m", "candles.")
     assert Plan.of(dataclasses.asdict(dataclasses.replace(SUB, topics=("a",)))).topics == ("a",)
@@ -75,7 +77,8 @@ def test_topics_of_a_publisher(capsys: pytest.CaptureFixture[str]) -> None:
 
 def done_of_sub(**other: Any) -> dict[str, Any]:
     counts = ("received", "missing", "duplicate", "reordered", "corrupt", "outside", "foreign", "restarts")
-    numbers = dict.fromkeys((*counts, "streams_seen", "unlearned", "other_messages", "untimed", "behind"), 0)
+    counts += ("streams_seen", "unlearned", "other_messages", "heartbeats", "missing_at_end")
+    numbers = dict.fromkeys((*counts, "untimed", "behind"), 0)
     return {
         **numbers,
         "measured_ns": 2 * NS_PER_S,

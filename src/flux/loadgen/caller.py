@@ -27,6 +27,9 @@ from flux.transport.sockets import Sockets, libzmq_version
 
 CONNECTIONS: Final = 8
 AT_ONCE: Final = 16  # requests sent before answers are looked at again
+LIST_LIMIT_S: Final = (
+    30.0  # for the list of streams before the run: a server that has just started may take long
+)
 GRACE_NS: Final = ASK_TIMEOUT_MS * 1_000_000  # behind the plan's end: what is late may still be asked
 
 
@@ -174,10 +177,9 @@ class Calling:
 def call(run: Calling, start_ns: int, commands: Commands) -> int:
     """Ask until the plan is done or the parent says stop, then hear the rest; how many requests were due."""
     seconds, end_ns = Seconds(run.plan), run.plan.run_ns + GRACE_NS
-    due, now = 0, time.monotonic_ns() - start_ns
+    now = time.monotonic_ns() - start_ns
     while now < end_ns and not commands.stopping and (run.sent < run.plan.messages or run.in_flight):
-        due = run.due(now)
-        run.ask(due, start_ns)
+        run.ask(run.due(now), start_ns)
         came = run.listen(start_ns)
         now = time.monotonic_ns() - start_ns
         for t_s in seconds.passed(now):
@@ -189,6 +191,7 @@ def call(run: Calling, start_ns: int, commands: Commands) -> int:
             wait(run, commands, until - now)
         elif not came and run.in_flight:
             wait(run, commands, NS_PER_S // 1000)  # no room: until somebody answers
+    due = run.due(now)  # by the loop's end: a stall of this process may have left some of them unasked
     while run.in_flight:  # each ends by an answer or by its deadline
         if not run.listen(start_ns):
             wait(run, None, NS_PER_S // 100)
@@ -211,7 +214,7 @@ def targets_of(requester: Requester, most: int) -> list[Target]:
     found: list[Target] = []
     after, more = 0, True
     while more and len(found) < most:
-        reply = requester.ask(messages.stream_list_request, after_stream_id=after)
+        reply = requester.ask(messages.stream_list_request, timeout=LIST_LIMIT_S, after_stream_id=after)
         for stream in reply.streams:
             after = stream.stream_id
             if stream.latest_sequence >= stream.first_sequence >= 1:

@@ -1,11 +1,16 @@
 """Mode `sub`: measure somebody else's publisher, of which nothing is known but its endpoint.
 
 One process subscribes, learns the streams as they appear and accounts for them by sequence in compiled code
-(`ext/watch.h`): the first sequence seen of a stream is its start, so what was lost before it, or behind the last
-that came, is not known and not counted. No schedule is known either: latency counts from the times in the head
-of a version 2 frame, `recorded_ns` (when the publisher encoded it) and `origin_ns` (when the source says that its
-first row happened). Both are the publisher's wall clock and are taken from ours, so across two machines they hold
-the difference of the clocks. Version 1 frames carry no time.
+(`ext/watch.h`): the first sequence seen of a stream is its start, so what was lost before it is not known and not
+counted. What was lost behind the last that came is known as far as the publisher's heartbeats reach (`marks`): what a
+mark says was numbered, and never came, is missing too. Marks are those heard until the end, and are compared once what
+was still under way is here. So a loss behind the last heartbeat is not seen, nor a stream of which no row came; a
+publisher without heartbeats, and version 1, show losses only where a later row tells of them.
+
+No schedule is known either: latency counts from the times in the head of a version 2 frame, `recorded_ns` (when the
+publisher encoded it) and `origin_ns` (when the source says that its first row happened). Both are the publisher's wall
+clock and are taken from ours, so across two machines they hold the difference of the clocks. Version 1 frames carry no
+time.
 
 `python -m flux.loadgen.sub` is the process; it talks as `solo` says.
 """
@@ -21,6 +26,7 @@ from typing import Any, Final
 from flux.errors import ConfigError, FluxError, InvalidNameError
 from flux.limits import MAX_LIST_STREAMS, MAX_STREAMS, ring_rows
 from flux.loadgen.histogram import Histogram, Watch, percentile
+from flux.loadgen.marks import Marks
 from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Children, Commands, Message, Usage, packed, settle, tell, unpacked
 from flux.loadgen.report import HELD_SHARE, Outcome, duration_text
@@ -28,9 +34,11 @@ from flux.loadgen.solo import Following, Seconds, check_alone, counts, generator
 from flux.model import RowKind, StreamKey
 from flux.transport.pump import Drained, Receiver, Streams
 from flux.transport.sockets import Link, LinkEvent, Poller, Socket, Sockets, libzmq_version
-from flux.transport.topics import TopicKind, v2_prefix
+from flux.transport.topics import BEAT, TopicKind, v2_prefix
 
 LINK_LIMIT_S: Final = 5.0
+UNDER_WAY_S: Final = 0.5  # behind the end: rows older than a mark may come so long after it
+BACKLOG_LIMIT_S: Final = 10.0  # and so long while there is always more to read
 WINDOW_MIN: Final = 16_384  # sequences that are told apart: more than any one message has rows
 UNREADABLE: Final = (
     "short",
@@ -73,8 +81,9 @@ def prefix_of(topic: str) -> bytes:
 
 
 def prefixes_of(plan: Plan) -> list[bytes]:
-    """The plan's topics; without any, all rows in version 2."""
-    return [prefix_of(topic) for topic in plan.topics] or [v2_prefix(kind) for kind in _KINDS.values()]
+    """The plan's topics (without any, all rows in version 2), and heartbeats beside rows in version 2."""
+    rows = [prefix_of(topic) for topic in plan.topics] or [v2_prefix(kind) for kind in _KINDS.values()]
+    return rows if all(prefix.startswith(b"candles.") for prefix in rows) else [*rows, BEAT]
 
 
 class Watching:
@@ -92,24 +101,33 @@ class Watching:
         self._told = 0
         self._measuring_ns = -1  # since when; -1 = not yet
         self._measured = [0, 0]  # messages, rows
-        self._bytes_before = 0
+        self._bytes_before = self._bytes = 0
+        self._marks = Marks()
+        self._awaited: dict[int, tuple[int, int]] | None = (
+            None  # behind the end: by slot the mark, and restarts
+        )
 
     def drain(self, start_ns: int) -> bool:
         """Take what waits, or a part of it; whether there may be more."""
         began_ns = time.monotonic_ns() - start_ns
-        if self._measuring_ns < 0 and began_ns >= self.plan.warmup_ns:
+        going = self._awaited is None
+        if going and self._measuring_ns < 0 and began_ns >= self.plan.warmup_ns:
             self._measuring_ns = began_ns
             self._bytes_before = self._receiver.counters["bytes"]
         arrivals, status = self._receiver.receive()
-        measured = self._measuring_ns >= 0
+        measured = going and self._measuring_ns >= 0
         if len(arrivals):
+            self._marks.follow(arrivals)
             fresh = self.watch.account(
                 arrivals, time.time_ns(), measured, self.recorded, self.origin, self._interval
             )
             if measured:
                 self._measured[0] += len(arrivals)
                 self._measured[1] += fresh
-        self._others += len(self._receiver.others)
+        for payload in self._receiver.others:
+            self._others += 1
+            if going:
+                self._marks.hear(payload)
         if status == Drained.UNKNOWN_STREAM:
             self._learn()
         return status != Drained.EMPTY
@@ -130,6 +148,28 @@ class Watching:
         slot = self._streams.add(key, ring_rows=1)
         self._streams.expect(slot, *_NOBODY)
         assert self.watch.add(window) == slot
+        self._marks.add(found.store_id, found.epoch, found.stream_id)
+
+    def end(self) -> None:
+        """The measured time is over: from now on rows are counted and not timed, and no more marks are taken."""
+        self._awaited = {
+            slot: (head, self.watch.stream(slot)["restarts"]) for slot, head in self._marks.heads().items()
+        }
+        self._bytes = self._receiver.counters["bytes"] - self._bytes_before if self._measuring_ns >= 0 else 0
+
+    def behind(self) -> dict[int, int]:
+        """By slot the rows that a mark says were numbered behind the last that came; for use behind the end."""
+        assert self._awaited is not None
+        found = {}
+        for slot, (head, restarts) in list(self._awaited.items()):
+            now = self.watch.stream(slot)
+            if (
+                now["last"] >= head or now["restarts"] > restarts
+            ):  # a mark of an epoch that is over says no more
+                del self._awaited[slot]
+            elif now["received"]:
+                found[slot] = head - now["last"]
+        return found
 
     def tell_second(self, t_s: float) -> None:
         interval, watch = self._interval, self.watch
@@ -148,10 +188,12 @@ class Watching:
         interval.reset()
 
     def result(self, end_ns: int) -> Message:
-        counters, watch = self._receiver.counters, self.watch
+        counters, watch, behind = self._receiver.counters, self.watch, self.behind()
         streams: list[dict[str, Any]] = [
             {"key": str(key), **watch.stream(slot)} for slot, key in enumerate(self._streams.keys())
         ]
+        for slot, rows in behind.items():
+            streams[slot]["missing"] += rows
         totals = {
             name: sum(stream[name] for stream in streams)
             for name in ("duplicate", "reordered", "outside", "foreign", "restarts")
@@ -160,12 +202,14 @@ class Watching:
         refused = {name: counters[name] for name in UNREADABLE if counters[name]}
         return {
             "received": watch.received,
-            "missing": watch.missing,
+            "missing": watch.missing + sum(behind.values()),
+            "missing_at_end": sum(behind.values()),
+            "heartbeats": self._marks.heartbeats,
             "corrupt": sum(refused.values()),
             "measured_ns": end_ns - self._measuring_ns if self._measuring_ns >= 0 else 0,
             "measured_messages": self._measured[0],
             "measured_rows": self._measured[1],
-            "measured_bytes": counters["bytes"] - self._bytes_before,
+            "measured_bytes": self._bytes,
             "streams": streams[:MAX_LIST_STREAMS],
             "streams_seen": len(streams),
             "refused": refused,
@@ -193,7 +237,20 @@ def watch(run: Watching, socket: Socket, start_ns: int, commands: Commands) -> i
         for t_s in seconds.passed(now):
             run.tell_second(t_s)
     run.tell_second(seconds.last)
+    run.end()
+    take_what_is_under_way(run, socket, start_ns)
     return now
+
+
+def take_what_is_under_way(run: Watching, socket: Socket, start_ns: int) -> None:
+    """Behind the end: read on while a stream is behind its mark, until nothing is left that was sent before."""
+    poller, ended = Poller(socket), time.monotonic()
+    passed, more = 0.0, True
+    while run.behind() and (passed < UNDER_WAY_S or (more and passed < BACKLOG_LIMIT_S)):
+        if not more:
+            poller.wait(UNDER_WAY_S - passed)
+        more = run.drain(start_ns)
+        passed = time.monotonic() - ended
 
 
 def linked(link: Link, endpoint: str, commands: Commands) -> bool:
@@ -248,7 +305,8 @@ def _rate(plan: Plan, complete: bool, done: Message) -> dict[str, Any]:
 
 def own_words(plan: Plan, complete: bool, done: Message) -> dict[str, dict[str, Any]]:
     """What the process said, in the report's form: None is what only the other side knows."""
-    names = ("streams_seen", "unlearned", "outside", "foreign", "restarts", "refused", "other_messages")
+    names = ("streams_seen", "unlearned", "outside", "foreign", "restarts", "refused")
+    heard = ("other_messages", "heartbeats", "missing_at_end")
     rows = ("received", "missing", "duplicate", "reordered", "corrupt")
     ours = ("schedule", "streams", "rows", "seed", "publishers", "audience", "tick_us", "faults")
     config = {"rate": plan.rate or None, "transport": plan.servers.pub, "topics": list(plan.topics)}
@@ -258,7 +316,7 @@ def own_words(plan: Plan, complete: bool, done: Message) -> dict[str, dict[str, 
         "rate": _rate(plan, complete, done),
         "counts": counts(**{name: done[name] for name in rows}),
         "generator": generator({"subscriber": done["cpu"]}),
-        "sub": {name: done[name] for name in names} | {"clock": clock, "streams": done["streams"]},
+        "sub": {name: done[name] for name in (*names, *heard)} | {"clock": clock, "streams": done["streams"]},
     }
 
 
