@@ -128,9 +128,9 @@ static inline int flux_drive_publisher(flux_publisher *p, int64_t until_ns) {
     flux_pace *pace = &p->pace;
     for (;;) {
         int64_t now_ns = flux_clock_ns(), elapsed_ns = now_ns - pace->start_ns;
+        pace->due = flux_pace_due(pace, elapsed_ns);
         if (pace->messages == pace->all || now_ns >= pace->end_ns) return FLUX_DRIVE_DONE;
         if (now_ns >= until_ns) return FLUX_DRIVE_TIME;
-        pace->due = flux_pace_due(pace, elapsed_ns);
         uint32_t count = flux_pace_piece(pace);
         if (count && p->flight && !flux_flight_take(p->flight, count)) count = 0;
         if (count) {
@@ -161,9 +161,9 @@ static inline int flux_drive_feeder(flux_feeder *f, int64_t until_ns) {
     uint32_t rows = pace->load->rows;
     for (;;) {
         int64_t now_ns = flux_clock_ns(), elapsed_ns = now_ns - pace->start_ns;
+        pace->due = flux_pace_due(pace, elapsed_ns);
         if (pace->messages == pace->all || now_ns >= pace->end_ns) return FLUX_DRIVE_DONE;
         if (now_ns >= until_ns) return FLUX_DRIVE_TIME;
-        pace->due = flux_pace_due(pace, elapsed_ns);
         uint32_t count = flux_pace_piece(pace), taken = 0;
         if (count) {
             flux_load_lay(pace->load, pace->messages, count, elapsed_ns, pace->rows, f->slots);

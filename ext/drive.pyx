@@ -6,7 +6,7 @@ only borrowed: the door keeps it alive.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memset
 
 
@@ -234,12 +234,12 @@ cdef class Feeder:
     cdef _Borrowed rows, slots, scratch
 
     def __cinit__(self, uintptr_t load, uintptr_t slip, uintptr_t streams, uintptr_t calls, uintptr_t socket, *,
-                  uint64_t run, int64_t messages, int64_t warmup, int64_t start_ns, int64_t tick_ns, uint32_t piece,
-                  object rows, object slots, object scratch):
+                  uint64_t run, int64_t messages, int64_t warmup, int64_t start_ns, int64_t end_ns, int64_t tick_ns,
+                  uint32_t piece, object rows, object slots, object scratch):
         memset(&self.f, 0, sizeof(self.f))
         cdef flux_pace *pace = &self.f.pace
         pace.load, pace.slip = <const flux_load *>load, <flux_hdr *>slip
-        pace.start_ns, pace.end_ns, pace.tick_ns = start_ns, INT64_MAX, tick_ns
+        pace.start_ns, pace.end_ns, pace.tick_ns = start_ns, end_ns, tick_ns
         pace.all, pace.warmup, pace.piece = messages, warmup, piece
         check_pace(pace)
         self.rows = _Borrowed(rows, True, <size_t>piece * pace.load.rows * 64)

@@ -28,7 +28,7 @@ from flux.loadgen.drive import (
 )
 from flux.loadgen.faults import Faults
 from flux.loadgen.histogram import Histogram, Tally
-from flux.loadgen.plan import MAX_UNDER_WAY, NS_PER_S, Plan
+from flux.loadgen.plan import GIVE_UP_NS, MAX_UNDER_WAY, NS_PER_S, Plan
 from flux.loadgen.streams import INTERVAL, SOURCE, streams_of
 from flux.transport.pump import Receiver, Sender
 from flux.transport.sockets import Poller, Publisher, Socket, Sockets, Wake, endpoint_of, receive
@@ -250,6 +250,13 @@ def test_a_message_of_no_stream_here_is_pythons(pair: Pair) -> None:
                 break
     assert refused >= 33
     assert here.receiver.counters["refused_stream"] == refused
+
+
+def test_who_is_hopelessly_late_gives_up_and_owes_the_rest(pair: Pair) -> None:
+    late = long_ago(PLAN) - GIVE_UP_NS
+    loop, _ = publishing(PLAN, pair, start_ns=late)
+    assert loop.run(later()) is Drove.DONE
+    assert (loop.messages, loop.due, loop.blocked) == (0, PLAN.messages, 0)
 
 
 def test_a_closed_loop_stops_where_enough_is_under_way(pair: Pair) -> None:

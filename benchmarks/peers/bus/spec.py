@@ -15,15 +15,13 @@ from typing import Final, TypeVar
 import numpy as np
 
 from flux import codec
-from flux.loadgen.plan import NS_PER_S
+from flux.loadgen.plan import CLOSED_HWM, NS_PER_S
 from flux.model import CANDLE, StreamKey
 from flux.transport.topics import stream_topic
 
 STREAMS: Final = 64
-WINDOW: Final = (
-    100_000  # messages under way at saturation: what the fastest carries in 60 ms, half a high-water mark
-)
-HWM: Final = 200_000  # messages, as flux-loadgen
+WINDOW: Final = 100_000  # messages under way at saturation: a quarter of a high-water mark
+HWM: Final = CLOSED_HWM  # messages, as flux-loadgen in its closed loop
 MAX_BATCH: Final = 256  # messages sent between two looks at the clock, as far as the library sends in batches
 PROBE: Final = -1  # the number of a message that only asks whether the way is open
 HELD_SHARE: Final = 0.995  # of the rate asked, as flux-loadgen

@@ -89,6 +89,7 @@ class Feeder:
         messages: int,
         warmup: int,
         start_ns: int,
+        end_ns: int,
         tick_ns: int,
         piece: int,
         rows: object,

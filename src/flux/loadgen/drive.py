@@ -43,7 +43,6 @@ BITE: Final = 32
 """Messages that count as received at one time."""
 LOOK_NS: Final = 50_000_000
 """Python comes round at least so often."""
-_NEVER: Final = 2**63 - 1
 
 
 class Drove(IntEnum):
@@ -117,7 +116,7 @@ class PublisherLoop:
             messages=self.all,
             warmup=self.all if plan.saturate else plan.shared(plan.warmup_messages, part),
             start_ns=start_ns,
-            end_ns=start_ns + plan.run_ns if plan.saturate else _NEVER,
+            end_ns=start_ns + plan.sending_ns,
             tick_ns=TICK_NS,
             piece=piece,
             rows=np.zeros(piece * plan.rows, CANDLE),
@@ -166,6 +165,7 @@ class FeederLoop:
             messages=self.all,
             warmup=plan.warmup_messages,
             start_ns=start_ns,
+            end_ns=start_ns + plan.sending_ns,
             tick_ns=FEED_TICK_NS,
             piece=piece,
             rows=np.zeros(piece * plan.rows, CANDLE),

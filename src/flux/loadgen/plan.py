@@ -26,7 +26,9 @@ _REACHING: Final = ("through", "sub", "rpc")  # they may use a server that runs 
 HWM: Final = 200_000  # messages: two seconds at 100k, so that a stall shows as latency and not as loss
 TICK_NS: Final = 100_000  # the publisher sends each 100 µs what is due
 FEED_TICK_NS: Final = 200_000  # of `through`: a wake-up of eight threads costs more than the rows
-MAX_UNDER_WAY: Final = 100_000  # messages, in a closed loop: half of what a queue holds, so none is ever full
+MAX_UNDER_WAY: Final = 100_000  # messages, in a closed loop
+CLOSED_HWM: Final = 4 * MAX_UNDER_WAY  # libzmq tells a sender of room only once half a queue was read
+GIVE_UP_NS: Final = 20 * NS_PER_S  # behind the plan's end a sender that is late sends no more
 
 MAX_RATE: Final = 100_000_000  # messages per second
 MAX_RUN_NS: Final = 24 * 3_600 * NS_PER_S  # intended times in ns stay exact in a double by far
@@ -265,6 +267,16 @@ class Plan:
         return self.schedule().due(elapsed_ns - 1) if self.paced else 0
 
     @property
+    def hwm(self) -> int:
+        """High-water mark of the queues, in messages."""
+        return CLOSED_HWM if self.saturate else HWM
+
+    @property
+    def sending_ns(self) -> int:
+        """How long is sent at most, warm-up included. What was due and is not sent by then counts as scheduled."""
+        return self.run_ns + (0 if self.saturate else GIVE_UP_NS)
+
+    @property
     def messages(self) -> int:
         """All messages of the run, warm-up included; of one that saturates, more than will ever be sent."""
         return self.messages_before(self.run_ns)
@@ -323,7 +335,7 @@ class Plan:
             "seed": self.seed,
             "publishers": self.publishers,
             "audience": dataclasses.asdict(self.audience),
-            "hwm": HWM,
+            "hwm": self.hwm,
             "tick_us": (FEED_TICK_NS if self.mode == "through" else TICK_NS) / 1_000,
             "transport": "tcp loopback",
             "faults": dataclasses.asdict(self.faults),

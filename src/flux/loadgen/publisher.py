@@ -12,7 +12,7 @@ from typing import Any
 
 from flux.loadgen.drive import Flight, PublisherLoop, piece_of, send_all
 from flux.loadgen.histogram import Histogram, sharpen_sleep, sleep_until
-from flux.loadgen.plan import HWM, Plan
+from flux.loadgen.plan import Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import ready_topic, streams_of
 from flux.loadgen.wrongdoing import Wrongdoing
@@ -86,7 +86,7 @@ def main() -> int:
         return 0
     plan = Plan.of(told["plan"])
     with Sockets() as sockets:
-        publisher = sockets.publisher("tcp://127.0.0.1:*", hwm=HWM)
+        publisher = sockets.publisher("tcp://127.0.0.1:*", hwm=plan.hwm)
         run = Publishing(plan, publisher, told)
         tell("bound", endpoint=endpoint_of(publisher.socket), libzmq=libzmq_version())
         _wait_for(publisher, len(plan.audience.kinds), commands)

@@ -16,7 +16,7 @@ import numpy as np
 from flux.limits import MAX_ARRIVALS
 from flux.loadgen.drive import BITE, LOOK_NS, Drove, Flight, SubscriberLoop
 from flux.loadgen.histogram import Histogram, Tally, percentile, sleep_until
-from flux.loadgen.plan import HWM, NS_PER_S, Plan
+from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import INTERVAL, SOURCE, ready_topic, streams_of
 from flux.transport.pump import Receiver, Streams
@@ -202,7 +202,7 @@ def main() -> int:
     with Sockets() as sockets:
         wanted = [v2_prefix("candles", SOURCE, INTERVAL), ready_topic(number)]
         first, *others = told["endpoints"]
-        socket = sockets.subscriber(first, wanted, hwm=HWM)
+        socket = sockets.subscriber(first, wanted, hwm=plan.hwm)
         for endpoint in others:
             sockets.connect(socket, endpoint)
         flight = Flight(told["flight"], len(plan.audience.kinds)) if plan.saturate else None
