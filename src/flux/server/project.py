@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +38,11 @@ _LOG = logging.getLogger("flux.server")
 
 PAUSE_S: Final = 1.5
 """Small batches wait this long for company: a step takes a core for some ms, however little it stores."""
+GENTLE_NICE: Final = 19
+"""An ordinary step has a core to itself only while nothing else wants it: rows under way do not wait behind one."""
+GENTLE_S: Final = 1.0
+"""A gentle step that takes longer has found no idle core: for HASTY_S all steps compete like anything else."""
+HASTY_S: Final = 60.0
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
@@ -172,9 +180,16 @@ class Projector:
         self._persisted = persisted
         self._hurry = hurry
         self._stopping = threading.Event()
+        self._gentle = ThreadPoolExecutor(1, "flux projection", _be_gentle)
+        self._hasty_until = 0.0
+        self._behind = False
 
     def run(self) -> None:
         """Project until stopped, and what is committed by then."""
+        with self._gentle:
+            self._follow()
+
+    def _follow(self) -> None:
         while True:
             stopping = self._stopping.is_set()
             committed = self._committer.wait_past(self._projection.position, 0 if stopping else WAIT_S)
@@ -196,13 +211,32 @@ class Projector:
     def _step(self, committed: Position) -> bool:
         before = self._projection.rows
         try:
-            persisted = self._projection.step(committed)
+            persisted = self._advance(committed)
         except (StorageError, DataError) as error:
             self._vitals.set("store", State.DEGRADED, f"the store does not take rows: {error}")
             return False
         self._vitals.clear("store")
         self._persisted(persisted)
-        if self._projection.rows - before < PROJECT_ROWS:
+        stored = self._projection.rows - before
+        self._behind = stored >= PROJECT_MAX_ROWS
+        if stored < PROJECT_ROWS:
             self._hurry.wait(PAUSE_S)
         self._hurry.clear()
         return True
+
+    def _advance(self, committed: Position) -> Persisted:
+        """One step: a gentle one, unless there is a backlog, somebody waits, or gentle ones were starved lately."""
+        began = time.monotonic()
+        waited_for = self._hurry.is_set() or self._stopping.is_set()
+        if self._behind or waited_for or began < self._hasty_until:
+            return self._projection.step(committed)
+        persisted = self._gentle.submit(self._projection.step, committed).result()
+        ended = time.monotonic()
+        if ended - began > GENTLE_S:
+            self._hasty_until = ended + HASTY_S
+        return persisted
+
+
+def _be_gentle() -> None:
+    """Of the calling thread: it gives way to all others, of other processes too."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GENTLE_NICE)

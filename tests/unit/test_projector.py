@@ -1,0 +1,116 @@
+"""When the projection gives way to other threads, and when it does not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flux.journal import Position
+from flux.limits import PROJECT_MAX_ROWS
+from flux.server import project
+from flux.server.project import GENTLE_NICE, Persisted, Projection, Projector
+from flux.server.vitals import Vitals
+from tests.patience import PATIENCE_S
+from tests.unit.lives import BTC, Life
+
+
+class Steps(Projection):
+    """A projection that notes how each of its steps is scheduled, and pretends to have stored `stored` rows."""
+
+    def __init__(self, life: Life) -> None:
+        super().__init__(life.directory, life.recovered.store, life.recovered.projection.position)
+        self.nices: list[int] = []
+        self.stored = 1
+        self.takes_s = 0.0
+
+    def step(self, committed: Position) -> Persisted:
+        self.nices.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        time.sleep(self.takes_s)
+        self.rows += self.stored
+        self.position = committed
+        return {}
+
+
+class Following:
+    """A projector over such steps, taken a step at a time."""
+
+    def __init__(self, life: Life) -> None:
+        self.steps = Steps(life)
+        self.hurry = threading.Event()
+        self.projector = Projector(
+            projection=self.steps,
+            store=life.recovered.store,
+            committer=life.committer,
+            vitals=Vitals(),
+            persisted=lambda _: None,
+            hurry=self.hurry,
+        )
+
+    def step(self) -> int:
+        """How the next step is scheduled, beside the thread that asks for it."""
+        assert self.projector._step(Position(1, 64))
+        return self.steps.nices[-1] - os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "PAUSE_S", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_ordinary_step_gives_way_and_a_hurried_one_does_not(tmp_path: Path) -> None:
+    with Life(tmp_path) as life:
+        following = Following(life)
+        assert following.step() > 0
+        assert following.steps.nices == [GENTLE_NICE]
+        following.hurry.set()
+        assert following.step() == 0
+        assert following.step() > 0, "nobody waits any more"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_backlog_is_worked_off_like_anything_else(tmp_path: Path) -> None:
+    with Life(tmp_path) as life:
+        following = Following(life)
+        following.steps.stored = PROJECT_MAX_ROWS
+        assert following.step() > 0
+        following.steps.stored = 1
+        assert following.step() == 0, "the step before had more than it could take"
+        assert following.step() > 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_finds_no_idle_core_stops_giving_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "GENTLE_S", 0.001)
+    with Life(tmp_path) as life:
+        following = Following(life)
+        following.steps.takes_s = 0.01
+        assert following.step() > 0
+        assert following.step() == 0
+        following.projector._hasty_until = time.monotonic()
+        assert following.step() > 0
+
+
+def test_rows_are_projected_gently_by_the_projectors_own_thread(tmp_path: Path) -> None:
+    with Life(tmp_path) as life:
+        stored = threading.Event()
+        projector = Projector(
+            projection=life.recovered.projection,
+            store=life.recovered.store,
+            committer=life.committer,
+            vitals=life.vitals,
+            persisted=lambda _: stored.set(),
+            hurry=threading.Event(),
+        )
+        thread = threading.Thread(target=projector.run)
+        thread.start()
+        life.write(BTC, 5)
+        assert stored.wait(PATIENCE_S)
+        life.write(BTC, 5)
+        projector.stop()
+        thread.join()
+        assert len(life.stored(1)) == 10
