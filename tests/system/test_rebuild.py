@@ -214,10 +214,10 @@ def test_damage_in_the_middle_is_said_cut_and_begins_an_epoch(tmp_path: Path, to
 
 def rows_until(data: Path, offset: int) -> int:
     """Rows in the batches of file 1 in front of `offset`."""
-    from flux.transport.pump import gather
+    from flux.transport.pump import Gatherer
 
     whole = bytes(journal.map_file(journal.path_of(data, 1)))
-    return sum(map(len, gather(whole[:offset], journal.FILE_HEADER_BYTES, 200_000).rows.values()))
+    return sum(map(len, Gatherer(200_000)(whole[:offset], journal.FILE_HEADER_BYTES).rows.values()))
 
 
 def test_damage_in_an_older_file_leaves_a_hole(tmp_path: Path, told: Told) -> None:

@@ -18,7 +18,7 @@ from flux import journal
 from flux.codec import crc32c
 from flux.journal import JournalFile
 from flux.limits import PROJECT_MAX_ROWS
-from flux.transport.pump import gather
+from flux.transport.pump import Gatherer
 
 # A COMMIT as ext/journal.h draws it: length, kind, CRC of these 8; its body begins with the group's start.
 _SHAPE: Final = struct.pack("<II", 24, journal.COMMIT)
@@ -96,8 +96,9 @@ def _behind(data: mmap.mmap | bytes, at: int) -> tuple[int, dict[int, int]]:
 
 
 def _heads(data: memoryview, at: int, heads: dict[int, int]) -> None:
+    gather = Gatherer(PROJECT_MAX_ROWS)
     while at < len(data):
-        gathered = gather(data, at, PROJECT_MAX_ROWS)
+        gathered = gather(data, at)
         at = gathered.stopped
         batches = gathered.records[gathered.records["kind"] != 0]
         ends = batches["first"] + batches["count"] - 1

@@ -24,7 +24,7 @@ from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
 from flux.model import RowKind, State, StreamKey
 from flux.server.records import HeadsRecord, StreamRecord, unpack
 from flux.store.base import Store, StoreBatch
-from flux.transport.pump import gather
+from flux.transport.pump import Gatherer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("flux.server")
 
-PAUSE_S: Final = 1.5
+PAUSE_S: Final = 1.8
 """Small batches wait this long for company: a step takes a core for some ms, however little it stores."""
 GENTLE_NICE: Final = 19
 """An ordinary step has a core to itself only while nothing else wants it: rows under way do not wait behind one."""
@@ -58,6 +58,7 @@ class Projection:
         self._first = first
         self._directory = directory
         self._file: tuple[int, mmap.mmap | bytes] = (0, b"")
+        self._gather = Gatherer(PROJECT_MAX_ROWS)
         self.position = self._stored()
         self.rows = 0
 
@@ -76,7 +77,7 @@ class Projection:
         end = committed.offset if committed.file == position.file else len(data)
         with memoryview(data) as whole, whole[:end] as part:
             try:
-                gathered = gather(part, position.offset, PROJECT_MAX_ROWS)
+                gathered = self._gather(part, position.offset)
             except ValueError as error:
                 raise self._damaged(position) from error
             streams = _streams(part, gathered.records)

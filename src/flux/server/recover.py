@@ -44,7 +44,7 @@ from flux.server.records import (
 )
 from flux.server.records import Position as SourcePosition
 from flux.store.duck import DuckStore
-from flux.transport.pump import Gathered, gather
+from flux.transport.pump import Gathered, Gatherer
 
 _LOG = logging.getLogger("flux.server")
 
@@ -225,9 +225,9 @@ def _heads_of(file: journal.JournalFile | None) -> dict[int, int]:
 
 def _walk(data: memoryview, scanned: Scanned) -> None:
     """Follow the records behind HEADS."""
-    at = journal.FILE_HEADER_BYTES
+    at, gather = journal.FILE_HEADER_BYTES, Gatherer(PROJECT_MAX_ROWS)
     while at < len(data):
-        gathered = gather(data, at, PROJECT_MAX_ROWS)
+        gathered = gather(data, at)
         assert gathered.stopped > at, "a scanned file walks to its end"
         at = gathered.stopped
         for record in gathered.records[gathered.records["kind"] == 0]:

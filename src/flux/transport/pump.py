@@ -326,15 +326,25 @@ class Gathered(NamedTuple):
     rows: dict[RowKind, NDArray[np.void]]
 
 
-def gather(data: bytes | memoryview, at: int, max_rows: int) -> Gathered:
-    """The records from byte `at` on, and their rows laid end to end by kind; at most `max_rows` of each kind.
+class Gatherer:
+    """Reads journal records back into rows, at most `max_rows` of each kind and as many records at once.
 
-    The arrays are the caller's. Raises ValueError where a batch does not verify.
+    The arrays are made once: fresh ones for each step cost more than the step, because the system clears their pages.
     """
-    records = np.zeros(max_rows, GATHERED)
-    rows = {kind: np.zeros(max_rows, dtype) for kind, dtype in _ROW.items()}
-    stopped, count, candles, trades, quotes = kernel.gather(
-        data, at, records.view(np.uint8), *(array.view(np.uint8) for array in rows.values())
-    )
-    counts = dict(zip(rows, (candles, trades, quotes), strict=True))
-    return Gathered(stopped, records[:count], {kind: rows[kind][:n] for kind, n in counts.items()})
+
+    def __init__(self, max_rows: int) -> None:
+        self._records = np.zeros(max_rows, GATHERED)
+        self._rows = {kind: np.zeros(max_rows, dtype) for kind, dtype in _ROW.items()}
+
+    def __call__(self, data: bytes | memoryview, at: int) -> Gathered:
+        """The records from byte `at` on, and their rows laid end to end by kind.
+
+        The arrays are ours, and hold until the next call. Raises ValueError where a batch does not verify.
+        """
+        stopped, count, candles, trades, quotes = kernel.gather(
+            data, at, self._records.view(np.uint8), *(rows.view(np.uint8) for rows in self._rows.values())
+        )
+        counts = dict(zip(self._rows, (candles, trades, quotes), strict=True))
+        return Gathered(
+            stopped, self._records[:count], {kind: self._rows[kind][:n] for kind, n in counts.items()}
+        )
