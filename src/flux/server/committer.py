@@ -1,4 +1,4 @@
-"""The committer: the one thread that owns the journal and the PUB socket.
+"""The committer: owns the journal and the PUB socket, and lends both to the loop while it waits itself.
 
     take a group ─► journal (write, sync) ─► fence ─► committed marks ─► publish ─► give it back
 

@@ -6,6 +6,9 @@ committer   journal, PUB socket                groups, and the heartbeats that i
 heart       nothing: makes the heartbeats      each second
 projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
+
+While the committer waits, the loop may take its place for a few rows (`ext/exchange.h`: borrow); the projector's ordinary
+steps run in a thread that gives way to all others.
 """
 
 from __future__ import annotations
