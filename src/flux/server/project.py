@@ -58,7 +58,7 @@ class Projection:
         self._first = first
         self._directory = directory
         self._file: tuple[int, mmap.mmap | bytes] = (0, b"")
-        self._gather = Gatherer(PROJECT_MAX_ROWS)
+        self._gather = Gatherer(PROJECT_MAX_ROWS, ready=PROJECT_ROWS)
         self.position = self._stored()
         self.rows = 0
 

@@ -7,8 +7,8 @@ heart       nothing: makes the heartbeats      each second
 projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
 
-While the committer waits, the loop may take its place for a few rows (`ext/exchange.h`: borrow); the projector's ordinary
-steps run in a thread that gives way to all others.
+While the committer waits, the loop may take its place for a few rows (`ext/exchange.h`: borrow). The projector's
+ordinary steps run in a thread that gives way to all others.
 """
 
 from __future__ import annotations

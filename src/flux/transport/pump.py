@@ -330,11 +330,14 @@ class Gatherer:
     """Reads journal records back into rows, at most `max_rows` of each kind and as many records at once.
 
     The arrays are made once: fresh ones for each step cost more than the step, because the system clears their pages.
+    The pages of `ready` rows are cleared at once, the others when they are needed.
     """
 
-    def __init__(self, max_rows: int) -> None:
+    def __init__(self, max_rows: int, ready: int = 0) -> None:
         self._records = np.zeros(max_rows, GATHERED)
         self._rows = {kind: np.zeros(max_rows, dtype) for kind, dtype in _ROW.items()}
+        for array in (self._records, *self._rows.values()):
+            array[:ready] = 0
 
     def __call__(self, data: bytes | memoryview, at: int) -> Gathered:
         """The records from byte `at` on, and their rows laid end to end by kind.
