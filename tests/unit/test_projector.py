@@ -59,6 +59,7 @@ class Following:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project, "PAUSE_S", 0.0)
+    monkeypatch.setattr(project, "GENTLE_S", PATIENCE_S)
 
 
 @pytest.mark.usefixtures("quick")
