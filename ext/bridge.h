@@ -15,7 +15,6 @@
 
 #include "exchange.h"
 #include "pump.h"
-#include "push.h"
 
 /* ------------------------------------------------------------------ numbering */
 

@@ -1,10 +1,9 @@
 # cython: auto_pickle=False, autotestdict=False
-"""The server's two threads on their ordinary way, and a feed's pushing; drawn in bridge.h, exchange.h and push.h.
+"""The server's two threads on their ordinary way; drawn in bridge.h and exchange.h.
 
     Exchange   two groups between loop and committer
     Turns      PULL -> group            the loop's thread
     Commits    group -> journal, PUB    the committer's thread
-    push       rows -> PUSH             a feed's thread
 
 Everything that is handed in by address (groups, streams, a receiver, a table of calls) is only borrowed: the door keeps
 it alive. What waits, waits without the GIL.
@@ -124,9 +123,6 @@ cdef extern from "bridge.h" nogil:
     void flux_send_beat(flux_committer *c)
     void flux_mark_runs(flux_receiver *r, const flux_group *g)
     int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns)
-    uint32_t flux_push(const flux_zmq *zmq, void *socket, const flux_streams *t, const uint8_t *rows,
-                       const uint32_t *slots, uint32_t count, uint32_t n, uint64_t first, uint64_t run,
-                       int64_t origin_ns, uint8_t *scratch, int *error)
 
 
 TIME = int(FLUX_TURN_TIME)
@@ -354,21 +350,3 @@ cdef class Commits:
         """Moves the committed positions of the runs that a group names, which Python has committed."""
         with nogil:
             flux_mark_runs(self.committer.receiver, <flux_group *>group)
-
-
-def push(uintptr_t calls, uintptr_t socket, uintptr_t streams, object rows, object slots, uint32_t count,
-         uint32_t rows_each, uint64_t first, uint64_t run, int64_t origin_ns, object scratch):
-    cdef _Borrowed which = _Borrowed(slots, False, <size_t>count * 4)
-    cdef _Borrowed data = _Borrowed(rows, False, <size_t>count * rows_each * 40)
-    cdef _Borrowed space = _Borrowed(scratch, True, <size_t>rows_each * 64 + 512)
-    cdef const uint32_t *slot = <const uint32_t *>which.view.buf
-    cdef flux_streams *table = <flux_streams *>streams
-    cdef uint32_t taken, i
-    cdef int error
-    for i in range(count):
-        if slot[i] >= table.count:
-            raise IndexError(f"slot {slot[i]} of {table.count}")
-    with nogil:
-        taken = flux_push(<const flux_zmq *>calls, <void *>socket, table, <const uint8_t *>data.view.buf, slot, count,
-                          rows_each, first, run, origin_ns, <uint8_t *>space.view.buf, &error)
-    return taken, error

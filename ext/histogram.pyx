@@ -81,7 +81,6 @@ cdef extern from "load.h" nogil:
 
     uint32_t flux_load_fill(const flux_load *l, int64_t j, uint32_t n, int64_t sent_ns, flux_candle *rows,
                             flux_run_rows *runs, int64_t *messages)
-    void flux_load_lay(const flux_load *l, int64_t k, uint32_t n, int64_t sent_ns, flux_candle *rows, uint32_t *slots)
     void flux_tally_account(const flux_load *l, flux_tally *t, flux_ring **rings, const flux_arrival *arrivals,
                             uint32_t n, int64_t now_ns, const flux_tally_times *times)
 
@@ -274,14 +273,6 @@ cdef class Load:
             made = flux_load_fill(&self.load, first, count, sent_ns, <flux_candle *>out.view.buf,
                                   <flux_run_rows *>which.view.buf, number)
         return made
-
-    def lay(self, int64_t first, uint32_t count, int64_t sent_ns, object rows, object slots):
-        cdef _Borrowed out = _Borrowed(rows, True, <size_t>count * self.load.rows * 64)
-        cdef _Borrowed which = _Borrowed(slots, True, <size_t>count * 4)
-        if first < 0:
-            raise ValueError("messages count from 0")
-        with nogil:
-            flux_load_lay(&self.load, first, count, sent_ns, <flux_candle *>out.view.buf, <uint32_t *>which.view.buf)
 
 
 cdef class Tally:

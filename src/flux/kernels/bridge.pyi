@@ -10,19 +10,6 @@ TIME: Final[int]
 WOKEN: Final[int]
 NO_ROOM: Final[int]
 
-def push(
-    calls: int,
-    socket: int,
-    streams: int,
-    rows: _Buffer,
-    slots: _Buffer,
-    count: int,
-    rows_each: int,
-    first: int,
-    run: int,
-    origin_ns: int,
-    scratch: _Buffer,
-) -> tuple[int, int]: ...
 def number(streams: int, arrivals: _Buffer, runs: _Buffer) -> int: ...
 
 @final

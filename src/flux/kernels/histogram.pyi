@@ -129,8 +129,6 @@ class Load:
         sorted), `messages` where wanted the number of each message in the order of its rows, int64. All are
         writable and contiguous. Raises ValueError where one is too short.
         """
-    def lay(self, first: int, count: int, sent_ns: int, rows: object, slots: object) -> None:
-        """The same messages in their order, for a feed that pushes them; `slots` (u4) takes each one's stream."""
 
 @final
 class Tally:

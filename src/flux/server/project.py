@@ -39,7 +39,7 @@ _LOG = logging.getLogger("flux.server")
 PAUSE_S: Final = 1.8
 """Small batches wait this long for company: a step takes a core for some ms, however little it stores."""
 GENTLE_NICE: Final = 19
-"""An ordinary step has a core to itself only while nothing else wants it: rows under way do not wait behind one."""
+"""An ordinary step gives way to rows under way. What it does inside the kernel (clearing pages) still holds a core."""
 GENTLE_S: Final = 1.0
 """A gentle step that takes longer has found no idle core: for HASTY_S all steps compete like anything else."""
 HASTY_S: Final = 60.0
