@@ -49,6 +49,7 @@ DOORS = {
     "admit": {"src/flux/transport/pump.py"},
     "histogram": {"src/flux/loadgen/histogram.py"},
     "drive": {"src/flux/loadgen/drive.py"},
+    "naps": {"src/flux/server/gentle.py"},
 }
 STATIONS = ("codec", "ring", "window", "journal")
 

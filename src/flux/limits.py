@@ -92,7 +92,7 @@ SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched fo
 ZSTD_MIN_ROWS: Final = 256  # fewer are not worth compressing
 
 # Store
-PROJECT_ROWS: Final = 20_000  # smallest batch into the database while there is a backlog
+PROJECT_ROWS: Final = 20_000  # of an ordinary step: memory for them stands ready from the start
 PROJECT_MAX_ROWS: Final = 200_000
 STORE_WAL_BYTES: Final = 64 * MIB  # write-ahead log at which a commit checkpoints
 STORE_IDLE_WAL_BYTES: Final = 1 * MIB  # write-ahead log at which an idle moment is used for it

@@ -12,7 +12,8 @@ import pytest
 from flux.journal import Position
 from flux.limits import PROJECT_MAX_ROWS
 from flux.server import project
-from flux.server.project import GENTLE_NICE, Persisted, Projection, Projector
+from flux.server.gentle import NICE
+from flux.server.project import Persisted, Projection, Projector
 from flux.server.vitals import Vitals
 from tests.patience import PATIENCE_S
 from tests.unit.lives import BTC, Life
@@ -67,7 +68,7 @@ def test_an_ordinary_step_gives_way_and_a_hurried_one_does_not(tmp_path: Path) -
     with Life(tmp_path) as life:
         following = Following(life)
         assert following.step() > 0
-        assert following.steps.nices == [GENTLE_NICE]
+        assert following.steps.nices == [NICE]
         following.hurry.set()
         assert following.step() == 0
         assert following.step() > 0, "nobody waits any more"

@@ -24,7 +24,8 @@ from typing import Final, NamedTuple
 from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB
 
 KERNELS: Final = (
-    "admit", "arrow", "bridge", "codec", "drive", "histogram", "indicator", "journal", "pump", "ring", "window",
+    "admit", "arrow", "bridge", "codec", "drive", "histogram", "indicator", "journal", "naps", "pump", "ring",
+    "window",
 )  # fmt: skip
 LIBRARIES: Final = ("numpy", "pyzmq", "duckdb")
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +20,7 @@ from flux.errors import DataError, StorageError
 from flux.journal import Position
 from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
 from flux.model import RowKind, State, StreamKey
+from flux.server.gentle import Gentle
 from flux.server.records import HeadsRecord, StreamRecord, unpack
 from flux.store.base import Store, StoreBatch
 from flux.transport.pump import Gatherer
@@ -37,10 +36,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("flux.server")
 
 PAUSE_S: Final = 1.8
-"""Small batches wait this long for company: a step takes a core for some ms, however little it stores."""
-GENTLE_NICE: Final = 19
-"""An ordinary step gives way to rows under way. What it does inside the kernel (clearing pages) still holds a core."""
-GENTLE_S: Final = 1.0
+"""From one step's beginning to the next one's: a step takes a core for some ms, however little it stores."""
+GENTLE_S: Final = 2.0
 """A gentle step that takes longer has found no idle core: for HASTY_S all steps compete like anything else."""
 HASTY_S: Final = 60.0
 RETRY_S: Final = 0.5
@@ -181,7 +178,7 @@ class Projector:
         self._persisted = persisted
         self._hurry = hurry
         self._stopping = threading.Event()
-        self._gentle = ThreadPoolExecutor(1, "flux projection", _be_gentle)
+        self._gentle = Gentle("flux projection")
         self._hasty_until = 0.0
         self._behind = False
 
@@ -210,7 +207,7 @@ class Projector:
         self._hurry.set()
 
     def _step(self, committed: Position) -> bool:
-        before = self._projection.rows
+        before, began = self._projection.rows, time.monotonic()
         try:
             persisted = self._advance(committed)
         except (StorageError, DataError) as error:
@@ -220,8 +217,8 @@ class Projector:
         self._persisted(persisted)
         stored = self._projection.rows - before
         self._behind = stored >= PROJECT_MAX_ROWS
-        if stored < PROJECT_ROWS:
-            self._hurry.wait(PAUSE_S)
+        if not self._behind:
+            self._hurry.wait(max(0.0, began + PAUSE_S - time.monotonic()))
         self._hurry.clear()
         return True
 
@@ -231,13 +228,8 @@ class Projector:
         waited_for = self._hurry.is_set() or self._stopping.is_set()
         if self._behind or waited_for or began < self._hasty_until:
             return self._projection.step(committed)
-        persisted = self._gentle.submit(self._projection.step, committed).result()
+        persisted = self._gentle.run(lambda: self._projection.step(committed), self._hurry.is_set)
         ended = time.monotonic()
         if ended - began > GENTLE_S:
             self._hasty_until = ended + HASTY_S
         return persisted
-
-
-def _be_gentle() -> None:
-    """Of the calling thread: it gives way to all others, of other processes too."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GENTLE_NICE)
