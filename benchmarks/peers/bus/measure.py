@@ -24,7 +24,9 @@ MS: Final = NS_PER_S // 1_000
 SLO_P99_NS: Final = MS  # with nothing missing and the rate held: 'p99<1ms,missing==0'
 LOWEST: Final = 1_000  # messages per second that a search tries
 CEILING: Final = 10_000_000
-START_SHARE: Final = 1 / 16  # of saturation: where a search starts to double
+START_SHARE: Final = (
+    1 / 64
+)  # of saturation: where a search starts to double; from below, where a soft edge costs least
 LOWER: Final = 8  # what its start is divided by where that is too high
 HOPELESS: Final = 0.8  # of a rate: a peer that came no nearer is not asked again
 
@@ -44,7 +46,7 @@ class Size(NamedTuple):
     search_limit_s: float  # per peer: then its search ends with what has passed so far
 
 
-FULL: Final = Size(3, (10_000, 100_000), 2 * NS_PER_S, 2 * NS_PER_S, 1_200 * MS, 3, 0.08, 50.0)
+FULL: Final = Size(3, (10_000, 100_000), 2 * NS_PER_S, 2 * NS_PER_S, 1_200 * MS, 3, 0.08, 75.0)
 QUICK: Final = Size(1, (1_000,), 200 * MS, 200 * MS, 0, 1, 1.0, 0.0)
 
 

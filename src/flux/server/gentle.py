@@ -1,8 +1,8 @@
 """Work that gives way: a thread that takes a core when nobody else wants it, and never keeps one for long.
 
-A low priority lets others go first, but not always: the scheduler owes even the lowest its share, and pays it in pieces
-of up to a tick, 4 ms, while rows under way wait behind it. So the work also naps (`ext/naps.h`): each 0.1 ms, for 0.3 ms.
-What it does inside the kernel, clearing pages say, still holds a core until it is done.
+A low priority lets others go first, but not always: the scheduler owes even the lowest its share, and pays it in
+pieces of up to a tick, 4 ms, while rows under way wait behind it. So the work also naps (`ext/naps.h`): each 0.1 ms,
+for 0.3 ms. What it does inside the kernel, clearing pages say, still holds a core until it is done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Made = TypeVar("_Made")
 NICE: Final = 19
 WORK_NS: Final = 100_000
 NAP_NS: Final = 300_000
-NAPPING_S: Final = 1.0
+NAPPING_S: Final = 1.5
 """Work that takes longer goes on without naps."""
 LOOK_S: Final = 0.05
 """How often it is looked whether somebody waits for the work."""
