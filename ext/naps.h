@@ -10,6 +10,8 @@
  * between; a signal can make it.
  *
  * One thread begins, works and ends; the signal is blocked in it but between those two, so no nap is taken elsewhere.
+ * Of an interval that is no longer than taking the signal itself, nothing is left for the work; and a full machine may
+ * take much of a longer one. So somebody else is to `wake` a thread that does not get on.
  * `wake` may be called by any thread. The handler touches nothing but this struct and makes two system calls. */
 #ifndef FLUX_NAPS_H
 #define FLUX_NAPS_H

@@ -14,12 +14,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from flux.kernels.naps import Naps
 from tests.patience import PATIENCE_S
 
-WORK_NS, NAP_NS = 100_000, 300_000
+WORK_NS, NAP_NS = 500_000, 300_000
 BUSY_S = 0.05
 
 
@@ -72,7 +70,7 @@ def test_none_before_it_begins_and_none_behind_its_end() -> None:
         assert naps.taken == 0
         for _ in range(50):
             naps.begin()
-            busy(for_cpu(0.0003))
+            busy(for_cpu(0.0006))
             naps.end()
             taken = naps.taken
             busy(for_cpu(0.0005))
@@ -165,14 +163,3 @@ except OSError as error:
 def test_a_signal_that_is_somebody_elses_stays_theirs() -> None:
     done = subprocess.run([sys.executable, "-c", TAKEN], capture_output=True, text=True, check=True)
     assert int(done.stdout) == errno.EBUSY
-
-
-@pytest.mark.parametrize("work_ns", [0, 1])
-def test_no_work_at_all_between_naps_is_still_an_end(work_ns: int) -> None:
-    def work() -> None:
-        naps = Naps(work_ns, 1)
-        naps.begin()
-        busy(for_cpu(0.01))
-        naps.end()
-
-    in_a_thread(work)
