@@ -78,7 +78,7 @@ def test_the_search_finds_the_highest_rate_that_passes() -> None:
     found = passing_up_to(300_000, tried)
     assert found is not None
     assert 285_000 <= found.rate <= 300_000
-    assert tried[0] == 62_000  # a sixteenth of saturation
+    assert tried[0] == 16_000  # a sixty-fourth of saturation
 
 
 def test_a_search_that_begins_too_high_begins_again_lower() -> None:
