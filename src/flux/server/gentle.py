@@ -64,7 +64,9 @@ class Gentle:
         try:
             self._naps = Naps(WORK_NS, NAP_NS)
         except OSError as error:  # a limit on timers, a host program that uses the signal itself
-            _LOG.warning("the projection has a low priority, but takes no naps: %s", error)
+            _LOG.warning(
+                "%s has a low priority, but takes no naps: %s", threading.current_thread().name, error
+            )
 
     def _work(self, work: Callable[[], _Made]) -> _Made:
         if self._naps is None:

@@ -6,7 +6,6 @@ ended. What the store has, the rings may evict; the loop is told, for it may be 
 
 from __future__ import annotations
 
-import logging
 import mmap
 import threading
 import time
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
     from flux.server.committer import Committer
     from flux.server.vitals import Vitals
-
-_LOG = logging.getLogger("flux.server")
 
 PAUSE_S: Final = 1.8
 """From one step's beginning to the next one's: a step takes a core for some ms, however little it stores."""
