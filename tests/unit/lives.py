@@ -94,7 +94,8 @@ class Life:
 
     @property
     def reasons(self) -> str:
-        return "; ".join(f"{state.name} {reason}" for _, state, reason in self.recovered.conditions)
+        """Why the server is DEGRADED until somebody acknowledges it."""
+        return "; ".join(self.recovered.conditions.values())
 
     def write(self, key: StreamKey, count: int, rows: Rows | None = None) -> Position:
         """The next `count` rows of the stream and the source's position behind them; the position reached."""

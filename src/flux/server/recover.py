@@ -3,10 +3,13 @@
     1 lock       one owner; a second server is told the pid
     2 identity   is this the original, or a copy of it?
     3 scan       from the HEADS of the last file: heads, epochs, positions of sources
-    4 cut        what stands behind the last COMMIT was shown to nobody
-    5 fence      did the journal once reach further? then rows that somebody may have seen are lost:
-                 a new epoch for the whole store, said loudly
+    4 database   opened, so that everything that somebody else may hold is ours before anything is written
+    5 cut        what stands behind the last COMMIT was shown to nobody
     6 project    what the store lacks
+    7 loss       did the journal once reach further? then rows that somebody may have seen are lost: a new epoch for
+                 the whole store, said loudly until it is acknowledged
+      copy       another may go on from the same rows: this directory becomes another store, in a new journal file
+    8 identity   and fence: last, behind all that can refuse a start
 
 Warming the rings, binding and the first heartbeat follow in `service.py`.
 """
@@ -17,7 +20,7 @@ import logging
 import mmap
 import secrets
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,15 +28,22 @@ import numpy as np
 
 from flux import journal
 from flux.errors import DataError
+from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
 from flux.limits import PROJECT_MAX_ROWS
-from flux.model import RowKind, State
+from flux.model import RowKind
 from flux.server.committer import Identity
 from flux.server.damage import Damage, assess
-from flux.server.directory import DirectoryLock, machine_boot, read_identity, write_identity
+from flux.server.directory import (
+    DirectoryLock,
+    Found,
+    read_identity,
+    write_identity,
+)
+from flux.server.lineage import begin_epoch, branch, loss_of
+from flux.server.losses import Losses
 from flux.server.project import Projection
 from flux.server.records import (
-    FORMAT,
     EpochRecord,
     HeadsRecord,
     SourceRecord,
@@ -47,6 +57,8 @@ from flux.store.duck import DuckStore
 from flux.transport.pump import Gathered, Gatherer
 
 _LOG = logging.getLogger("flux.server")
+
+DATABASE: Final = "flux.duckdb"
 
 _ORDER: Final = {RowKind.CANDLE: "ts_ms", RowKind.TRADE: "trade_id", RowKind.QUOTE: "ts_ns"}
 _TIME: Final = {RowKind.CANDLE: "ts_ms", RowKind.TRADE: "ts_ns", RowKind.QUOTE: "ts_ns"}
@@ -62,9 +74,14 @@ class Recovered:
     fence: Fence
     store: DuckStore
     projection: Projection
+    losses: Losses
     streams: dict[int, StreamHead]
     sources: dict[str, SourcePosition]
-    conditions: list[tuple[str, State, str]] = field(default_factory=list)
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What is DEGRADED and why, until it is acknowledged."""
+        return self.losses.open(self.identity.epochs)
 
 
 @dataclass(slots=True)
@@ -83,8 +100,8 @@ class Scanned:
 def recover(directory: Path, *, disk: bool, file_bytes: int) -> Recovered:
     """Bring a directory to life, making it where there is none.
 
-    Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError. Until it
-    returns, nothing but the tail behind the last COMMIT was changed.
+    Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError. Until the last
+    thing that can refuse is past, nothing but the tail behind the last COMMIT was changed.
     """
     with ExitStack() as undo:
         recovered = _recover(directory, undo, disk=disk, file_bytes=file_bytes)
@@ -95,42 +112,46 @@ def recover(directory: Path, *, disk: bool, file_bytes: int) -> Recovered:
 def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -> Recovered:
     lock = DirectoryLock(directory)
     undo.callback(lock.release)
-    said = read_identity(directory)
+    found = read_identity(directory)
     fence = Fence(directory)
     undo.callback(fence.close)
+    losses = Losses(directory)
     files = journal.files(directory)
     if not files:
-        mark = fence.load()
-        if said is not None and mark is not None:
-            raise DataError(
-                f"{directory} had a journal (epoch {mark.epoch}) and has none now: bring it back, or move the whole "
-                "directory away to begin a new store"
-            )
-        store_id = said[0].store_id if said else None
-        return _begin(directory, undo, lock, fence, store_id, disk=disk, file_bytes=file_bytes)
+        return _begin(directory, undo, lock, fence, losses, found, disk=disk, file_bytes=file_bytes)
     scanned, damage = scan_file(files[-1])
     if damage is not None or scanned is None:
         raise DataError(f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it")
+    _compare(directory, scanned.heads, found, fence)
+    store = DuckStore(directory / DATABASE, scanned.heads.store_id, also=scanned.heads.parent_store_id)
+    undo.callback(lambda: store.close())
+    loss = loss_of(scanned, fence, found.said if found else None, store)
+    if loss.beyond:
+        store = _set_aside(directory, store, scanned)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
-    identity = Identity(scanned.heads.store_id, scanned.epoch, secrets.randbits(63), scanned.epochs)
-    conditions = []
-    loss = _loss(scanned, fence, said[0].store_id if said else None, original=bool(said and said[1]))
-    if loss is None and said and said[0].shown_before_sync and said[0].machine_boot != machine_boot():
-        loss = None if scanned.closed else "the machine went down before the last rows were on the disk"
-    if loss is not None:
-        conditions.append(("epoch", State.DEGRADED, f"epoch {identity.epoch + 1} begins: {loss}"))
-        _begin_epoch(identity, log, scanned, loss)
-    write_identity(directory, identity.store_id, process=not disk)
-    fence.store(identity.store_id, identity.epoch, *log.position)
-    store = _open_store(directory, identity.store_id, scanned.end)
-    undo.callback(store.close)
     projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
     while projection.position < log.position:
         projection.step(log.position)
-    return Recovered(
-        lock, identity, log, fence, store, projection, scanned.streams, scanned.sources, conditions
+    identity = Identity(
+        scanned.heads.store_id,
+        scanned.epoch,
+        secrets.randbits(63),
+        scanned.epochs,
+        scanned.heads.parent_store_id,
+        scanned.heads.branch_epoch,
     )
+    copy = found.copy if found else "identity is missing"
+    if copy:
+        branch(identity, log, scanned, loss, copy, found.said.store_id if found else 0)
+    elif loss.reason:
+        begin_epoch(identity, log, scanned, loss)
+    if store.store_id != identity.store_id:
+        store.adopt(identity.store_id)
+    fence.store(identity.store_id, identity.epoch, *log.position)
+    fence.sync()  # a fence of an earlier epoch than the journal's says that nothing was shown in this one
+    write_identity(directory, identity.store_id, process=not disk)
+    return Recovered(lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources)
 
 
 def _begin(
@@ -138,37 +159,79 @@ def _begin(
     undo: ExitStack,
     lock: DirectoryLock,
     fence: Fence,
-    store_id: int | None,
+    losses: Losses,
+    found: Found | None,
     *,
     disk: bool,
     file_bytes: int,
 ) -> Recovered:
-    """A new store, or one whose making was cut short before its journal had a name."""
-    identity = Identity(store_id or secrets.randbits(62) + 1, 1, secrets.randbits(63))
+    """A new store, with a new store_id: whatever an identity says, its sequences begin again at 1."""
+    mark = fence.load()
+    if mark is not None:
+        raise DataError(
+            f"{directory} had a journal (epoch {mark.epoch}) and has none now: bring it back, or move the whole "
+            "directory away to begin a new store"
+        )
+    identity = Identity(secrets.randbits(62) + 1, 1, secrets.randbits(63))
+    path = directory / DATABASE
+    if path.exists():
+        of = f"store {found.said.store_id:016x}" if found else "another store"
+        losses.note(
+            "journal",
+            f"the journal of {of} is gone, and store {identity.store_id:016x} was begun in its place; the database was "
+            f"set aside in {directory}",
+        )
+        _moved(path, f"before-{identity.store_id:016x}")
     write_identity(directory, identity.store_id, process=not disk)
-    heads = HeadsRecord(FORMAT, identity.store_id, identity.epoch, [], [], {})
-    log = Journal.create(directory, pack(heads), file_bytes=file_bytes)
+    log = Journal.create(directory, pack(identity.heads([], {})), file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
-    fence.store(identity.store_id, identity.epoch, *log.position)
-    store = _open_store(directory, identity.store_id, log.position)
+    store = DuckStore(path, identity.store_id)
     undo.callback(store.close)
+    fence.store(identity.store_id, identity.epoch, *log.position)
+    fence.sync()
     projection = Projection(directory, store, Position(1, journal.FILE_HEADER_BYTES))
-    return Recovered(lock, identity, log, fence, store, projection, {}, {})
+    return Recovered(lock, identity, log, fence, store, projection, losses, {}, {})
 
 
-def _open_store(directory: Path, store_id: int, end: Position) -> DuckStore:
-    """The database; one that knows more than the journal, or another store, is set aside and filled anew."""
-    path = directory / "flux.duckdb"
-    store = DuckStore(path, store_id)
+def _compare(directory: Path, heads: HeadsRecord, found: Found | None, fence: Fence) -> None:
+    """Whether identity and fence are of the journal's store. Raises DataError.
+
+    A start that became another store and was killed before its last step left the parent's id in both.
+    """
+    known = {heads.store_id} if found and not found.copy else {heads.store_id, heads.parent_store_id}
+    mark = fence.load()
+    for name, store_id in (
+        ("identity", found.said.store_id if found else None),
+        ("fence", mark.store_id if mark else None),
+    ):
+        if store_id is not None and store_id not in known:
+            raise DataError(
+                f"{directory} holds parts of two stores: its journal is of {heads.store_id:016x}, its {name} of "
+                f"{store_id:016x}. Bring back the one that belongs to it, or move {directory / name} away"
+            )
+
+
+def _set_aside(directory: Path, store: DuckStore, scanned: Scanned) -> DuckStore:
+    """Another database for one that holds rows which the journal lost; its name is what a start that fails now leaves
+    to the next one."""
     position = store.position()
-    if position is not None and Position(*position) > end:
-        store.close()
-        aside = path.with_name(f"flux.duckdb.beyond-{end.file}-{end.offset}")
-        path.replace(aside)
-        path.with_name(path.name + ".wal").unlink(missing_ok=True)
+    store.close()
+    path = directory / DATABASE
+    if position is not None and Position(*position) > scanned.end:
+        aside = _moved(path, f"beyond-{position[0]}-{position[1]}.epoch-{scanned.epoch}")
         _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
-        store = DuckStore(path, store_id)
-    return store
+    return DuckStore(path, scanned.heads.store_id)
+
+
+def _moved(path: Path, suffix: str) -> Path:
+    """Rename a database that is closed. Its write-ahead log goes along: beside another one it would do harm."""
+    aside = path.with_name(f"{path.name}.{suffix}")
+    log = path.with_name(f"{path.name}.wal")
+    if log.exists():
+        log.replace(aside.with_name(f"{aside.name}.wal"))
+    path.replace(aside)
+    sync_folder(path.parent)
+    return aside
 
 
 # ---------------------------------------------------------------------- scan
@@ -183,6 +246,10 @@ def scan_file(
     """
     data = journal.map_file(file.path)
     found = journal.scan(data)
+    if found.number not in (0, file.number):
+        raise DataError(
+            f"{file.path} says that it is file {found.number}: somebody renamed or copied it; give it its name back"
+        )
     scanned = _scanned(file, data, found) if len(found.records) else None
     whole = scanned is not None and not found.resumes
     if following is None and whole and found.tail > found.committed:
@@ -284,46 +351,3 @@ def _higher(kind: RowKind, one: int, other: int) -> int:
         return max(one, other)
     highest = max(one % 2**64, other)
     return highest if highest < 2**63 else highest - 2**64
-
-
-# ---------------------------------------------------------------------- epochs
-
-
-def _loss(scanned: Scanned, fence: Fence, store_id: int | None, *, original: bool) -> str | None:
-    """Why rows that somebody may have seen are gone, or may be; None when all is well."""
-    if store_id is None or not original:
-        return (
-            "the data directory is a copy (restored or cloned): another may have gone on from the same rows"
-        )
-    mark = fence.load()
-    if mark is None:
-        if not any(head.head for head in scanned.streams.values()):
-            return None  # killed before the first row
-        return "the fence is gone: nothing says how far the journal had come"
-    if mark.epoch > scanned.epoch or Position(mark.file, mark.offset) > scanned.end:
-        return (
-            f"the journal ends at file {scanned.end.file} byte {scanned.end.offset}, rows up to file {mark.file} byte "
-            f"{mark.offset} were shown"
-        )
-    return None
-
-
-def _begin_epoch(identity: Identity, log: Journal, scanned: Scanned, reason: str) -> None:
-    """Journal the new epoch with the last sequence of every stream in the old one; synced before anybody sees it."""
-    record = EpochRecord(identity.epoch + 1, {i: head.head for i, head in scanned.streams.items()}, reason)
-    body = pack(record)
-    group = journal.Group(len(body) + 4_096)
-    group.append(journal.EPOCH, body)
-    if not log.fits(group):
-        heads = HeadsRecord(
-            FORMAT,
-            identity.store_id,
-            identity.epoch,
-            list(scanned.streams.values()),
-            identity.epochs,
-            scanned.sources,
-        )
-        log.rotate(pack(heads))
-    log.commit(group, sync=True)
-    identity.epoch += 1
-    identity.epochs.append(record)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from flux.config import Replay, ServeConfig
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import StreamKey
+from flux.model import State, StreamKey
 from flux.server.answers import Answers
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
@@ -76,8 +76,8 @@ class Server:
         )
         self._sockets = Sockets(insecure=config.insecure)
         try:
-            for name, state, reason in self._recovered.conditions:
-                self.vitals.set(name, state, reason)
+            for name, reason in self._recovered.conditions.items():
+                self.vitals.set(name, State.DEGRADED, reason)
             self.streams = Streams()
             _warm(self.streams, self._recovered.streams, self._recovered.store)
             self._bind()

@@ -33,16 +33,18 @@ _ADVICE = "Stop flux and delete it: it is filled again from the journal at the n
 class DuckStore:
     """`flux.store.Store` in one DuckDB file; see there for what each method promises.
 
-    `store_id` is the identity of the data directory: a file of another one is refused with `DataError`.
+    `store_id` is the identity of the data directory: a file of another one is refused with `DataError`, but for one
+    of `also`, a store that this one branched from: see `adopt`.
     """
 
-    def __init__(self, path: Path | str, store_id: int) -> None:
+    def __init__(self, path: Path | str, store_id: int, *, also: int = 0) -> None:
         """Open the file, or make it.
 
         Raises `InUseError` (another process, or this one, has it), `DataError` (corrupt, newer, another
         store's: the message says what to do) or `StorageError` (no space, no permission).
         """
         self._store_id = store_id
+        self._also = also
         self._path = Path(path)
         self._database = Database(self._path, _ADVICE, self._prepare)
         self._projected: tuple[int, int] | None = None
@@ -54,6 +56,23 @@ class DuckStore:
     def store_id(self) -> int:
         """The id of the server's store that these rows belong to."""
         return self._store_id
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def adopt(self, store_id: int) -> None:
+        """These rows are a new store's from now on: the one that its directory, a copy, has become."""
+        with self._database.writing() as writer:
+            writer.execute("UPDATE meta SET store_id = ?", [store_id])
+        self._store_id = store_id
+
+    def highest_epoch(self) -> int:
+        """The highest epoch of any row; 0 without rows."""
+        with self._database.reading() as cursor:
+            found = [one(cursor, f"SELECT max(epoch) FROM {table}") for table in _TABLES.values()]
+        return max((row[0] for row in found if row is not None and row[0] is not None), default=0)
 
     def append(self, batch: StoreBatch, position: tuple[int, int]) -> None:
         """`commit` of one batch that brings no new stream."""
@@ -179,7 +198,7 @@ class DuckStore:
             raise NewerFormatError(
                 f"{self._path} has format {found[0]}, this flux knows up to {FORMAT_VERSION}: upgrade flux"
             )
-        if found[1] != self._store_id:
+        if found[1] not in (self._store_id, self._also or self._store_id):
             raise DataError(
                 f"{self._path} belongs to store {found[1]:016x}, not to {self._store_id:016x}. {_ADVICE}"
             )
