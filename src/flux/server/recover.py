@@ -24,14 +24,14 @@ from typing import Final
 import numpy as np
 
 from flux import journal
-from flux.errors import DataError
+from flux.errors import DamagedError, DataError, StorageError
 from flux.journal import Fence, Journal, Position
 from flux.limits import PROJECT_MAX_ROWS
 from flux.model import RowKind, State
 from flux.server.committer import Identity
 from flux.server.damage import Damage, assess
 from flux.server.directory import DirectoryLock, machine_boot, read_identity, write_identity
-from flux.server.project import Projection
+from flux.server.project import Projection, without_database
 from flux.server.records import (
     FORMAT,
     EpochRecord,
@@ -126,8 +126,11 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     store = _open_store(directory, identity.store_id, scanned.end)
     undo.callback(store.close)
     projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
-    while projection.position < log.position:
-        projection.step(log.position)
+    try:
+        while projection.position < log.position:
+            projection.step(log.position)
+    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
+        conditions.append(("store", State.DEGRADED, without_database(directory, error)))
     return Recovered(
         lock, identity, log, fence, store, projection, scanned.streams, scanned.sources, conditions
     )
@@ -159,15 +162,18 @@ def _begin(
 def _open_store(directory: Path, store_id: int, end: Position) -> DuckStore:
     """The database; one that knows more than the journal, or another store, is set aside and filled anew."""
     path = directory / "flux.duckdb"
-    store = DuckStore(path, store_id)
-    position = store.position()
+    store = DuckStore(path, store_id, patient=True)
+    try:
+        position = store.position()
+    except (StorageError, DamagedError):
+        return store  # what it lacks is asked for when it opens; the journal has the rows
     if position is not None and Position(*position) > end:
         store.close()
         aside = path.with_name(f"flux.duckdb.beyond-{end.file}-{end.offset}")
         path.replace(aside)
         path.with_name(path.name + ".wal").unlink(missing_ok=True)
         _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
-        store = DuckStore(path, store_id)
+        store = DuckStore(path, store_id, patient=True)
     return store
 
 
