@@ -11,6 +11,7 @@ file that has a name and no valid HEADS in front is damaged, never half made.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -23,7 +24,16 @@ import numpy.typing as npt
 
 from flux.errors import DataError, StorageError
 from flux.fence import Fence, FenceMark, sync_folder
-from flux.journal_files import JournalEnd, JournalFile, files, make_spare, map_file, path_of, take_spare
+from flux.journal_files import (
+    JournalEnd,
+    JournalFile,
+    files,
+    make_spare,
+    path_of,
+    read_file,
+    read_part,
+    take_spare,
+)
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES, MIB
 
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
     "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
-    "files", "map_file", "path_of", "scan", "truncate",
+    "files", "path_of", "read_file", "read_part", "scan", "truncate",
 ]  # fmt: skip
 
 BATCH: Final[int] = _kernel.BATCH
@@ -183,8 +193,12 @@ class Journal:
     ) -> Journal:
         """Go on in `file` at `offset`, the `Scan.committed` of that file; what stands behind it is cut.
 
-        A file that is shorter than `file_bytes` is preallocated again. Raises `DataError` for a file that is
-        none of this format's or ends before `offset`, `StorageError` when the disk refuses.
+        What stands before it is on the disk afterwards, whoever wrote it: a process that was killed may have left
+        it in memory alone, and a sync that failed is reported once, to that process. So what no COMMIT calls synced
+        is written again. A file that is shorter than `file_bytes` is preallocated again.
+
+        Raises `DataError` for a file that is none of this format's or ends before `offset`, `StorageError` when the
+        disk refuses.
         """
         path = path_of(directory, file)
         _cut(path, offset)
@@ -193,7 +207,10 @@ class Journal:
             try:
                 if os.fstat(fd).st_size < file_bytes:
                     os.posix_fallocate(fd, 0, file_bytes)
-                    os.fsync(fd)
+                _write_again(fd, _known_synced(fd, offset), offset)
+                os.fsync(fd)
+                sync_folder(path.parent)
+                sync_folder(path.parent.parent)
             except OSError:
                 os.close(fd)
                 raise
@@ -341,8 +358,8 @@ def truncate(directory: Path, position: Position) -> int:
 
 def _cut(path: Path, offset: int) -> int:
     with _translated(path):
-        data = map_file(path)
-        head = scan(data[: _kernel.FILE_HEADER_SIZE])
+        data = read_file(path, offset)
+        head = scan(_read(path, _kernel.FILE_HEADER_SIZE))
         if head.reason == "file" or not head.committed <= offset <= len(data) or offset % 8:
             raise DataError(f"{path}: {len(data)} bytes, no journal file with a group's end at byte {offset}")
         tail = _kernel.last_byte(data, offset)
@@ -406,6 +423,28 @@ def _write(fd: int, data: memoryview, offset: int) -> None:
     while len(data):
         written = os.pwrite(fd, data, offset)
         data, offset = data[written:], offset + written
+
+
+def _read(path: Path, size: int) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(size)
+
+
+def _known_synced(fd: int, offset: int) -> int:
+    """Up to where the COMMIT that ends at `offset` calls the file synced."""
+    commit = os.pread(fd, _kernel.COMMIT_SIZE, max(0, offset - _kernel.COMMIT_SIZE))
+    synced = int.from_bytes(commit[20:28], "little")
+    return min(max(synced, _kernel.FILE_HEADER_SIZE), offset)
+
+
+def _write_again(fd: int, start: int, end: int) -> None:
+    """Write what stands there once more: after a sync that failed, the next one passes it over otherwise."""
+    while start < end:
+        data = os.pread(fd, min(MIB, end - start), start)
+        if not data:
+            raise OSError(errno.EIO, "the file ends before what was written to it")
+        _write(fd, memoryview(data), start)
+        start += len(data)
 
 
 def _write_zeros(fd: int, start: int, end: int) -> None:
