@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from flux import journal
-from flux.errors import DataError, FluxError, InUseError, StorageError
+from flux.errors import DataError, FluxError, InUseError
 from flux.journal import Fence, Group, Journal
 from flux.model import RowKind
 from flux.server.directory import DirectoryLock, read_identity
 from flux.server.records import FORMAT, HeadsRecord, pack
-from flux.server.recover import Recovered, recover
-from tests.unit.disk import Disk
+from flux.server.recover import recover
 from tests.unit.lives import BTC, ETH, FILE_BYTES, TRADES, Life, overwrite, rows_of
 
 
@@ -33,14 +32,6 @@ def refused(data: Path, why: str) -> FluxError:
     assert caught.value.exit_code == 4
     DirectoryLock(data).release()
     return caught.value
-
-
-def release(recovered: Recovered) -> None:
-    """What the server does at its end."""
-    recovered.journal.close(clean=False)
-    recovered.fence.close()
-    recovered.store.close()
-    recovered.lock.release()
 
 
 def journal_bytes(data: Path) -> dict[str, bytes]:
@@ -103,51 +94,6 @@ class TestGoingOn:
             life.write(TRADES, 1, rows_of(RowKind.TRADE, 1, 1))
         with Life(data) as life:
             assert life.streams.kernel.highest(0) == -9
-
-    @pytest.mark.parametrize("disk", [True, False])
-    def test_nothing_is_shown_before_it_is_on_the_disk(
-        self, data: Path, disk: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """D1: a process that was killed may have left all of it in memory, or with a sync that failed."""
-        with Life(data, disk=False) as life:
-            before = life.write(BTC, 1)
-            end = life.write(BTC, 100)
-        seen = Disk(monkeypatch)
-        recovered = recover(data, disk=disk, file_bytes=FILE_BYTES)
-        try:
-            path = journal.path_of(data, 1)
-            assert seen.has(path)
-            assert seen.has(data / "fence")
-            assert seen.has(data / "identity")
-            assert seen.folders >= {data, data / "journal"}
-            assert seen.written(path, before.offset, end.offset), (
-                "a failed sync is told once: to the one killed"
-            )
-            assert recovered.journal.synced == recovered.journal.position
-        finally:
-            release(recovered)
-
-    def test_a_fresh_store_is_on_the_disk_before_it_is_shown(
-        self, data: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        seen = Disk(monkeypatch)
-        release(recover(data, disk=False, file_bytes=FILE_BYTES))
-        assert seen.has(journal.path_of(data, 1))
-        assert seen.has(data / "fence")
-        assert seen.folders >= {data, data / "journal"}
-
-    def test_a_disk_that_does_not_sync_is_no_start(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with Life(data, disk=False) as life:
-            life.write(BTC, 100)
-        fence = Fence(data).load()
-        with monkeypatch.context() as patch:
-            seen = Disk(patch)
-            seen.failing = 100
-            with pytest.raises(StorageError, match="Input/output error"):
-                recover(data, disk=True, file_bytes=FILE_BYTES)
-        assert Fence(data).load() == fence
-        with Life(data) as life:
-            assert (life.epoch, life.heads, life.reasons) == (1, {"BTC 1m": 100}, "")
 
 
 class TestRotation:
@@ -246,39 +192,6 @@ class TestNewEpoch:
         with Life(data) as life:
             assert (life.epoch, life.reasons) == (2, ""), "said once, kept for ever"
             assert life.recovered.identity.epochs[0].ends == {1: 9, 2: 100}
-
-    @pytest.mark.parametrize("failing", [False, True])
-    def test_a_database_that_was_filled_beyond_the_journals_end(
-        self, data: Path, failing: bool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """D2: it proves that rows are lost that somebody may have seen, whatever the fence says."""
-        with Life(data) as life:
-            kept = life.write(BTC, 100)
-            store_id = life.recovered.identity.store_id
-            life.write(BTC, 50)
-            life.project()
-        journal.truncate(data, kept)
-        fence = Fence(data)
-        for _ in range(2):
-            fence.store(store_id, 1, *kept)
-        fence.close()
-        if failing:  # between the database's being set aside and the EPOCH record
-
-            def full(*_: object) -> None:
-                raise StorageError("no space")
-
-            with monkeypatch.context() as patch:
-                patch.setattr("flux.server.recover._begin_epoch", full)
-                with pytest.raises(StorageError, match="no space"):
-                    recover(data, disk=True, file_bytes=FILE_BYTES)
-        with Life(data) as life:
-            aside = f"flux.duckdb.beyond-1-{kept.offset}"
-            self.check_begun(life, f"the database had rows from beyond that: {aside}", {1: 100})
-            assert (data / aside).exists()
-            assert life.heads == {"BTC 1m": 100}
-            life.write(BTC, 1)
-        with Life(data) as life:
-            assert (life.epoch, life.heads) == (2, {"BTC 1m": 101})
 
     def test_epochs_are_kept_through_rotation_and_further_losses(self, data: Path) -> None:
         with Life(data) as life:
