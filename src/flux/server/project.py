@@ -7,7 +7,6 @@ ended. What the store has, the rings may evict; the loop is told, for it may be 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import threading
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from flux import journal
 from flux.errors import DamagedError, DataError, FluxError, StorageError
 from flux.journal import Position
-from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
+from flux.limits import KIB, MAX_RECORD_BYTES, PROJECT_MAX_ROWS, PROJECT_ROWS
 from flux.model import RowKind, State, StreamKey
 from flux.server.gentle import Gentle
 from flux.server.records import HeadsRecord, StreamRecord, unpack
@@ -41,6 +40,9 @@ HASTY_S: Final = 60.0
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
+STEP_BYTES: Final = MAX_RECORD_BYTES + 64 * KIB
+"""Of the journal read in one step: the longest record, and its header."""
+
 Persisted = dict[int, int]
 """stream_id -> the sequence up to which the store has it."""
 
@@ -52,7 +54,7 @@ class Projection:
         self._store = store
         self._first = first
         self.directory = directory
-        self._file: tuple[int, mmap.mmap | bytes] = (0, b"")
+        self._bytes = bytearray(STEP_BYTES)
         self._gather = Gatherer(PROJECT_MAX_ROWS, ready=PROJECT_ROWS)
         self._sure = False  # that `position` is the store's
         self.position = first
@@ -75,18 +77,20 @@ class Projection:
         """
         if not self._sure:
             self._ask()
+            if self.position > committed:  # at a start this is looked at, but then it did not open
+                raise StorageError(
+                    "it was filled beyond the journal's end: start the server again, which sets it aside"
+                )
         position = self.position
-        data = self._bytes(position.file)
-        end = committed.offset if committed.file == position.file else len(data)
-        with memoryview(data) as whole, whole[:end] as part:
+        with self._read(position, committed) as part:
             try:
-                gathered = self._gather(part, position.offset)
+                gathered = self._gather(part, 0)
             except ValueError as error:
                 raise self._damaged(position) from error
             streams = _streams(part, gathered.records)
-        after = Position(position.file, gathered.stopped)
+        after = Position(position.file, position.offset + gathered.stopped)
         if after == position:
-            after = self._behind(position, committed, data)
+            after = self._behind(position, committed)
         batches = [
             batch for kind in gathered.rows if (batch := _batch(kind, gathered.records, gathered.rows[kind]))
         ]
@@ -101,11 +105,21 @@ class Projection:
         self.rows += sum(len(batch.rows) for batch in batches)
         return _last(gathered.records)
 
-    def _behind(self, position: Position, committed: Position, data: mmap.mmap | bytes) -> Position:
+    def _read(self, position: Position, committed: Position) -> memoryview:
+        """The next bytes of the journal, as many as a step may need. Borrowed until the next call."""
+        size = len(self._bytes)
+        if position.file == committed.file:
+            size = max(0, min(size, committed.offset - position.offset))
+        whole = memoryview(self._bytes)[:size]
+        path = journal.path_of(self.directory, position.file)
+        return whole[: journal.read_part(path, position.offset, whole)]
+
+    def _behind(self, position: Position, committed: Position) -> Position:
         """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""
         if position >= committed:
             return position
-        if position.file == committed.file or journal.scan(data, position.offset).tail > position.offset:
+        rest = journal.read_file(journal.path_of(self.directory, position.file), position.offset)
+        if position.file == committed.file or journal.scan(rest, position.offset).tail > position.offset:
             raise self._damaged(position)
         # Not simply one more: `flux rebuild --cut` sets aside a file of which nothing reads.
         number = min(file.number for file in journal.files(self.directory) if file.number > position.file)
@@ -116,11 +130,6 @@ class Projection:
             f"{journal.path_of(self.directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
             f"read; `flux rebuild {self.directory} --cut` tells what that loses"
         )
-
-    def _bytes(self, number: int) -> mmap.mmap | bytes:
-        if self._file[0] != number:
-            self._file = (number, journal.map_file(journal.path_of(self.directory, number)))
-        return self._file[1]
 
 
 def _streams(data: memoryview, records: NDArray[np.void]) -> dict[int, StreamKey]:
