@@ -92,8 +92,7 @@ class Life:
 
     @property
     def reasons(self) -> str:
-        """Why the server is DEGRADED until somebody acknowledges it."""
-        return "; ".join(self.recovered.conditions.values())
+        return "; ".join(f"{state.name} {reason}" for _, state, reason in self.recovered.conditions)
 
     def write(self, key: StreamKey, count: int, rows: Rows | None = None) -> Position:
         """The next `count` rows of the stream and the source's position behind them; the position reached."""

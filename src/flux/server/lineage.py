@@ -9,15 +9,13 @@ Both say where every stream stood, and are read again at each start: nothing tha
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux import journal
-from flux.journal import Fence, Journal, Position
+from flux.journal import Fence, Journal
 from flux.server.committer import Identity
 from flux.server.directory import IdentityFile, machine_boot
 from flux.server.records import EpochRecord, pack
-from flux.store.duck import DuckStore
 
 if TYPE_CHECKING:
     from flux.server.recover import Scanned
@@ -28,20 +26,22 @@ class Loss(NamedTuple):
 
     reason: str
     epoch: int
-    beyond: bool = False
-    """The database reaches beyond the journal."""
 
 
-def loss_of(scanned: Scanned, fence: Fence, said: IdentityFile | None, store: DuckStore) -> Loss:
+class Beyond(NamedTuple):
+    """A database that was filled beyond the journal's end: the name it has now, and its rows' highest epoch."""
+
+    name: str
+    epoch: int
+
+
+def loss_of(scanned: Scanned, fence: Fence, said: IdentityFile | None, beyond: Beyond | None) -> Loss:
     """Whether rows that somebody may have seen are gone, and the highest epoch that anything here speaks of."""
     mark = fence.load()
     epoch = max(scanned.epoch, mark.epoch if mark else 0)
-    stored = store.position()
-    if stored is not None and Position(*stored) > scanned.end:
-        why = f"its database has rows up to file {stored[0]} byte {stored[1]}"
-        return Loss(f"{_ends(scanned)}, {why}", max(epoch, store.highest_epoch()), beyond=True)
-    if _set_aside_before(store.path, scanned):
-        return Loss(f"{_ends(scanned)}, its database had rows beyond that and was set aside", epoch)
+    if beyond is not None:
+        why = f"{_ends(scanned)}, the database had rows from beyond that: {beyond.name}"
+        return Loss(why, max(epoch, beyond.epoch))
     if mark is not None and mark.epoch < scanned.epoch:
         return Loss("", epoch)  # what was lost is in the journal as an epoch, and nothing was shown since
     if mark is None and any(head.head for head in scanned.streams.values()):
@@ -56,11 +56,6 @@ def loss_of(scanned: Scanned, fence: Fence, said: IdentityFile | None, store: Du
     ):
         return Loss("the machine went down before the last rows were on the disk", epoch)
     return Loss("", epoch)
-
-
-def _set_aside_before(database: Path, scanned: Scanned) -> bool:
-    """Whether a start of this epoch set a database aside and did not come to the end."""
-    return any(database.parent.glob(f"{database.name}.beyond-*.epoch-{scanned.epoch}"))
 
 
 def _ends(scanned: Scanned) -> str:
@@ -80,13 +75,9 @@ def begin_epoch(identity: Identity, log: Journal, scanned: Scanned, loss: Loss) 
     identity.epochs.append(record)
 
 
-def branch(
-    identity: Identity, log: Journal, scanned: Scanned, loss: Loss, copy: str, said_store_id: int
-) -> None:
+def branch(identity: Identity, log: Journal, scanned: Scanned, loss: Loss, copy: str) -> None:
     """Become another store: a new file whose HEADS say so. What the older files hold stays, and is its past."""
     parent = identity.store_id
-    if said_store_id and said_store_id == identity.parent_store_id:
-        parent = said_store_id  # an earlier try that nobody ever saw
     identity.store_id, identity.parent_store_id = secrets.randbits(62) + 1, parent
     lost = f"; {loss.reason}" if loss.reason else ""
     record = _epoch_record(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from flux.errors import DataError, StorageError
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
+from flux.server.losses import CURSOR
 from flux.server.records import feed_name
 from flux.server.view import Health, StreamView
 from flux.transport.topics import V1Topics
 
 if TYPE_CHECKING:
     from flux.server.committer import Committer, Identity
+    from flux.server.losses import Losses
     from flux.server.records import StreamRecord
     from flux.server.view import Rows
     from flux.server.vitals import Vitals
     from flux.transport.pump import Streams
+
+_LOG = logging.getLogger("flux.server")
 
 
 class LiveView:
@@ -29,12 +35,16 @@ class LiveView:
         records: dict[int, StreamRecord],
         committer: Committer,
         vitals: Vitals,
+        losses: Losses,
+        lags: Callable[[], bool] = lambda: False,
     ) -> None:
         self._identity = identity
         self._streams = streams
         self._records = records
         self._committer = committer
         self._vitals = vitals
+        self._losses = losses
+        self._lags = lags
         self._version1 = V1Topics()
         self._version1_known = 0
         self.cursors_ahead = 0
@@ -83,14 +93,22 @@ class LiveView:
         position = self._committer.source_position(feed_name(source_id, run))
         return 0 if position is None else position[0]
 
+    def store_lags(self) -> bool:
+        return self._lags()
+
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.cursors_ahead += 1
-        self._vitals.set(
-            "cursor",
-            State.DEGRADED,
+        reason = (
             f"a client has seen {key} up to {min(sequence, MAX_SEQUENCE)} of epoch {epoch}, which is not here: "
-            "is the disk an older copy?",
+            "is the disk an older copy?"
         )
+        if self._vitals.has(CURSOR):
+            return  # the first one says it
+        self._vitals.set(CURSOR, State.DEGRADED, reason)
+        try:
+            self._losses.note(CURSOR, reason)
+        except (StorageError, DataError) as error:
+            _LOG.error("what was lost could not be noted, so a restart forgets it: %s", error)
 
     def _slot(self, stream_id: int) -> int:
         slot = self._streams.slot(self._records[stream_id].key)

@@ -26,6 +26,10 @@ from flux.server.records import EpochRecord
 _LOG = logging.getLogger("flux.server")
 
 EPOCH: Final = "epoch"
+JOURNAL: Final = "journal-gone"
+CURSOR: Final = "cursor"
+NAMES: Final = (EPOCH, JOURNAL, CURSOR)
+"""The conditions that stay until they are acknowledged."""
 
 
 class Loss(msgspec.Struct, frozen=True):

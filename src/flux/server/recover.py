@@ -4,12 +4,15 @@
     2 identity   is this the original, or a copy of it?
     3 scan       from the HEADS of the last file: heads, epochs, positions of sources
     4 database   opened, so that everything that somebody else may hold is ours before anything is written
-    5 cut        what stands behind the last COMMIT was shown to nobody
-    6 project    what the store lacks
-    7 loss       did the journal once reach further? then rows that somebody may have seen are lost: a new epoch for
-                 the whole store, said loudly until it is acknowledged
-      copy       another may go on from the same rows: this directory becomes another store, in a new journal file
-    8 identity   and fence: last, behind all that can refuse a start
+    5 compare    did the journal once reach further, by the fence or by the database? then rows that somebody may have
+                 seen are lost
+    6 cut        what stands behind the last COMMIT was shown to nobody
+    7 project    what the store lacks
+    8 epoch      after a loss: a new one for the whole store, said loudly until it is acknowledged
+      branch     of a copy, since another may go on from the same rows: another store, in a new journal file
+    9 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed before
+                 they were on the disk
+   10 identity   last, behind all that can refuse a start
 
 Warming the rings, binding and the first heartbeat follow in `service.py`.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import logging
 import mmap
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,22 +30,17 @@ from typing import Final
 import numpy as np
 
 from flux import journal
-from flux.errors import DataError
+from flux.errors import DamagedError, DataError, StorageError
 from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
 from flux.limits import PROJECT_MAX_ROWS
-from flux.model import RowKind
+from flux.model import RowKind, State
 from flux.server.committer import Identity
 from flux.server.damage import Damage, assess
-from flux.server.directory import (
-    DirectoryLock,
-    Found,
-    read_identity,
-    write_identity,
-)
-from flux.server.lineage import begin_epoch, branch, loss_of
-from flux.server.losses import Losses
-from flux.server.project import Projection
+from flux.server.directory import DirectoryLock, Found, read_identity, write_identity
+from flux.server.lineage import Beyond, begin_epoch, branch, loss_of
+from flux.server.losses import JOURNAL, Losses
+from flux.server.project import Projection, without_database
 from flux.server.records import (
     EpochRecord,
     HeadsRecord,
@@ -77,11 +75,14 @@ class Recovered:
     losses: Losses
     streams: dict[int, StreamHead]
     sources: dict[str, SourcePosition]
+    without: str = ""
+    """Why there is no database for now."""
 
     @property
-    def conditions(self) -> dict[str, str]:
-        """What is DEGRADED and why, until it is acknowledged."""
-        return self.losses.open(self.identity.epochs)
+    def conditions(self) -> list[tuple[str, State, str]]:
+        """What is not as it should be; the losses until they are acknowledged."""
+        found = [(name, State.DEGRADED, why) for name, why in self.losses.open(self.identity.epochs).items()]
+        return [*found, ("store", State.DEGRADED, self.without)] if self.without else found
 
 
 @dataclass(slots=True)
@@ -122,17 +123,20 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     scanned, damage = scan_file(files[-1])
     if damage is not None or scanned is None:
         raise DataError(f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it")
-    _compare(directory, scanned.heads, found, fence)
-    store = DuckStore(directory / DATABASE, scanned.heads.store_id, also=scanned.heads.parent_store_id)
-    undo.callback(lambda: store.close())
-    loss = loss_of(scanned, fence, found.said if found else None, store)
-    if loss.beyond:
-        store = _set_aside(directory, store, scanned)
+    if found and not found.copy:
+        _compare(directory, scanned.heads, found, fence)
+    store, beyond = _open_store(directory, scanned)
+    undo.callback(store.close)
+    loss = loss_of(scanned, fence, found.said if found else None, beyond)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
     projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
-    while projection.position < log.position:
-        projection.step(log.position)
+    without = ""
+    try:
+        while projection.position < log.position:
+            projection.step(log.position)
+    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
+        without = without_database(directory, error)
     identity = Identity(
         scanned.heads.store_id,
         scanned.epoch,
@@ -143,7 +147,7 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     )
     copy = found.copy if found else "identity is missing"
     if copy:
-        branch(identity, log, scanned, loss, copy, found.said.store_id if found else 0)
+        branch(identity, log, scanned, loss, copy)
     elif loss.reason:
         begin_epoch(identity, log, scanned, loss)
     if store.store_id != identity.store_id:
@@ -151,7 +155,9 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()  # a fence of an earlier epoch than the journal's says that nothing was shown in this one
     write_identity(directory, identity.store_id, process=not disk)
-    return Recovered(lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources)
+    return Recovered(
+        lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources, without
+    )
 
 
 def _begin(
@@ -177,7 +183,7 @@ def _begin(
     if path.exists():
         of = f"store {found.said.store_id:016x}" if found else "another store"
         losses.note(
-            "journal",
+            JOURNAL,
             f"the journal of {of} is gone, and store {identity.store_id:016x} was begun in its place; the database was "
             f"set aside in {directory}",
         )
@@ -185,7 +191,7 @@ def _begin(
     write_identity(directory, identity.store_id, process=not disk)
     log = Journal.create(directory, pack(identity.heads([], {})), file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
-    store = DuckStore(path, identity.store_id)
+    store = DuckStore(path, identity.store_id, patient=True)
     undo.callback(store.close)
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()
@@ -193,34 +199,43 @@ def _begin(
     return Recovered(lock, identity, log, fence, store, projection, losses, {}, {})
 
 
-def _compare(directory: Path, heads: HeadsRecord, found: Found | None, fence: Fence) -> None:
-    """Whether identity and fence are of the journal's store. Raises DataError.
+def _compare(directory: Path, heads: HeadsRecord, found: Found, fence: Fence) -> None:
+    """Whether identity and fence of an original are of the journal's store. Raises DataError.
 
-    A start that became another store and was killed before its last step left the parent's id in both.
+    A copy becomes another store, whatever they say; one that was killed on the way left its parent's id in both.
     """
-    known = {heads.store_id} if found and not found.copy else {heads.store_id, heads.parent_store_id}
     mark = fence.load()
-    for name, store_id in (
-        ("identity", found.said.store_id if found else None),
-        ("fence", mark.store_id if mark else None),
-    ):
-        if store_id is not None and store_id not in known:
+    for name, store_id in (("identity", found.said.store_id), ("fence", mark.store_id if mark else None)):
+        if store_id not in (heads.store_id, None):
             raise DataError(
                 f"{directory} holds parts of two stores: its journal is of {heads.store_id:016x}, its {name} of "
                 f"{store_id:016x}. Bring back the one that belongs to it, or move {directory / name} away"
             )
 
 
-def _set_aside(directory: Path, store: DuckStore, scanned: Scanned) -> DuckStore:
-    """Another database for one that holds rows which the journal lost; its name is what a start that fails now leaves
-    to the next one."""
-    position = store.position()
-    store.close()
-    path = directory / DATABASE
-    if position is not None and Position(*position) > scanned.end:
-        aside = _moved(path, f"beyond-{position[0]}-{position[1]}.epoch-{scanned.epoch}")
+def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | None]:
+    """The database, and what it proves of rows that the journal lost: one that was filled beyond the journal's end is
+    set aside, and another begun.
+
+    The name it gets says where the journal ended: as long as that is still the end, a start that failed meanwhile has
+    not told anybody of the loss.
+    """
+    path, end = directory / DATABASE, scanned.end
+    suffix = f"beyond-{end.file}-{end.offset}"
+    of, also, epoch = scanned.heads.store_id, scanned.heads.parent_store_id, scanned.epoch
+    store = DuckStore(path, of, also=also, patient=True)
+    position = None
+    with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows
+        position = store.position()
+        if position is not None and Position(*position) > end:
+            epoch = store.highest_epoch()
+    if position is not None and Position(*position) > end:
+        store.close()
+        aside = _moved(path, suffix)
         _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
-    return DuckStore(path, scanned.heads.store_id)
+        store = DuckStore(path, of, also=also, patient=True)
+    aside = path.with_name(f"{path.name}.{suffix}")
+    return store, Beyond(aside.name, epoch) if aside.exists() else None
 
 
 def _moved(path: Path, suffix: str) -> Path:
@@ -244,7 +259,7 @@ def scan_file(
 
     Behind the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
     """
-    data = journal.map_file(file.path)
+    data = journal.read_file(file.path)
     found = journal.scan(data)
     if found.number not in (0, file.number):
         raise DataError(
@@ -282,7 +297,7 @@ def _heads_of(file: journal.JournalFile | None) -> dict[int, int]:
     """The head of each stream where a file begins."""
     if file is None:
         return {}
-    data = journal.map_file(file.path)
+    data = journal.read_file(file.path)
     records = journal.scan(data).records
     if not len(records):
         return {}
