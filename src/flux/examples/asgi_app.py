@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
@@ -203,7 +202,9 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         # The socket listens already: a client that comes before the server is ready just waits.
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = WatchedThread(
+            lambda: server.run(sockets=[listening]), name="uvicorn", failed=lambda _: listening.close()
+        )
         thread.start()
         try:
             talk(f"http://127.0.0.1:{listening.getsockname()[1]}")

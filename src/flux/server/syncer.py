@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from flux.journal import Position
 from flux.model import State
+from flux.threads import WatchedThread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flux.journal import Journal
     from flux.server.vitals import Vitals
     from flux.transport.bridge import Handover
@@ -24,13 +27,23 @@ SYNC_S: Final = 0.1
 class Syncer:
     """The thread, and how far it came."""
 
-    def __init__(self, journal: Journal, handover: Handover, vitals: Vitals, *, disk: bool) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        handover: Handover,
+        vitals: Vitals,
+        *,
+        disk: bool,
+        failed: Callable[[BaseException], None],
+    ) -> None:
         self._journal = journal
         self._handover = handover
         self._vitals = vitals
         self._disk = disk
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="flux syncer", daemon=True)
+        self._thread = WatchedThread(
+            self._run, name="flux syncer", failed=failed, wanted=lambda: not self._stopping.is_set()
+        )
         self.reached = journal.synced
         """What is committed up to here is on the disk."""
 
@@ -40,8 +53,7 @@ class Syncer:
     def stop(self) -> None:
         """End the thread, behind the sync it is in."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(SYNC_S):
