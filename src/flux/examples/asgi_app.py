@@ -32,6 +32,7 @@ import flux
 from flux.codec import Candles, DecodeError
 from flux.errors import InvalidNameError
 from flux.model import MAX_SEQUENCE
+from flux.threads import WatchedThread
 
 KEPT: Final = 1_024  # candles of a stream
 STREAMS: Final = 1_000

@@ -10,7 +10,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from flux.journal import Position
+from flux.errors import StorageError
 from flux.model import State
 from flux.threads import WatchedThread
 
@@ -57,21 +57,22 @@ class Syncer:
 
     def _run(self) -> None:
         while not self._stopping.wait(SYNC_S):
-            position = self._handover.position
-            self._journal.prepare(position)
-            if self._disk or position <= self.reached:
-                continue
-            descriptor = self._journal.duplicate(position.file)
-            if descriptor is not None:
-                self._sync(descriptor, position)
+            try:
+                self._turn()
+            except (OSError, StorageError) as error:  # no descriptors, say: tried again
+                self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
+            else:
+                self._vitals.clear("sync")
 
-    def _sync(self, descriptor: int, position: Position) -> None:
-        try:
-            os.fdatasync(descriptor)
-        except OSError as error:
-            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
-        else:
+    def _turn(self) -> None:
+        position = self._handover.position
+        self._journal.prepare(position)
+        if self._disk or position <= self.reached:
+            return
+        descriptor = self._journal.duplicate(position.file)
+        if descriptor is not None:
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
             self.reached = position
-            self._vitals.clear("sync")
-        finally:
-            os.close(descriptor)
