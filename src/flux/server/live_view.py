@@ -104,7 +104,7 @@ class LiveView:
         )
         if self._vitals.has(CURSOR):
             return  # the first one says it
-        self._vitals.set(CURSOR, State.DEGRADED, reason)
+        self._vitals.set(CURSOR, State.DEGRADED, self._losses.told(reason))
         try:
             self._losses.note(CURSOR, reason)
         except (StorageError, DataError) as error:

@@ -55,16 +55,21 @@ class Losses:
         self._path = directory / "losses"
         self._acknowledged = directory / "acknowledged"
         self._writing = threading.Lock()
+        self._advice = f" (known? `flux doctor --ack-loss {directory}`)"
 
     def open(self, epochs: Sequence[EpochRecord]) -> dict[str, str]:
         """Condition -> reason, of all that is not acknowledged. Raises DataError when the file does not read."""
         seen = self.acknowledged()
-        found = {loss.name: loss.reason for loss in self._noted() if loss.number > seen.number}
+        found = {loss.name: self.told(loss.reason) for loss in self._noted() if loss.number > seen.number}
         begun = [record for record in epochs if record.epoch > seen.epoch]
         if begun:
             earlier = f"; and {len(begun) - 1} epochs before it" if len(begun) > 1 else ""
-            found[EPOCH] = f"epoch {begun[-1].epoch} begins: {begun[-1].reason}{earlier}"
+            found[EPOCH] = self.told(f"epoch {begun[-1].epoch} begins: {begun[-1].reason}{earlier}")
         return found
+
+    def told(self, reason: str) -> str:
+        """A loss as health says it: with what to type."""
+        return reason + self._advice
 
     def note(self, name: str, reason: str) -> None:
         """Keep it until it is acknowledged; nothing while one of that name is open. Raises StorageError."""
