@@ -28,6 +28,7 @@ from flux.client.warmup import Past
 from flux.errors import ConfigError, DataError, FluxError, InUseError, StorageError
 from flux.limits import CACHE_FLUSH_MS, CACHE_PENDING_ROWS, LOG_REPEAT_NS, MAX_DELIVERY_ROWS
 from flux.model import Cursor, StreamKey
+from flux.threads import WatchedThread
 
 _LOG: Final = logging.getLogger("flux.client")
 
@@ -49,7 +50,7 @@ class Keeper:
         self._closing = False
         self._broken = False
         self._log_next_ns = 0
-        self._thread = threading.Thread(target=self._run, name="flux-cache", daemon=True)
+        self._thread = WatchedThread(self._run, name="flux cache", failed=self._failed)
         self._thread.start()
 
     @classmethod
@@ -217,6 +218,9 @@ class Keeper:
             self._cache.idle()
         except (StorageError, DataError) as error:
             _LOG.warning("the cache could not be tidied up: %s", error)
+
+    def _failed(self, error: BaseException) -> None:
+        self._break(FluxError(f"the cache's thread ended by an error of its own: {error!r}"))
 
     def _break(self, error: FluxError) -> None:
         """The cache ends at the last batch that came through; whether the client does too was its user's choice."""
