@@ -16,7 +16,7 @@ def build_shim() -> Path:
     """The library; built only when its sources changed."""
     OUT.mkdir(parents=True, exist_ok=True)
     made, mark = OUT / "shim.so", OUT / "shim.state"
-    if state := changed(mark, [HERE / "shim.c", HERE / "shim.h"], FLAGS):
+    if state := changed(mark, [HERE / name for name in ("shim.c", "shim.h", "shim_sockets.h")], FLAGS):
         fresh = made.with_suffix(f".{os.getpid()}")  # a process may be using the old one
         compile_c(fresh, FLAGS, HERE / "shim.c")
         fresh.rename(made)
