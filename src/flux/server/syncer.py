@@ -1,20 +1,19 @@
 """What is done for the journal beside the committer, each 100 ms, by a thread that nobody waits for.
 
-It preallocates the next file, and with durability `process` it syncs: through a descriptor of its own what is committed
-by then. The committer, who owns the journal, notes how far that came when it comes round.
+It preallocates the next file, and with durability `process` it syncs what is committed by then; what a sync that failed
+may have dropped is written again. The committer, who owns the journal, notes how far that came when it comes round.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from flux.journal import Position
+from flux.errors import StorageError
 from flux.model import State
 
 if TYPE_CHECKING:
-    from flux.journal import Journal
+    from flux.journal import Journal, Position
     from flux.server.vitals import Vitals
     from flux.transport.bridge import Handover
 
@@ -49,17 +48,14 @@ class Syncer:
             self._journal.prepare(position)
             if self._disk or position <= self.reached:
                 continue
-            descriptor = self._journal.duplicate(position.file)
-            if descriptor is not None:
-                self._sync(descriptor, position)
+            self._sync(position)
 
-    def _sync(self, descriptor: int, position: Position) -> None:
+    def _sync(self, position: Position) -> None:
         try:
-            os.fdatasync(descriptor)
-        except OSError as error:
+            synced = self._journal.sync_beside(position)
+        except StorageError as error:
             self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
         else:
-            self.reached = position
+            if synced:
+                self.reached = position
             self._vitals.clear("sync")
-        finally:
-            os.close(descriptor)
