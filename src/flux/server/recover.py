@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from flux import journal
-from flux.errors import DataError
+from flux.errors import DamagedError, DataError, StorageError
 from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
 from flux.limits import PROJECT_MAX_ROWS
@@ -34,7 +34,7 @@ from flux.model import RowKind, State
 from flux.server.committer import Identity
 from flux.server.damage import Damage, assess
 from flux.server.directory import DirectoryLock, machine_boot, read_identity, write_identity
-from flux.server.project import Projection
+from flux.server.project import Projection, without_database
 from flux.server.records import (
     FORMAT,
     EpochRecord,
@@ -131,8 +131,11 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()
     projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
-    while projection.position < log.position:
-        projection.step(log.position)
+    try:
+        while projection.position < log.position:
+            projection.step(log.position)
+    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
+        conditions.append(("store", State.DEGRADED, without_database(directory, error)))
     return Recovered(
         lock, identity, log, fence, store, projection, scanned.streams, scanned.sources, conditions
     )
@@ -171,8 +174,10 @@ def _open_store(directory: Path, store_id: int, end: Position) -> tuple[DuckStor
     """
     path = directory / "flux.duckdb"
     aside = path.with_name(f"flux.duckdb.beyond-{end.file}-{end.offset}")
-    store = DuckStore(path, store_id)
-    position = store.position()
+    store = DuckStore(path, store_id, patient=True)
+    position = None
+    with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows
+        position = store.position()
     if position is not None and Position(*position) > end:
         store.close()
         # Its write-ahead log goes first: alone it harms nothing, beside a new database it would.
@@ -181,7 +186,7 @@ def _open_store(directory: Path, store_id: int, end: Position) -> tuple[DuckStor
         path.replace(aside)
         sync_folder(directory)
         _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
-        store = DuckStore(path, store_id)
+        store = DuckStore(path, store_id, patient=True)
     if not aside.exists():
         return store, None
     return store, (
