@@ -38,7 +38,7 @@ class Fence:
     older one back, and the rows that were shown since then are on the disk or lost with a machine that went down.
 
     Written, not stored into mapped memory: a fence cut short, or a disk that fails, would then be a signal that ends
-    the process. That costs a system call for every group, some 0.4 us beside a write of 2 us and more.
+    the process. That costs a system call for every group, about half a microsecond.
 
     Two slots, a page apart, are written in turn: a slot torn by a kill leaves the other. A slot is store_id
     u64 · epoch u32 · file u32 · offset u64 · serial u32 (which of the two is newer) · CRC-32C of these 28

@@ -249,7 +249,7 @@ class Journal:
         return self._commit(group, sync)
 
     def take_back(self, position: Position) -> None:
-        """What was committed behind `position`, of this file, counts as a commit that failed: it was shown to nobody."""
+        """What was committed behind `position` in this file counts as a commit that failed: it was shown to nobody."""
         self._offset, self._synced = position.offset, min(self._synced, position.offset)
 
     def sync(self) -> None:
