@@ -16,7 +16,7 @@ from flux.threads import WatchedThread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flux.journal import Journal, Position
+    from flux.journal import Journal
     from flux.server.vitals import Vitals
     from flux.transport.bridge import Handover
 
