@@ -148,7 +148,7 @@ def test_what_needs_a_cache_says_so() -> None:
         with pytest.raises(ConfigError, match="warmup goes with start='cache'"):
             live.subscribe("X", interval="1m", start="oldest", warmup=3)
     with pytest.raises(ConfigError, match="on_cache_error is"):
-        Live(on_cache_error="ignore")  # type: ignore[arg-type]
+        Live(on_cache_error="ignore")  # type: ignore[arg-type]  # what a caller without types may give
 
 
 # -- a cache that breaks, or is late, while it is used ------------------------------------------------------
@@ -198,7 +198,7 @@ def test_a_disk_that_is_full_for_a_while_makes_the_cache_late_and_nothing_else(
         tries.append(time.monotonic())
         if len(tries) < 4:
             raise StorageError("no space left on device")
-        commit(self, batches)  # type: ignore[arg-type]
+        commit(self, batches)  # type: ignore[arg-type]  # it stands in for the real one
 
     monkeypatch.setattr(Cache, "commit", full)
     with live_of(server, cache) as live:
@@ -263,7 +263,7 @@ def test_consumers_wait_for_a_disk_that_cannot_follow(
     """CACHE_PENDING_ROWS acked rows may wait, and no more."""
     monkeypatch.setattr("flux.client.keeper.CACHE_PENDING_ROWS", 1_000)
     slow = Slow()
-    keeper = Keeper(slow)  # type: ignore[arg-type]
+    keeper = Keeper(slow)  # type: ignore[arg-type]  # it stands in for the real one
     acked: list[int] = []
 
     def consumer() -> None:
@@ -294,8 +294,8 @@ def test_a_broken_cache_frees_the_consumers_that_wait_for_it(
         slow.let.wait(PATIENCE_S)
         raise DataError("damaged")
 
-    slow.commit = broken  # type: ignore[method-assign]
-    keeper = Keeper(slow)  # type: ignore[arg-type]
+    slow.commit = broken  # type: ignore[method-assign]  # it stands in for the real one
+    keeper = Keeper(slow)  # type: ignore[arg-type]  # it stands in for the real one
     keeper.when_broken(errors.append)
     thread = threading.Thread(target=lambda: [keeper.ack(delivery) for delivery in deliveries(server, 40)])
     thread.start()

@@ -130,7 +130,7 @@ def test_a_wildcard_warms_every_stream_that_was_kept(server: LiveServer, cache: 
 @pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "", "1", "1y", "d", "0d", "-1d", "1 d", "ALL", b"all"])
 def test_a_warmup_that_cannot_be_is_said_at_once(wrong: object) -> None:
     with pytest.raises(ConfigError, match="warmup is a number of rows"):
-        past(wrong)  # type: ignore[arg-type]
+        past(wrong)  # type: ignore[arg-type]  # what a caller without types may give
 
 
 def test_how_much_a_warmup_is() -> None:

@@ -52,7 +52,7 @@ def test_stopped_right_after_the_start_a_consumer_comes_to_its_end(end: object, 
         thread = threading.Thread(target=consumer, daemon=True)
         thread.start()
         time.sleep(0.0005 * (number % 4))  # at any moment of its beginning
-        end(live)  # type: ignore[operator]
+        end(live)  # type: ignore[operator]  # a method of Live
         thread.join(PATIENCE_S)
         assert ended == [1], "the consumer hangs"
         assert live.block_for_close(PATIENCE_S)

@@ -80,7 +80,7 @@ class Keeper:
         """As much as is asked for of the rows that earlier runs kept of a stream, in order, up to the cursor."""
         sequence = self._read(lambda: self._cache.begin_of(key, past), cursor.sequence + 1) - 1
         while sequence < cursor.sequence:
-            run = self._read(lambda: self._cache.read(key, sequence, MAX_DELIVERY_ROWS), None)  # noqa: B023
+            run = self._read(lambda: self._cache.read(key, sequence, MAX_DELIVERY_ROWS), None)  # noqa: B023  called at once
             if run is None:
                 return
             sequence = run.first_sequence + len(run.rows) - 1
