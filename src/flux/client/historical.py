@@ -184,7 +184,7 @@ class Historical:
                     reply.has_more,
                     PageStatus(reply.status),
                     reply.first_available_sequence,
-                    reply.epoch,
+                    reply.rows_epoch or reply.epoch,
                     reply.store_id,
                 )
         reply = self._ask(
@@ -253,7 +253,9 @@ class _Range:
 
     def _take(self, page: _Page) -> None:
         self._first = self._first or page.first
-        self._epoch, self._store_id = page.epoch, page.store_id
+        # One batch has one epoch: rows of several have none.
+        self._epoch = page.epoch if not self._parts or page.epoch == self._epoch else 0
+        self._store_id = page.store_id
         times = self._times(page.rows)
         inside = np.ones(len(times), bool)
         if self._bounds.start is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flux.errors import DataError, StorageError
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.losses import CURSOR
-from flux.server.records import feed_name
+from flux.server.records import FIRST_EPOCH, feed_name
 from flux.server.view import Health, StreamView
 from flux.transport.topics import V1Topics
 
@@ -57,6 +57,10 @@ class LiveView:
     def epoch(self) -> int:
         return self._identity.epoch
 
+    @property
+    def parent_store_id(self) -> int:
+        return self._identity.parent_store_id
+
     def health(self) -> Health:
         return Health(self._vitals.state, self._vitals.reason)
 
@@ -81,6 +85,15 @@ class LiveView:
             for record in self._identity.epochs
             if stream_id in record.ends
         }
+
+    def rows_epoch(self, stream_id: int, sequence: int) -> tuple[int, int]:
+        last = MAX_SEQUENCE
+        for record in reversed(self._identity.epochs):
+            end = record.ends.get(stream_id, 0)
+            if sequence > end:
+                return record.epoch, last
+            last = min(last, end)
+        return FIRST_EPOCH, last
 
     def ring_first(self, stream_id: int) -> int:
         return self._streams.ring(self._slot(stream_id)).first

@@ -21,6 +21,8 @@ from flux.model import StreamKey
 
 FORMAT: Final = 1
 
+FIRST_EPOCH: Final = 1
+
 FEED: Final = "feed:"
 
 Position = tuple[int, int]

@@ -42,6 +42,7 @@ from flux.server.lineage import Beyond, begin_epoch, branch, loss_of
 from flux.server.losses import JOURNAL, Losses
 from flux.server.project import Projection, without_database
 from flux.server.records import (
+    FIRST_EPOCH,
     EpochRecord,
     HeadsRecord,
     SourceRecord,
@@ -178,7 +179,7 @@ def _begin(
             f"{directory} had a journal (epoch {mark.epoch}) and has none now: bring it back, or move the whole "
             "directory away to begin a new store"
         )
-    identity = Identity(secrets.randbits(62) + 1, 1, secrets.randbits(63))
+    identity = Identity(secrets.randbits(62) + 1, FIRST_EPOCH, secrets.randbits(63))
     path = directory / DATABASE
     if path.exists():
         of = f"store {found.said.store_id:016x}" if found else "another store"
