@@ -116,6 +116,7 @@ REORDER_GRACE_MS: Final = 20  # a hole in a ring may close by itself for this lo
 MARK_GRACE_MS: Final = 100  # a heartbeat's mark may be ahead of the rows for this long
 BACKOFF_MIN_MS: Final = 100
 BACKOFF_MAX_MS: Final = 5_000
+MAX_RETRY_AFTER_MS: Final = 60_000  # a server that asks for a longer wait gets this
 PROBE_MS: Final = 1_000  # without proof of life, requests begin this long after the link is up: a v1 server
 V1_POLL_MS: Final = 5_000  # a v1 server sends no marks: its head is asked for this often
 BEATS_MISSED: Final = 3  # heartbeats missing before a link counts as stalled

@@ -63,6 +63,14 @@ class _Csv(Writer):
         lines.writerow(record.values())
 
 
+def moment_of(seconds: float) -> str:
+    """A time for people, UTC; the bare number where a peer claims one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s"
+
+
 class _Table(Writer):
     def _write(self, record: dict[str, Any], time_field: str) -> None:
         columns = [name for name in record if name not in ("key", time_field, "reserved")]
@@ -71,7 +79,7 @@ class _Table(Writer):
             heads = " ".join(f"{name:>{WIDTH}}" for name in columns)
             self._file.write(f"{'stream':<24} {'time (UTC)':<23} {heads}\n")
         seconds = record[time_field] / (1_000 if time_field == "ts_ms" else 1_000_000_000)
-        moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        moment = moment_of(seconds)
         cells = " ".join(f"{record[name]!s:>{WIDTH}}" for name in columns)
         self._file.write(f"{record['key']:<24} {moment:<23} {cells}\n")
 

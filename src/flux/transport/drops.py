@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from flux.limits import LOG_REPEAT_NS
-
-if TYPE_CHECKING:
-    from flux.transport.pump import Receiver
 
 _LOG: Final = logging.getLogger("flux.transport")
 
@@ -32,10 +30,18 @@ class Seldom:
         return True
 
 
+class Counting(Protocol):
+    """What counts by reason: a receiver, or what has one."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """All of them, since the beginning."""
+
+
 class DropLog:
     """Looks at a receiver's counters and logs those that grew."""
 
-    def __init__(self, receiver: Receiver, what: str) -> None:
+    def __init__(self, receiver: Counting, what: str) -> None:
         self._receiver = receiver
         self._what = what
         self._said: dict[str, int] = {}
