@@ -87,6 +87,7 @@ class Committer:
         records: dict[int, StreamRecord],
         sources: dict[str, SourcePosition],
         disk: bool,
+        failed: Callable[[BaseException], None],
         faults: Faults | None = None,
     ) -> None:
         self._identity = identity
@@ -103,7 +104,7 @@ class Committer:
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk)
+        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk, failed=failed)
         self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()

@@ -38,6 +38,7 @@ from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
+from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
@@ -63,7 +64,8 @@ class Server:
     def __init__(self, config: ServeConfig, *, faults: Faults | None = None) -> None:
         self._config = config
         self._faults = faults
-        self._threads: list[threading.Thread] = []
+        self._threads: list[WatchedThread] = []
+        self._stopping = False
         self._inputs: list[ReplayInput] = []
         self._ended = threading.Event()
         self.failure: BaseException | None = None
@@ -137,6 +139,7 @@ class Server:
             records=records,
             sources=dict(recovered.sources),
             disk=config.durability == "disk",
+            failed=self._failed,
             faults=self._faults,
         )
         self.loop = Loop(
@@ -245,18 +248,14 @@ class Server:
     def _failed(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
+            self.vitals.set("failure", State.UNHEALTHY, f"the server stops: {type(error).__name__}: {error}")
         _LOG.error("the server stops: %s", error)
         self._ended.set()
 
     def _spawn(self, name: str, body: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                body()
-            except BaseException as error:  # a thread that dies unseen would leave a server that hangs
-                _LOG.exception("the %s ended", name)
-                self._failed(error)
-
-        thread = threading.Thread(target=guarded, name=f"flux {name}", daemon=True)
+        thread = WatchedThread(
+            body, name=f"flux {name}", failed=self._failed, wanted=lambda: not self._stopping
+        )
         thread.start()
         self._threads.append(thread)
 
@@ -264,6 +263,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop ingest, drain, sync, say goodbye: within 5 s. What is not projected by then, the next start projects."""
+        self._stopping = True
         deadline = time.monotonic() + STOP_S
         for source in self._inputs:
             source.stop()
