@@ -90,6 +90,7 @@ MAX_REQUEST_FRAME_BYTES: Final = (
 MAX_BACKFILL_QUEUE: Final = 256  # backfills waiting for the store, all peers together
 REQUEST_DEADLINE_MS: Final = 2_000
 MAX_LIST_STREAMS: Final = 1_000
+LIST_STREAMS_PER_TURN: Final = 1_000  # names looked at for one list before other requests have their turn
 MAX_NEAR_NAMES: Final = 5
 NEAR_SEARCH_NAMES: Final = 500  # names compared with one that is unknown
 SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched for in a ring
