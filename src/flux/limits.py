@@ -32,6 +32,9 @@ LATE_SEARCH_ROWS: Final = 4_096  # rows looked back for a row that is not newer 
 
 # Windows
 WINDOW_KEPT_ROWS: Final = LATE_SEARCH_ROWS  # newest rows a window remembers: what a server can still correct
+WINDOW_OPEN_ROWS: Final = (
+    1_048_576  # rows of the open bucket that a window remembers: 64 MiB, twice that for moments
+)
 WINDOW_OUT_ROWS: Final = 65_536  # buckets written by one call of the kernel
 AGGREGATE_ROWS: Final = 65_536  # rows between two calls of the user's function
 MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate may need: 256 MiB

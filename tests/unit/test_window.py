@@ -217,6 +217,63 @@ def test_a_row_too_old_is_counted_and_changes_nothing() -> None:
     assert (window.late, window.corrected) == (20, 1)
 
 
+def test_two_swapped_trades_of_a_bucket_of_thousands_are_both_there() -> None:
+    """N1."""
+    trades = np.zeros(9_000, TRADE)
+    trades["ts_ns"] = np.arange(9_000) * 300_000_000
+    trades["price"], trades["size"] = 10 + np.arange(9_000) % 7, 0.1
+    swapped = trades.copy()
+    swapped[[-1, -2]] = swapped[[-2, -1]]
+    for pieces in (1, 90, 9_000):
+        window = Window("1h")
+        assert sum(len(window.push(part)) for part in np.array_split(swapped, pieces)) == 0
+        assert window.late == 0
+        assert window.partial().tobytes() == resample(trades, "1h").tobytes()
+
+
+def test_forming_candles_of_a_month_are_all_counted() -> None:
+    """N1: every minute is seen forming before it is closed."""
+    rows = minutes(20_000)
+    forming = rows.copy()
+    forming["close"], forming["flags"] = 1.0, 0
+    both = np.stack([forming, rows], axis=1).reshape(-1)
+    window = Window("1M", of="1m")
+    for part in np.array_split(both, 500):
+        window.push(part)
+    assert window.late == 0
+    assert window.partial().tobytes() == resample(rows, "1M").tobytes()
+
+
+def test_nan_is_no_value_as_in_pandas() -> None:
+    """N2."""
+    pandas = pytest.importorskip("pandas")
+    rows, rng = minutes(3_000), np.random.default_rng(7)
+    rows["flags"] = CLOSED | TRADED
+    for name in ("open", "high", "low", "close", "volume", "turnover"):
+        rows[name][rng.random(3_000) < 0.4] = np.nan
+        rows[name][1_000:1_017] = np.nan  # three buckets without a value
+    frame = pandas.DataFrame({name: rows[name].copy() for name in CANDLE.names or ()})
+    frame.index = pandas.to_datetime(rows["ts_ms"], unit="ms")
+    how = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum", "turnover": "sum"}
+    expected = frame.resample("5min").agg(how)
+    found = resample(rows, "5m")
+    for name in how:
+        np.testing.assert_allclose(found[name], expected[name].to_numpy(), rtol=1e-13)
+    window = Window("5m")
+    live = np.concatenate([*[window.push(part) for part in np.array_split(rows, 999)], window.partial()])
+    assert live.tobytes() == found.tobytes()
+
+
+def test_a_price_that_is_nan_leaves_its_bucket_alone() -> None:
+    """N2, for trades and quotes."""
+    trades = np.zeros(3, TRADE)
+    trades["price"], trades["size"] = [np.nan, 11.0, np.nan], [1.0, np.nan, 0.5]
+    assert resample(trades, "1s").tolist() == [(0, 11.0, 11.0, 11.0, 11.0, 1.5, 0.0, 3, TRADED)]
+    quotes = np.zeros(3, QUOTE)
+    quotes["bid"], quotes["ask"] = [np.nan, 1.0, 2.0], [1.0, 3.0, np.nan]
+    assert resample(quotes, "1s").tolist() == [(0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0, 0)]
+
+
 def test_the_same_forming_candle_again_and_again() -> None:
     rows = minutes(4)
     window = Window("5m")
