@@ -16,7 +16,7 @@ from flux.journal import Group
 from flux.model import ROW_DTYPES, RowKind, StreamKey
 from flux.transport.pump import Drained, Receiver, Streams, record
 from flux.transport.sockets import Sockets, endpoint_of
-from tests.oracle.sequencer import Sequencer
+from tests.numbered import number
 from tests.patience import PATIENCE_S
 
 FREE_PORT = "tcp://127.0.0.1:*"
@@ -89,7 +89,6 @@ class Pumped:
             publisher.drain()
         self.sink = sink
         self.receiver = Receiver(sink, self.streams, server=server)
-        self.sequencer = Sequencer()
         self.group = Group(1 << 20)
         self.taken: np.ndarray | None = None
 
@@ -97,7 +96,6 @@ class Pumped:
         slot = self.streams.add(key, ring_rows=rows, **options)
         if self.server:
             self.streams.ring(slot).keep = 0
-            self.sequencer.add(0)
         else:
             self.streams.expect(slot, STORE, 1)
         return slot
@@ -144,7 +142,7 @@ class Pumped:
 
     def record(self, arrivals: Rows, **options: int) -> Rows:
         """What the server's loop does with arrivals; the runs."""
-        runs = self.sequencer.number(arrivals)
+        runs = number(self.streams, arrivals)
         inbox = self.receiver.inbox if self.taken is None else self.taken
         self.taken = None  # rows that are offered next are in the receiver's own
         record(self.streams, self.group, inbox, runs, **({"store_id": STORE, "epoch": 1} | options))

@@ -14,8 +14,8 @@ from flux.journal import Group
 from flux.kernels import admit as kernel
 from flux.model import ROW_DTYPES, CandleFlag, RowKind, StreamKey
 from flux.transport.pump import Receiver, Streams, record
+from tests.numbered import number
 from tests.oracle import admit as oracle
-from tests.oracle.sequencer import Sequencer
 
 KINDS = st.sampled_from([oracle.CANDLE, oracle.TRADE, oracle.QUOTE])
 INTERVAL = {oracle.CANDLE: "1m", oracle.TRADE: "trade", oracle.QUOTE: "quote"}
@@ -91,8 +91,6 @@ class Pair:
         self.streams = Streams(1)
         self.slot = self.streams.add(StreamKey("S", "X", INTERVAL[kind]), ring_rows=capacity)
         self.receiver = Receiver(None, self.streams, server=True)
-        self.sequencer = Sequencer()
-        self.sequencer.add(0)
         self.group = Group(1 << 20)
         self.oracle = oracle.Stream(kind, capacity)
         self.counts = [0] * len(kernel.OUTCOMES)
@@ -108,7 +106,7 @@ class Pair:
 
     def end_turn(self) -> None:
         arrivals = self.receiver.arrivals[: self.receiver.kernel.arrival_count]
-        runs = self.sequencer.number(arrivals)
+        runs = number(self.streams, arrivals)
         self.group.clear()
         record(self.streams, self.group, self.receiver.inbox, runs, store_id=1, epoch=1)
         self.receiver.kernel.begin()
@@ -171,9 +169,7 @@ def test_only_so_many_rows_are_looked_back_over() -> None:
     many["ts_ms"] += np.arange(len(many))
     pair.receiver.kernel.offer(pair.slot, many)
     arrivals = pair.receiver.arrivals[: pair.receiver.kernel.arrival_count]
-    record(
-        pair.streams, pair.group, pair.receiver.inbox, pair.sequencer.number(arrivals), store_id=1, epoch=1
-    )
+    record(pair.streams, pair.group, pair.receiver.inbox, number(pair.streams, arrivals), store_id=1, epoch=1)
     pair.receiver.kernel.begin()
     pair.receiver.kernel.offer(pair.slot, many[:2])
     counters = pair.receiver.counters

@@ -22,6 +22,7 @@ from flux.client.deliver import BATCHES, Delivery
 from flux.errors import DataError, StorageError
 from flux.limits import CACHE_FLUSH_MS, CACHE_PENDING_ROWS, MAX_DELIVERY_ROWS
 from flux.model import Cursor, StreamKey
+from flux.threads import WatchedThread
 
 _LOG: Final = logging.getLogger("flux.client")
 
@@ -38,7 +39,7 @@ class Keeper:
         self._changed = threading.Condition()
         self._closing = False
         self._broken = False
-        self._thread = threading.Thread(target=self._run, name="flux-cache", daemon=True)
+        self._thread = WatchedThread(self._run, name="flux cache", failed=self._break)
         self._thread.start()
 
     @classmethod
@@ -184,7 +185,7 @@ class Keeper:
         except (StorageError, DataError) as error:
             _LOG.warning("the cache could not be tidied up: %s", error)
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         """Go on without the cache: it ends at the last batch that came through."""
         _LOG.error("going on without the cache: %s", error)
         with self._changed:

@@ -20,6 +20,7 @@ from flux.client.loop import Loop, Start
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
 from flux.model import Gap, StreamKey
+from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
 
 _LOG: Final = logging.getLogger("flux.client")
@@ -53,7 +54,7 @@ class Live:
         self._notices = Notices()
         self._keeper = None if cache is None else Keeper.open(Path(cache))
         self._loop = Loop(endpoints(pub, rep), self._handover, self._notices, self._wake, self._keeper)
-        self._threads: list[threading.Thread] = []
+        self._threads: list[WatchedThread] = []
         self._lock = threading.RLock()
         self._ended = threading.Event()
         self._ended_waiters: list[Callable[[], None]] = []
@@ -219,10 +220,8 @@ class Live:
         if error is None:
             self._done_with_current()
         self.terminate()
-        here = threading.current_thread()
         for thread in self._threads:
-            if thread is not here:
-                thread.join()
+            thread.join()
         if self._keeper is not None:
             self._keeper.close()
         self._wake.close()
@@ -230,13 +229,24 @@ class Live:
     # -- threads ---------------------------------------------------------------------------------------------
 
     def _spawn(self, name: str, run: Callable[[], None]) -> None:
-        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread = WatchedThread(run, name=name, failed=self._thread_failed)
         self._threads.append(thread)
         thread.start()
+
+    def _thread_failed(self, error: BaseException) -> None:
+        """One of its threads met a fault of ours: that is this object's failure, and consumers get it."""
+        if self._failure is None:
+            self._failure = FluxError(f"a thread of this Live ended: {type(error).__name__}: {error}")
+            self._failure.__cause__ = error
+        self._handover.close(self._failure)
+        self._finish(drain=False)
 
     def _run(self) -> None:
         try:
             self._failure = self._loop.run()
+        except BaseException as error:
+            self._thread_failed(error)
+            raise
         finally:
             with self._lock:
                 self._ended.set()

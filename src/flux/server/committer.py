@@ -87,6 +87,7 @@ class Committer:
         records: dict[int, StreamRecord],
         sources: dict[str, SourcePosition],
         disk: bool,
+        failed: Callable[[BaseException], None],
         faults: Faults | None = None,
     ) -> None:
         self._identity = identity
@@ -103,7 +104,7 @@ class Committer:
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk)
+        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk, failed=failed)
         self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
@@ -123,6 +124,11 @@ class Committer:
     def committed(self) -> Position:
         """How far the journal is committed; from any thread."""
         return self._exchange.handover.position
+
+    def heads(self) -> dict[int, int]:
+        """The committed head of each stream by stream_id; from any thread."""
+        heads = self._streams.heads()
+        return dict(zip(heads["stream_id"].tolist(), heads["committed"].tolist(), strict=True))
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""

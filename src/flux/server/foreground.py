@@ -49,7 +49,9 @@ def serve(config: ServeConfig, faults: Faults | None = None) -> int:
     if isinstance(server.failure, FluxError):
         raise server.failure
     if server.failure is not None:
-        raise RuntimeError("a thread of the server failed") from server.failure
+        raise FluxError(
+            f"the server met a fault of its own, which the log has: {server.failure!r}"
+        ) from server.failure
     return EXIT_INTERRUPTED if interrupted else 0
 
 
