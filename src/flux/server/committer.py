@@ -169,7 +169,7 @@ class Committer:
         """The next group that Python has to commit; the others are committed and published meanwhile. None when
         there is none for a while, or will be none."""
         self._journal.synced_to(self._syncer.reached)
-        done = self._commits.run(LOOK_S, self._journal, self._fence)
+        done = self._commits.run(0 if self._version1.behind else LOOK_S, self._journal, self._fence)
         self._version1.follow(done.heard)
         self.counts.groups += done.groups
         self._count(done.sent)
@@ -200,8 +200,13 @@ class Committer:
         if not self._journal.fits(filled.group):
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
+        before = self._journal.position
         position = self._journal.commit(filled.group, self._disk)
-        self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        try:
+            self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        except StorageError:
+            self._journal.take_back(before)
+            raise
         remember(self._sources, filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record
