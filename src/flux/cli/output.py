@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORMATS: Final = ("table", "ndjson", "csv")
 
 WIDTH: Final = 14
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  a time of day in UTC, written without its zone
+_EPOCH: Final = datetime(1970, 1, 1)  # UTC, written without its zone
 
 
 def default_format() -> str:
@@ -65,7 +65,7 @@ class _Csv(Writer):
 
 
 def shown_time(time: int, time_field: str) -> str:
-    """Epoch ms or ns as UTC, cut (not rounded) to its millisecond; the number itself where it is no year of datetime."""
+    """Epoch ms or ns as UTC, cut (not rounded) to its millisecond; the number itself outside the years 1 to 9999."""
     ms = time if time_field == "ts_ms" else time // 1_000_000
     try:
         return str((_EPOCH + timedelta(milliseconds=ms)).isoformat(" ", "milliseconds"))
