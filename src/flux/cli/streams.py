@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from flux.cli.output import moment_of
+from flux.cli.output import shown_time
 from flux.config import DEFAULT_CHUNK_REP, endpoints
 from flux.errors import NotFoundError
 from flux.model import StreamKey
@@ -82,7 +82,7 @@ def _told(stream: Any) -> dict[str, Any]:
 def _cells(stream: Any) -> tuple[str, ...]:
     latest = "-"
     if stream.latest_sequence:
-        latest = f"{moment_of(stream.latest_ts_ms // 1_000).removesuffix('.000')}Z"
+        latest = f"{shown_time(stream.latest_ts_ms, 'ts_ms')}Z"
     return (
         str(StreamKey(*stream.key)),
         str(stream.latest_sequence),
