@@ -142,7 +142,7 @@ class Loop:
         """Put new streams and positions that moved without rows into the group; False while there is no room."""
         if not self._unrecorded and not self._moved:
             return True
-        if not self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
+        if not self._exchange.wait_for_room(limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S):
             return False
         with self._exchange.fill() as filled:
             for stream in self._unrecorded:
@@ -162,7 +162,9 @@ class Loop:
     def _offer_inputs(self) -> None:
         """A turn of what this process reads itself."""
         self._more = False
-        if not self._inputs or not self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
+        if not self._inputs or not self._exchange.wait_for_room(
+            limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S
+        ):
             return
         self._receiver.kernel.begin()
         taken = [source for source in self._inputs if self._offer(source)]
