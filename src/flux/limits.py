@@ -28,10 +28,9 @@ RING_CLASSES: Final = ((16, 262_144), (64, 65_536), (256, 16_384), (4_096, 1_024
 MAX_RING_BYTES: Final = 1 * GIB
 MAPPED_RING_ROWS: Final = 4_096  # rings of so many rows or more are mapped twice in a row
 MAX_MAPPED_RINGS: Final = 8_192  # of a process: each takes two of the 65,530 mappings that Linux allows it
-LATE_SEARCH_ROWS: Final = 4_096  # rows looked back for a row that is not newer than the newest
 
 # Windows
-WINDOW_KEPT_ROWS: Final = LATE_SEARCH_ROWS  # newest rows a window remembers: what a server can still correct
+WINDOW_KEPT_ROWS: Final = 4_096  # newest rows a window remembers: what it can still correct
 WINDOW_OUT_ROWS: Final = 65_536  # buckets written by one call of the kernel
 AGGREGATE_ROWS: Final = 65_536  # rows between two calls of the user's function
 MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate may need: 256 MiB
@@ -50,6 +49,8 @@ MAX_FAULTS_LISTED: Final = 10
 MAX_ARRIVALS: Final = 4_096  # messages per turn of a loop
 INBOX_BYTES: Final = 2 * MIB  # rows per turn of a server's loop
 MAX_INGEST_ROWS: Final = 4_096  # rows in a message of a feed
+MAX_AHEAD_MS: Final = 60_000  # a live row may be so far ahead of the server's clock
+MAX_REFUSED_LISTED: Final = 256  # refused rows of a run that can be asked for
 INGEST_HWM: Final = 20_000  # messages
 FEED_PENDING_BYTES: Final = 64 * MIB  # rows a feed keeps until they are committed
 
@@ -150,7 +151,6 @@ assert MAX_REPLY_ROWS * 64 + MAX_HEAD_BYTES <= MAX_REPLY_BYTES <= MAX_FRAME_BYTE
 assert MAX_INGEST_ROWS * 64 + MAX_HEAD_BYTES <= MAX_FRAME_BYTES
 assert MAX_INGEST_ROWS * 64 <= INBOX_BYTES
 assert 2 * TURN_BYTES <= GROUP_BYTES  # a turn goes on while the one before is being committed
-assert WINDOW_KEPT_ROWS >= LATE_SEARCH_ROWS  # what a server still corrects, a window behind it can follow
 assert GROUP_BYTES * 4 <= JOURNAL_FILE_BYTES
 assert all(rows & (rows - 1) == 0 for _, rows in RING_CLASSES)
 assert MAX_REPLY_ROWS <= MAX_DELIVERY_ROWS

@@ -31,7 +31,7 @@ OTHERS_BYTES: Final = 2 * limits.MAX_FRAME_BYTES
 
 _ROW = {RowKind.CANDLE: CANDLE, RowKind.TRADE: TRADE, RowKind.QUOTE: QUOTE}
 
-assert kernel.LATE_SEARCH_ROWS == limits.LATE_SEARCH_ROWS
+assert kernel.REFUSED_KEPT == limits.MAX_REFUSED_LISTED
 
 
 _LOG: Final = logging.getLogger("flux.transport")
@@ -210,6 +210,7 @@ class Receiver:
             max_frame=limits.MAX_FRAME_BYTES,
             max_rows=max_rows,
             run_limit=limits.MAX_RUNS,
+            ahead_ms=limits.MAX_AHEAD_MS if server else 0,
             arrivals=self.arrivals.view(np.uint8),
             inbox=self.inbox,
             others=np.zeros(0 if server else OTHERS_BYTES, np.uint8),
