@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from flux.journal import Group
 from flux.kernels import admit as kernel
 from flux.model import ROW_DTYPES, CandleFlag, RowKind, StreamKey
-from flux.transport.pump import Receiver, Streams, record
 from flux.store.base import Rows
+from flux.transport.pump import Receiver, Streams, record
+from tests.numbered import number
 from tests.oracle import admit as oracle
-from tests.oracle.sequencer import Sequencer
 
 KINDS = st.sampled_from([oracle.CANDLE, oracle.TRADE, oracle.QUOTE])
 INTERVAL = {oracle.CANDLE: "1m", oracle.TRADE: "trade", oracle.QUOTE: "quote"}
@@ -120,8 +120,6 @@ class Pair:
         self.streams = Streams(1)
         self.slot = self.streams.add(StreamKey("S", "X", INTERVAL[kind]), ring_rows=capacity)
         self.receiver = Receiver(None, self.streams, server=True)
-        self.sequencer = Sequencer()
-        self.sequencer.add(0)
         self.group = Group(1 << 20)
         self.oracle = oracle.Stream(kind, capacity, STEP_MS if kind == oracle.CANDLE else 0)
         self.counts = [0] * len(kernel.OUTCOMES)
@@ -137,7 +135,7 @@ class Pair:
 
     def end_turn(self) -> None:
         arrivals = self.receiver.arrivals[: self.receiver.kernel.arrival_count]
-        runs = self.sequencer.number(arrivals)
+        runs = number(self.streams, arrivals)
         self.group.clear()
         record(self.streams, self.group, self.receiver.inbox, runs, store_id=1, epoch=1)
         self.receiver.kernel.begin()
@@ -203,7 +201,9 @@ def test_what_a_ring_forgot_and_what_its_table_still_points_at() -> None:
         steps = [newest + i + 1 for i in range(rng.randint(0, 12))]
         newest = steps[-1] if steps else newest
         steps += [max(0, newest - rng.randint(0, 200)) for _ in range(rng.randint(0, 12))]
-        pair.offer([candle(NOW_MS + STEP_MS * step, rng.choice((1.5, 1.75, 1.25))).tobytes() for step in steps])
+        pair.offer(
+            [candle(NOW_MS + STEP_MS * step, rng.choice((1.5, 1.75, 1.25))).tobytes() for step in steps]
+        )
         pair.end_turn()
     assert min(pair.counts[oracle.LATE], pair.counts[oracle.CORRECTION], pair.counts[oracle.REPEAT]) > 20
 
@@ -230,10 +230,12 @@ def cpu_seconds(rows: Rows, page: int) -> float:
         spent += time.thread_time() - began
         pair.group.clear()
         arrivals = pair.receiver.arrivals[: pair.receiver.kernel.arrival_count]
-        runs = pair.sequencer.number(arrivals)
+        runs = number(pair.streams, arrivals)
         record(pair.streams, pair.group, pair.receiver.inbox, runs, store_id=1, epoch=1)
     ring = pair.streams.ring(pair.slot)
-    assert np.array_equal(ring.window(1, len(rows))["ts_ms"], rows["ts_ms"]), "all were admitted, in this order"
+    assert np.array_equal(ring.window(1, len(rows))["ts_ms"], rows["ts_ms"]), (
+        "all were admitted, in this order"
+    )
     return spent
 
 

@@ -101,7 +101,6 @@ class TestRecord:
         assert ring.mapped
         ring.reset(rows - 9)
         server.streams.kernel.restore(slot, rows - 10, 0, 0)
-        server.sequencer._heads[slot] = rows - 10
         offer(server, slot, 1, 40)
         record_turn(server)
         (batch,) = batches(server.group)
@@ -115,7 +114,6 @@ class TestRecord:
             slot = server.add(key, rows=rows)
             server.streams.ring(slot).reset(rows - 9)
             server.streams.kernel.restore(slot, rows - 10, 0, 0)
-            server.sequencer._heads[slot] = rows - 10
             offer(server, slot, 1, 40)
             record_turn(server)
             counts = server.receiver.counters
@@ -164,7 +162,6 @@ class TestRecord:
                 slot = server.add(StreamKey("S" * 32, f"{i:064}", "15m"), rows=16)
                 server.streams.ring(slot).reset(17 - each // 2)
                 server.streams.kernel.restore(slot, 16 - each // 2, 0, 0)
-                server.sequencer._heads[slot] = 16 - each // 2
                 offer(server, slot, 1, each)
             record_turn(server)
             assert server.group.count == 2 * streams

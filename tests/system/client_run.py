@@ -3,7 +3,7 @@ is given.
 
     python -m tests.system.client_run PUB RPC CACHE LOG KEY UPTO
 
-LOG gets 72 bytes for each row: its sequence and the row, written before the next batch is asked for; a first
+LOG gets 80 bytes for each row: its sequence, its epoch and the row, written before the next batch is asked for; a first
 record with sequence 0 for each run.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from flux.client.live import Live
 from flux.model import CANDLE, StreamKey
 
-RECORD = np.dtype([("sequence", "<u8"), ("row", CANDLE)])
+RECORD = np.dtype([("sequence", "<u8"), ("epoch", "<u8"), ("row", CANDLE)])
 
 
 def main(pub: str, rpc: str, cache: str, log: str, key_text: str, upto: str) -> None:
@@ -30,6 +30,7 @@ def main(pub: str, rpc: str, cache: str, log: str, key_text: str, upto: str) -> 
                 continue
             records = np.zeros(len(batch), RECORD)
             records["sequence"] = np.arange(batch.start_sequence, batch.end_sequence + 1)
+            records["epoch"] = batch.epoch
             records["row"] = batch.rows
             out.write(records.tobytes())
             if batch.end_sequence >= int(upto):

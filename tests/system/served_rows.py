@@ -14,6 +14,7 @@ from flux import codec
 from flux.batch import Candles
 from flux.model import CANDLE, ROW_DTYPES, RowKind, StreamKey
 from flux.transport.topics import BEAT
+from tests.system.checker import Account
 
 TABLES = {RowKind.CANDLE: "candles", RowKind.TRADE: "trades", RowKind.QUOTE: "quotes"}
 COLUMNS = ", ".join(CANDLE.names or ())
@@ -63,6 +64,7 @@ class Listener:
         self.epochs: set[int] = set()
         self.beats = 0
         self.highest = 0
+        self._arrived: list[Candles] = []
 
     def drain(self, timeout_ms: int = 0) -> bool:
         """Take what waits; every row must be the truth's row of its sequence. Always true."""
@@ -78,10 +80,25 @@ class Listener:
             assert rows.tobytes() == self._truth[at : at + len(rows)].tobytes(), (
                 f"sequence {at + 1} is another row"
             )
+            self._arrived.append(batch)
             self.seen[at : at + len(rows)] += 1
             self.epochs.add(batch.epoch)
             self.highest = max(self.highest, at + len(rows))
         return True
+
+    @property
+    def account(self) -> Account:
+        """What came, in order of arrival; what was sent while it was still connecting is not in it."""
+        sequences = [np.arange(batch.start_sequence, batch.end_sequence + 1) for batch in self._arrived]
+        epochs = [np.full(len(batch), batch.epoch) for batch in self._arrived]
+        rows = [batch.to_numpy() for batch in self._arrived]
+        return Account(
+            "a subscriber",
+            np.concatenate(epochs or [np.zeros(0)]).astype(np.uint32),
+            np.concatenate(sequences or [np.zeros(0)]).astype(np.uint64),
+            np.concatenate(rows or [np.zeros(0, CANDLE)]),
+            whole=False,
+        )
 
     def __enter__(self) -> Listener:
         return self

@@ -17,6 +17,8 @@ from flux.client.cache import Cache
 from flux.feed import synth
 from flux.model import StreamKey
 from tests.patience import PATIENCE_S
+from tests.system.accounts import check, kept
+from tests.system.checker import Account, Case
 from tests.system.client_run import RECORD
 from tests.system.processes import FluxServer, wait_until
 
@@ -55,32 +57,31 @@ def test_killed_at_any_byte_it_goes_on_behind_what_its_cache_has(
             assert process.wait(2 * PATIENCE_S) == 0
         assert server.stop() == 0
 
-    seen = np.fromfile(log, RECORD)
-    begins = np.append(np.flatnonzero(seen["sequence"] == 0), len(seen))
-    highest = 0
-    for begin, end in zip(begins[:-1].tolist(), begins[1:].tolist(), strict=True):
-        run = seen[begin + 1 : end]
-        if not len(run):
-            continue
-        first, last = int(run["sequence"][0]), int(run["sequence"][-1])
-        assert run["sequence"].tolist() == list(range(first, last + 1)), "within a run: once, and in order"
-        assert first <= highest + 1, "rows were skipped over a kill"
-        assert run["row"].tobytes() == rows[first - 1 : last].tobytes()
-        highest = max(highest, last)
-    assert highest == len(rows)
-    check_cache(cache, rows)
+    (database,) = kept(tmp_path / "data" / "flux.duckdb", "the server's database").values()
+    (copy,) = kept(cache, "the client's cache").values()
+    check([Case(rows, (consumed(log),), (database, copy), complete=True)])
+    check_cursor(cache, len(rows))
 
 
-def check_cache(path: Path, rows: np.ndarray) -> None:
-    """Each row once, without a hole, to the bit; the cursor at the last."""
+def consumed(log: Path) -> Account:
+    """What the consumer was given, run by run, as it wrote it down; its cache is not in it."""
+    records = np.fromfile(log, RECORD)
+    marks = np.flatnonzero(records["sequence"] == 0)
+    seen = records[records["sequence"] > 0]
+    begins = marks - np.arange(len(marks))  # each mark before it is gone
+    return Account(
+        "the consumer",
+        seen["epoch"].astype(np.uint32),
+        seen["sequence"].astype(np.uint64),
+        seen["row"].copy(),
+        runs=[at for at in begins.tolist() if 0 < at < len(seen)],
+    )
+
+
+def check_cursor(path: Path, last: int) -> None:
+    """The cache's cursor is at the last row."""
     cache = Cache(path)
     cursor = cache.cursor(KEY)
-    assert cursor is not None
-    assert (cursor.epoch, cursor.sequence) == (1, len(rows))
-    sequence, parts = 0, []
-    while (run := cache.read(KEY, sequence, 50_000)) is not None:
-        assert run.first_sequence == sequence + 1
-        parts.append(run.rows)
-        sequence += len(run.rows)
     cache.close()
-    assert np.concatenate(parts).tobytes() == rows.tobytes()
+    assert cursor is not None
+    assert (cursor.epoch, cursor.sequence) == (1, last)

@@ -1,6 +1,7 @@
 """A data directory: who owns it, and whether it is the one it says it is.
 
-lock        held (flock) for as long as the server runs; the pid is for people
+.           held (flock) for as long as the server runs
+lock        held too; the pid in it is for people
 identity    store_id, the identity file's own inode, and the machine's boot: tells a copy from the original
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -18,30 +20,65 @@ from flux.server.records import FORMAT
 
 IDENTITY_BYTES: Final = 512
 
+_HELD: Final = re.compile(r"\d+: FLOCK +\w+ +WRITE +(\d+) [0-9a-f]+:[0-9a-f]+:(\d+) ")
+"""A line of /proc/locks."""
+
 
 class DirectoryLock:
-    """The right to use a data directory, from the moment this is made until `release` or the end of the process."""
+    """The right to use a data directory, from the moment this is made until `release` or the end of the process.
+
+    The directory itself is locked, so that a lock file that somebody removes gives nobody the right. DIR/lock is locked
+    beside it: flux before format 2 knows only that one, and people read the pid there.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self._fds: list[int] = []
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._take(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), directory)
+            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._take(fd, directory)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
+            self.release()
             raise ConfigError(f"cannot use {directory} as data directory: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
-            os.close(self._fd)
-            raise InUseError(f"{directory} is in use by process {pid or 'unknown'}") from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except InUseError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let others have it; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        while self._fds:
+            os.close(self._fds.pop())
+
+    @property
+    def fd(self) -> int:
+        """Of the directory itself."""
+        return self._fds[0]
+
+    def _take(self, fd: int, directory: Path) -> None:
+        self._fds.append(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InUseError(f"{directory} is in use by process {_holder(fd, directory)}") from error
+
+
+def _holder(fd: int, directory: Path) -> str:
+    """The pid that holds a lock of this file: as the kernel says, else as DIR/lock does."""
+    inode = os.fstat(fd).st_ino
+    try:
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            held = _HELD.match(line)
+            if held and int(held[2]) == inode and int(held[1]) > 0:
+                return held[1]
+    except OSError:
+        pass
+    try:
+        return (directory / "lock").read_text(encoding="ascii", errors="replace")[:32].strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 class IdentityFile(msgspec.Struct, frozen=True):
