@@ -160,7 +160,7 @@ cdef extern from "pump.h" nogil:
                          flux_feed_run *feed, uint64_t first)
     void flux_turn_begin(flux_receiver *r)
     void flux_receiver_free(flux_receiver *r)
-    uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t after, flux_refused *out)
+    uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t after, uint64_t upto, flux_refused *out)
     int64_t flux_grid_of(int kind, const char *interval, size_t size)
     int flux_receive(flux_receiver *r)
     void flux_let_go(flux_receiver *r)

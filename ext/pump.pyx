@@ -225,16 +225,16 @@ cdef class Receiver:
             raise IndexError(f"run {index} of {self.r.run_count}")
         return self.r.runs[index].committed
 
-    def run_refused(self, uint32_t index, uint64_t after, object out):
-        """(rows of that run refused since this server began, how many of them, with a number above `after` and
-        committed, were copied to `out`, REFUSED records for REFUSED_KEPT of them). From any thread."""
+    def run_refused(self, uint32_t index, uint64_t after, uint64_t upto, object out):
+        """(rows of that run refused since this server began, how many of them, with a number above `after` and at most
+        `upto`, were copied to `out`, REFUSED records for REFUSED_KEPT of them). From any thread."""
         cdef _Borrowed buffer = _Borrowed(out, True)
         if index >= self.r.run_count:
             raise IndexError(f"run {index} of {self.r.run_count}")
         if buffer.view.len < 16 * FLUX_REFUSED_KEPT:
             raise ValueError(f"room for {FLUX_REFUSED_KEPT} refused rows is needed")
         return (self.r.runs[index].refused_total,
-                flux_copy_refused(&self.r.runs[index], after, <flux_refused *>buffer.view.buf))
+                flux_copy_refused(&self.r.runs[index], after, upto, <flux_refused *>buffer.view.buf))
 
     def last_refused(self):
         """The slot of the last row that was refused, by reason; from any thread."""

@@ -144,11 +144,10 @@ static inline void flux_note_refused(flux_feed_run *run, uint64_t row, uint32_t 
     __atomic_store_n(&run->refused_total, run->refused_total + 1, __ATOMIC_RELEASE);
 }
 
-/* Copies the refused rows that are still remembered, have a number above `after` and are committed, in order, at most
- * FLUX_REFUSED_KEPT; from any thread. How many. */
-static inline uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t after, flux_refused *out) {
+/* Copies the refused rows that are still remembered and have a number above `after`, at most `upto`: in order, at most
+ * FLUX_REFUSED_KEPT, from any thread. How many. */
+static inline uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t after, uint64_t upto, flux_refused *out) {
     uint64_t end = __atomic_load_n(&run->refused_total, __ATOMIC_ACQUIRE);
-    uint64_t committed = __atomic_load_n(&run->committed, __ATOMIC_ACQUIRE);
     uint64_t begin = end < FLUX_REFUSED_KEPT ? 0 : end - FLUX_REFUSED_KEPT;
     uint32_t n = 0;
     if (run->refused == NULL) return 0;
@@ -156,7 +155,7 @@ static inline uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t afte
         flux_refused one = run->refused[i % FLUX_REFUSED_KEPT];
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (__atomic_load_n(&run->refused_total, __ATOMIC_ACQUIRE) >= i + FLUX_REFUSED_KEPT) continue; /* overwritten */
-        if (one.row > after && one.row <= committed) out[n++] = one;
+        if (one.row > after && one.row <= upto) out[n++] = one;
     }
     return n;
 }

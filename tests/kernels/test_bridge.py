@@ -70,7 +70,7 @@ def test_what_was_recorded_stands_in_the_group() -> None:
     turns = Turns(exchange.handover, receiver, None, Wake(), store_id=1, epoch=1)
     streams.ring(0).reset(8)
     rows = np.zeros(3, ROW_DTYPES[RowKind.CANDLE])
-    rows["ts_ms"] = 1_700_000_000_000 + np.arange(3)
+    rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * np.arange(3), 1
     receiver.kernel.begin()
     receiver.kernel.offer(0, rows)
     assert receiver.arrivals[0]["run"] == NO_RUN

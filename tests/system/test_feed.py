@@ -129,7 +129,7 @@ class TestRefused:
         with testing.server(data=data, replay=tmp_path / "SAMPLE.csv") as server:
             wait_until(server.inputs_finished, "the file was replayed")
             with Feed("SIM", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
-                feed.send("SAMPLE", "1m", synth.candles(40, 3, start_ms=1_800_000_000_000))
+                feed.send("SAMPLE", "1m", synth.candles(40, 3, start_ms=1_750_000_020_000))
                 feed.send("OTHER", "1m", mine)
                 feed.flush(PATIENCE_S)
             assert server.loop.counters["owner"] == 40

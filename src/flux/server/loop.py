@@ -91,11 +91,14 @@ class Loop:
     # ------------------------------------------------------------------ before and after running
 
     def add_input(self, source: ReplayInput) -> None:
-        """Take rows of this input too; it is the owner of its stream."""
+        """Take rows of this input too; it is the owner of its stream, unless an input before it is (S19)."""
         slot = self._streams.slot(source.key)
         if slot is None:
             slot = self._add_stream(source.key, source.owner)
-        self._streams.kernel.own(slot, source.owner)
+        if all(other.key != source.key for other in self._inputs):
+            self._streams.kernel.own(slot, source.owner)
+        else:
+            _LOG.warning("%s is not written by %s: an input before it has it", source.key, source.name)
         self._inputs.append(source)
 
     def ring_rows(self, key: StreamKey) -> int:
@@ -184,7 +187,7 @@ class Loop:
         if kernel.arrival_count == limits.MAX_ARRIVALS or kernel.room(slot) < len(chunk.rows):
             self.held = True
             return False
-        kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8))
+        kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8), source.owner)
         self._more = True
         return True
 

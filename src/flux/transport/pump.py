@@ -241,6 +241,17 @@ class Receiver:
             return None
         return UnknownStream(found[:3], RowKind(found[3]), *found[4:])
 
+    def last_refused(self) -> dict[str, tuple[StreamKey, int]]:
+        """By counter: the stream of the last row that was refused for it, and how many rows of that stream ever were.
+        `shared` has the last stream that two live runs were found to write. From any thread."""
+        slots = dict(self.kernel.last_refused())
+        shared = self.kernel.last_shared()
+        if shared is not None:
+            slots["shared"] = shared
+        return {
+            why: (self._streams.key(slot), self._streams.kernel.refused(slot)) for why, slot in slots.items()
+        }
+
     def discard(self) -> None:
         """Drops the held message; it is counted."""
         self.kernel.discard()
