@@ -6,6 +6,7 @@ FluxError                      exit 1: something went wrong while running
 │   └── SourceFileError        file:line:column and the reason
 ├── InUseError                 exit 3: data directory or port, with the pid or the endpoint
 ├── DataError                  exit 4: data that needs a decision (newer format, corrupt journal, changed file)
+│   ├── DamagedError           a database that does not read: the journal can fill it anew
 │   └── NewerFormatError       written by a newer flux or DuckDB: upgrade, it is not damaged
 ├── DecodeError                a frame that is not what it says: reason and byte offset
 ├── EncodeError                rows or a key that cannot go on the wire
@@ -63,6 +64,10 @@ class DataError(FluxError):
     """Data on disk that only a person can decide about; nothing was changed."""
 
     exit_code = 4
+
+
+class DamagedError(DataError):
+    """A database file that does not read. The server goes on without it; the journal can fill it anew."""
 
 
 class NewerFormatError(DataError):

@@ -19,6 +19,8 @@ MAX_TOPIC_BYTES: Final = 128
 MAX_HEAD_BYTES: Final = 384  # a v2 message before its first row
 MAX_VERIFY_TABLES: Final = 1_000_000
 MAX_CORRELATION_BYTES: Final = 4 * KIB  # longer ones decode, but are not echoed
+MAX_STREAM_ID: Final = 1_048_576  # that a peer may name: a client keeps an array by it, 8 bytes each
+MAX_HEARTBEAT_INTERVAL_MS: Final = 60_000  # that a server may announce
 
 # Streams and rings
 MAX_STREAMS: Final = 100_000
@@ -145,6 +147,7 @@ def _all_rings_bytes() -> int:
 
 
 assert _all_rings_bytes() <= MAX_RING_BYTES
+assert MAX_STREAMS <= MAX_STREAM_ID
 assert 2 * MAX_MAPPED_RINGS < 65_530 // 2
 assert MAX_LIVE_ROWS * 64 + MAX_HEAD_BYTES < 8 * KIB
 assert MAX_REPLY_ROWS * 64 + MAX_HEAD_BYTES <= MAX_REPLY_BYTES <= MAX_FRAME_BYTES
@@ -156,5 +159,6 @@ assert all(rows & (rows - 1) == 0 for _, rows in RING_CLASSES)
 assert MAX_REPLY_ROWS <= MAX_DELIVERY_ROWS
 assert MAX_ASKS <= MAX_REQUESTS_PER_PEER <= MAX_HELD_REPLIES
 assert ASK_TIMEOUT_MS > REQUEST_DEADLINE_MS
+assert HEARTBEAT_MS <= MAX_HEARTBEAT_INTERVAL_MS
 assert MARK_GRACE_MS + BACKOFF_MIN_MS < HEARTBEAT_MS  # a lost last row is repaired within two heartbeats
 assert BACKOFF_MIN_MS < BACKOFF_MAX_MS

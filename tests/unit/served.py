@@ -66,6 +66,7 @@ class Served:
         self.runs = {("FEED", 7): 42}
         self.ahead: list[tuple[StreamKey, int, int]] = []
         self.store_reads = 0
+        self.lags = False
         self.ring_fails = False  # as when every row was overwritten while it was copied
 
     def _by_id(self, stream_id: int) -> Stream:
@@ -105,6 +106,9 @@ class Served:
 
     def committed_rows(self, source_id: str, run: int) -> int:
         return self.runs.get((source_id, run), 0)
+
+    def store_lags(self) -> bool:
+        return self.lags
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.ahead.append((key, epoch, sequence))

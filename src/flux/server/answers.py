@@ -10,6 +10,7 @@ that could not be read or is not spoken) and its correlation_id. Backfills are r
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from itertools import islice
 from typing import Any, Final
 
 from flux import codec
+from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, InvalidNameError
 from flux.limits import (
     MAX_CORRELATION_BYTES,
@@ -29,8 +31,11 @@ from flux.limits import (
 from flux.model import RowKind, State, StreamKey
 from flux.schema import messages
 from flux.server.backfill import CandlesBackfill, RowsBackfill
-from flux.server.refusal import Refusal, Status
+from flux.server.refusal import INTERNAL, Refusal, Status
 from flux.server.view import ServerView, StreamView
+from flux.transport.drops import Seldom
+
+_LOG: Final = logging.getLogger("flux.requests")
 
 SCHEMA_VERSIONS: Final = (1, 2)
 """The versions spoken here."""
@@ -50,6 +55,7 @@ class Answers:
         self._view = view
         self._software = software
         self._now_ms = now_ms
+        self._seldom = Seldom()
 
     def answer(self, body: Sequence[bytes]) -> bytes | CandlesBackfill | RowsBackfill:
         """The reply to a request's frames, or the backfill that has to be worked out for it. Never raises."""
@@ -57,6 +63,8 @@ class Answers:
             request = _read(body)
         except Refusal as refusal:
             return self._refuse(refusal, 1, None)
+        except Exception as error:  # a fault of ours, as below
+            return self._fault(error, "unread", 1, None)
         version = request.schema_version if request.schema_version in SCHEMA_VERSIONS else 1
         correlation_id = _echoed(request.correlation_id)
         try:
@@ -67,9 +75,18 @@ class Answers:
             if handler is None:
                 raise Refusal(Status.UNIMPLEMENTED, "unsupported message_type")
             self.counts[name] += 1
+            if version == 2 and (slot := beyond_bounds(request)):
+                raise Refusal(Status.INVALID_ARGUMENT, f"{slot} is out of bounds")
             return handler(self, request, {"correlation_id": correlation_id, "schema_version": version})
         except Refusal as refusal:
             return self._refuse(refusal, version, correlation_id)
+        except Exception as error:  # a fault of ours must not end the thread that answers everybody else
+            return self._fault(error, type(request).__name__, version, correlation_id)
+
+    def _fault(self, error: Exception, what: str, version: int, correlation_id: str | None) -> bytes:
+        if self._seldom.due(type(error).__name__):
+            _LOG.error("a request (%s) could not be answered", what, exc_info=error)
+        return self._refuse(Refusal(Status.INTERNAL, INTERNAL), version, correlation_id)
 
     def _refuse(self, refusal: Refusal, version: int, correlation_id: str | None) -> bytes:
         self.counts[refusal.status.name] += 1

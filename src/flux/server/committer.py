@@ -124,6 +124,11 @@ class Committer:
         """How far the journal is committed; from any thread."""
         return self._exchange.handover.position
 
+    def heads(self) -> dict[int, int]:
+        """The committed head of each stream by stream_id; from any thread."""
+        heads = self._streams.heads()
+        return dict(zip(heads["stream_id"].tolist(), heads["committed"].tolist(), strict=True))
+
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
         found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final, Protocol
 
-from flux.errors import StorageError
+from flux.errors import DataError, FluxError, StorageError
 from flux.limits import (
     MAX_BACKFILL_QUEUE,
     MAX_HELD_REPLIES,
@@ -57,6 +57,9 @@ class Backfill(Protocol):
     def exhausted(self, why: str, retry_after_ms: int) -> bytes:
         """The reply that says: too much at once."""
 
+    def internal(self, error: Exception) -> bytes:
+        """The reply that says: a fault of the server's; the log has it."""
+
 
 class Answering(Protocol):
     """What turns a request's frames into a reply (`answers.Answers`)."""
@@ -75,6 +78,7 @@ class Counts:
     dropped_full: int = 0  # the peer did not read
     refused: int = 0  # of those replied: too many at once, too late or closing
     from_store: int = 0  # of those replied
+    internal: int = 0  # of those replied: backfills that met a fault of the server's
 
 
 @dataclass(slots=True, eq=False)
@@ -99,8 +103,8 @@ class _Held:
 class Requests:
     """Answers requests at `endpoint` from `start` until `stop`.
 
-    `store` is read in the worker's thread; without one, what memory lacks is unavailable. `failed` is called
-    from the thread that an unforeseen error ended.
+    `store` is read in the worker's thread; without one, what memory lacks is unavailable. `store_read` is called there
+    behind each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Requests:
         store: StoreReader | None = None,
         *,
         failed: Callable[[BaseException], None] | None = None,
+        store_read: Callable[[FluxError | None], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
@@ -120,6 +125,7 @@ class Requests:
         self._answers = answers
         self._store = store
         self._failed = failed
+        self._store_read = store_read
         self._clock = clock
         self._wake = Wake()
         self._stopping = False
@@ -173,9 +179,18 @@ class Requests:
         if self._store is None:
             return backfill.unavailable("these rows are no longer in memory, and there is no store", 0)
         try:
-            return backfill.from_store(self._store)
-        except StorageError as error:
+            reply = backfill.from_store(self._store)
+        except (StorageError, DataError) as error:
+            self._store_read(error)
             return backfill.unavailable(f"the store cannot be read: {error}", _RETRY_AFTER_MS)
+        except Exception as error:  # whatever it was, it is this peer's answer and nobody's end
+            return self._internal(backfill, error)
+        self._store_read(None)
+        return reply
+
+    def _internal(self, backfill: Backfill, error: Exception) -> bytes:
+        self.counts.internal += 1
+        return backfill.internal(error)
 
     # The request thread
 
@@ -245,7 +260,10 @@ class Requests:
         if job is None:
             return
         self._backlog.remove(job)
-        reply = job.backfill.from_memory()
+        try:
+            reply = job.backfill.from_memory()
+        except Exception as error:  # as in _read
+            reply = self._internal(job.backfill, error)
         if reply is None:
             job.in_store = True
             self._to_store.put(job)

@@ -22,16 +22,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from flux.config import Replay, ServeConfig
+from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import StreamKey
+from flux.model import State, StreamKey
 from flux.server.answers import Answers
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
 from flux.server.live_view import LiveView
 from flux.server.loop import INGEST_OWNER, Loop
-from flux.server.project import Persisted, Projector
+from flux.server.project import Persisted, Projector, without_database
 from flux.server.records import StreamHead
 from flux.server.recover import recover
 from flux.server.requests import Requests
@@ -41,6 +42,7 @@ from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
 if TYPE_CHECKING:
+    from flux.ring import Ring
     from flux.store.base import Store
 
 _LOG = logging.getLogger("flux.server")
@@ -79,7 +81,7 @@ class Server:
             for name, state, reason in self._recovered.conditions:
                 self.vitals.set(name, state, reason)
             self.streams = Streams()
-            _warm(self.streams, self._recovered.streams, self._recovered.store)
+            self._warm()
             self._bind()
             self._open_inputs()
         except BaseException:
@@ -92,6 +94,22 @@ class Server:
         self._requests.start()
         self._spawn("loop", self.loop.run)
         self._spawn("heart", lambda: self.committer.heart.run(self.loop.look))
+
+    def _warm(self) -> None:
+        """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
+        store: Store | None = self._recovered.store
+        for number, head in sorted(self._recovered.streams.items()):
+            slot = self.streams.add(head.stream.key, stream_id=number)
+            ring = self.streams.ring(slot)
+            ring.reset(head.head + 1)
+            if store is not None and slot < WARM_STREAMS:
+                try:
+                    _fill(ring, number, head, store)
+                except (StorageError, DamagedError) as error:
+                    self._store_read(error)
+                    store = None
+            ring.keep = head.head
+            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
@@ -148,10 +166,16 @@ class Server:
             records=records,
             committer=self.committer,
             vitals=self.vitals,
+            lags=lambda: self.projector.lags,
         )
         self._stream_ids = {self.streams.kernel.stream_id(slot): slot for slot in range(len(self.streams))}
         self._requests = Requests(
-            self._sockets, config.chunk_rep, Answers(view), recovered.store, failed=self._failed
+            self._sockets,
+            config.chunk_rep,
+            Answers(view),
+            recovered.store,
+            failed=self._failed,
+            store_read=self._store_read,
         )
         self.chunk_rep = self._requests.endpoint
 
@@ -191,6 +215,8 @@ class Server:
         return all(source.finished for source in self._inputs)
 
     def _persisted(self, persisted: Persisted) -> None:
+        if not self.projector.lags:
+            self.vitals.clear("reading")
         for stream_id, sequence in persisted.items():
             slot = self._stream_ids.get(stream_id)
             if slot is None:
@@ -200,6 +226,15 @@ class Server:
             self.streams.kernel.persisted(slot, sequence)
         if self.loop.held:
             self._wake.set()
+
+    def _store_read(self, error: FluxError | None) -> None:
+        """A request read the database, or could not. Damage stays: other blocks that read say nothing of it."""
+        if isinstance(error, DamagedError):
+            self.vitals.set("database", State.DEGRADED, without_database(self._config.data, error))
+        elif error is not None:
+            self.vitals.set("reading", State.DEGRADED, without_database(self._config.data, error))
+        else:
+            self.vitals.clear("reading")
 
     def _input_ended(self, source: ReplayInput) -> None:
         if source.error is None:
@@ -255,21 +290,14 @@ class Server:
         recovered.lock.release()
 
 
-def _warm(streams: Streams, heads: dict[int, StreamHead], store: Store) -> None:
-    """Slots for the streams that recovery found, with their last rows in the rings."""
-    for number in sorted(heads):
-        head = heads[number]
-        slot = streams.add(head.stream.key, stream_id=number)
-        ring = streams.ring(slot)
-        rows = min(ring.capacity, WARM_ROWS, head.head) if slot < WARM_STREAMS else 0
-        ring.reset(head.head + 1)
-        if rows:
-            first, found = store.read(number, head.stream.key.kind, head.head - rows, head.head, rows)
-            if first == head.head - rows + 1 and len(found) == rows:
-                ring.reset(first)
-                ring.place(first, found)
-        ring.keep = head.head
-        streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
+def _fill(ring: Ring, number: int, head: StreamHead, store: Store) -> None:
+    """A stream's last rows into its ring."""
+    rows = min(ring.capacity, WARM_ROWS, head.head)
+    if rows:
+        first, found = store.read(number, head.stream.key.kind, head.head - rows, head.head, rows)
+        if first == head.head - rows + 1 and len(found) == rows:
+            ring.reset(first)
+            ring.place(first, found)
 
 
 def _open_replay(replay: Replay, source_id: str) -> CsvSource:

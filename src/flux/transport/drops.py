@@ -17,6 +17,21 @@ NOT_DROPS: Final = frozenset(("messages", "bytes", "admitted", "corrections", "l
 """Counters of what is in order: taken, or seen before."""
 
 
+class Seldom:
+    """Whether a reason may be logged now: each at most once in LOG_REPEAT_NS."""
+
+    def __init__(self) -> None:
+        self._due_ns: dict[str, int] = {}
+
+    def due(self, reason: str) -> bool:
+        """True when the reason was not due within the last second. Reasons are few: words of ours, no peer's."""
+        now = time.monotonic_ns()
+        if now < self._due_ns.get(reason, 0):
+            return False
+        self._due_ns[reason] = now + LOG_REPEAT_NS
+        return True
+
+
 class DropLog:
     """Looks at a receiver's counters and logs those that grew."""
 
