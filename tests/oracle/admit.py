@@ -57,7 +57,7 @@ def order(kind: int, row: bytes) -> int:
 
 
 def values(kind: int, row: bytes) -> bytes:
-    """The bytes that make two rows the same: none of the flags of a candle, and of a trade's not what the server sets."""
+    """The bytes that make two rows the same: no flags of a candle, and of a trade only those that its source set."""
     if kind == CANDLE:
         return row[:60]
     if kind == TRADE:

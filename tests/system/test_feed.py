@@ -105,7 +105,7 @@ class TestRefused:
     def test_bad_rows_by_reason_and_the_good_ones_go_on(self, tmp_path: Path) -> None:
         rows = synth.candles(100)
         bad = rows.copy()
-        bad["high"][10], bad["close"][20], bad["ts_ms"][30] = 0.0, np.nan, 5
+        bad["high"][10], bad["close"][20], bad["ts_ms"][30] = 0.0, np.nan, -3_000_000_000_000
         again = rows[95:].copy()
         again["close"][4] = again["low"][4]
         with testing.server(data=tmp_path) as server:
