@@ -186,6 +186,20 @@ def test_no_catch_all() -> None:
     none(found, "catch what can happen, or say on that line whose code may raise anything")
 
 
+def test_no_bare_thread() -> None:
+    found = []
+    for name in code(".py", under="src/"):
+        if name != "src/flux/threads.py":
+            found += [
+                f"{name}:{node.lineno}"
+                for node in ast.walk(tree(name))
+                if isinstance(node, ast.Attribute | ast.Name | ast.alias)
+                and (getattr(node, "attr", "") or getattr(node, "id", "") or getattr(node, "name", ""))
+                in ("Thread", "start_new_thread", "Timer")
+            ]
+    none(found, "a thread is a flux.threads.WatchedThread: nobody would hear of the end of another")
+
+
 def test_zmq_is_imported_in_three_files() -> None:
     # The examples play other people's services, which have their own sockets.
     found = [

@@ -58,6 +58,7 @@ class Life:
             self.streams.ring(slot).reset(head.head + 1)
         self._receiver = Receiver(None, self.streams, server=True)
         self._exchange = Exchange(FILE_BYTES // 4)
+        self.failures: list[BaseException] = []
         self._sockets = Sockets()
         self.committer = Committer(
             identity=self.recovered.identity,
@@ -71,6 +72,7 @@ class Life:
             records={number: head.stream for number, head in self.recovered.streams.items()},
             sources=self._sources,
             disk=disk,
+            failed=self.failures.append,
         )
         self._thread = threading.Thread(target=self.committer.run)
         self._thread.start()

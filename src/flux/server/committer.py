@@ -87,6 +87,7 @@ class Committer:
         records: dict[int, StreamRecord],
         sources: dict[str, SourcePosition],
         disk: bool,
+        failed: Callable[[BaseException], None],
         faults: Faults | None = None,
     ) -> None:
         self._identity = identity
@@ -103,7 +104,7 @@ class Committer:
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk)
+        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk, failed=failed)
         self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
@@ -199,8 +200,13 @@ class Committer:
         if not self._journal.fits(filled.group):
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
+        before = self._journal.position
         position = self._journal.commit(filled.group, self._disk)
-        self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        try:
+            self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        except StorageError:
+            self._journal.take_back(before)
+            raise
         remember(self._sources, filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record

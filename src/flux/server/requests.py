@@ -14,8 +14,6 @@ and those held. Every request ends in exactly one of `Counts`' columns.
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,9 +31,8 @@ from flux.limits import (
     REQUESTS_PER_TURN,
 )
 from flux.server.view import StoreReader
+from flux.threads import WatchedThread
 from flux.transport.sockets import Poller, Socket, Sockets, Wake, endpoint_of, receive, send_back
-
-_LOG: Final = logging.getLogger("flux.requests")
 
 _HELD_RETRY_S: Final = 0.001
 _IDLE_S: Final = 1.0
@@ -124,7 +121,7 @@ class Requests:
         self.endpoint = endpoint_of(self._socket)
         self._answers = answers
         self._store = store
-        self._failed = failed
+        self._failed = failed or (lambda _: None)
         self._store_read = store_read
         self._clock = clock
         self._wake = Wake()
@@ -136,8 +133,8 @@ class Requests:
         self._to_store: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[_Job, bytes]] = deque()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(run,), name=name, daemon=True)
-            for run, name in ((self._run, "flux-requests"), (self._work, "flux-store"))
+            WatchedThread(run, name=name, failed=self._failed, wanted=lambda: not self._stopping)
+            for run, name in ((self._run, "flux requests"), (self._work, "flux store"))
         ]
 
     @property
@@ -150,22 +147,15 @@ class Requests:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Refuse what still waits, close the socket and end both threads."""
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Refuse what still waits, close the socket and end both threads; whether they ended within `timeout` seconds
+        each."""
         self._stopping = True
         self._wake.set()
         self._to_store.put(None)
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout)
-
-    def _guarded(self, run: Callable[[], None]) -> None:
-        try:
-            run()
-        except BaseException as error:
-            _LOG.critical("requests are no longer answered", exc_info=True)
-            if self._failed is not None:
-                self._failed(error)
+            thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
 
     # The store's worker
 

@@ -38,6 +38,7 @@ from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
+from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
@@ -63,10 +64,13 @@ class Server:
     def __init__(self, config: ServeConfig, *, faults: Faults | None = None) -> None:
         self._config = config
         self._faults = faults
-        self._threads: list[threading.Thread] = []
+        self._threads: list[WatchedThread] = []
+        self._stopping = False
         self._inputs: list[ReplayInput] = []
         self._ended = threading.Event()
         self.failure: BaseException | None = None
+        self.left_open = False
+        """A thread did not end in time: what it uses is open until the process ends."""
         self.vitals = Vitals()
 
     def start(self) -> None:
@@ -137,6 +141,7 @@ class Server:
             records=records,
             sources=dict(recovered.sources),
             disk=config.durability == "disk",
+            failed=self._failed,
             faults=self._faults,
         )
         self.loop = Loop(
@@ -245,18 +250,14 @@ class Server:
     def _failed(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
+            self.vitals.set("failure", State.UNHEALTHY, f"the server stops: {type(error).__name__}: {error}")
         _LOG.error("the server stops: %s", error)
         self._ended.set()
 
     def _spawn(self, name: str, body: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                body()
-            except BaseException as error:  # a thread that dies unseen would leave a server that hangs
-                _LOG.exception("the %s ended", name)
-                self._failed(error)
-
-        thread = threading.Thread(target=guarded, name=f"flux {name}", daemon=True)
+        thread = WatchedThread(
+            body, name=f"flux {name}", failed=self._failed, wanted=lambda: not self._stopping
+        )
         thread.start()
         self._threads.append(thread)
 
@@ -264,21 +265,37 @@ class Server:
 
     def stop(self) -> None:
         """Stop ingest, drain, sync, say goodbye: within 5 s. What is not projected by then, the next start projects."""
+        self._stopping = True
         deadline = time.monotonic() + STOP_S
+
+        def left() -> float:
+            return max(0.1, deadline - time.monotonic())
+
         for source in self._inputs:
             source.stop()
         self.loop.stop()
         projector, committer, loop, heart = self._threads
-        loop.join(deadline - time.monotonic())
-        self._requests.stop()
+        loop.join(left())
+        answered = self._requests.stop(left())
         self.committer.heart.stop()
-        heart.join(max(0.1, deadline - time.monotonic()))
+        heart.join(left())
         self.committer.close()
-        committer.join(max(0.1, deadline - time.monotonic()))
+        committer.join(left())
         self.projector.stop()
-        projector.join(max(0.1, deadline - time.monotonic()))
+        projector.join(left())
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
-        self._release()
+        running = [thread.name for thread in self._threads if thread.is_alive()]
+        if running or not answered:
+            # What they were lent stays open: the next file opened would get the number of one that was closed.
+            self.left_open = True
+            self._failed(
+                StorageError(
+                    f"{', '.join(running) or 'the requests'} did not end within {STOP_S:g} s: does the disk stand "
+                    "still? What was acknowledged is in the journal"
+                )
+            )
+        else:
+            self._release()
         self._ended.set()
 
     def _release(self) -> None:
