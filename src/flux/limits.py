@@ -33,6 +33,9 @@ MAX_MAPPED_RINGS: Final = 8_192  # of a process: each takes two of the 65,530 ma
 
 # Windows
 WINDOW_KEPT_ROWS: Final = 4_096  # newest rows a window remembers: what it can still correct
+WINDOW_OPEN_ROWS: Final = (
+    1_048_576  # rows of the open bucket that a window remembers: 64 MiB, twice that for moments
+)
 WINDOW_OUT_ROWS: Final = 65_536  # buckets written by one call of the kernel
 AGGREGATE_ROWS: Final = 65_536  # rows between two calls of the user's function
 MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate may need: 256 MiB
@@ -74,6 +77,8 @@ MAX_RECORD_BYTES: Final = 16 * MIB  # as read from a file: more is not a record
 LIVE_HWM: Final = 65_536  # messages per subscriber: x 64 rows of 64 bytes is 256 MiB, with heads under 320
 MAX_SUBSCRIPTIONS: Final = 200_000  # prefixes of all subscribers together
 MAX_SUBSCRIBE_BYTES: Final = 4 * KIB  # a frame that a subscriber sends; more disconnects it
+SUBSCRIPTIONS_PER_LOOK: Final = 64  # messages of subscribers taken between two groups
+V1_STREAMS_PER_LOOK: Final = 128  # streams whose version 1 subscription is looked up between two groups
 LINGER_MS: Final = 500  # a closing socket waits this long for what it has still to send
 HEARTBEAT_MS: Final = 1_000
 MAX_MARKS: Final = 4_096  # per heartbeat message
@@ -92,6 +97,7 @@ MAX_REQUEST_FRAME_BYTES: Final = (
 MAX_BACKFILL_QUEUE: Final = 256  # backfills waiting for the store, all peers together
 REQUEST_DEADLINE_MS: Final = 2_000
 MAX_LIST_STREAMS: Final = 1_000
+LIST_STREAMS_PER_TURN: Final = 1_000  # names looked at for one list before other requests have their turn
 MAX_NEAR_NAMES: Final = 5
 NEAR_SEARCH_NAMES: Final = 500  # names compared with one that is unknown
 SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched for in a ring

@@ -34,6 +34,7 @@ from flux.limits import (
     RECONNECT_MAX_MS,
     RECONNECT_MIN_MS,
     REQUEST_HWM,
+    SUBSCRIPTIONS_PER_LOOK,
 )
 from flux.transport.topics import Subscriptions
 
@@ -151,18 +152,27 @@ class Publisher:
     def __init__(self, socket: Socket) -> None:
         self.socket = socket
         self.subscriptions = Subscriptions()
+        self.more = False
+        """Whether `drain` left messages of subscribers waiting."""
 
-    def hear(self, frame: bytes) -> list[tuple[bytes, bool]]:
-        """What a subscriber said in one frame: the changed prefix, and whether it is asked for."""
-        return [(frame[1:], frame[:1] == b"\x01")] if self.subscriptions.apply(frame) else []
+    def hear(self, frame: bytes) -> list[bytes]:
+        """Take one frame of a subscriber; the prefix whose topics it changed, if any (`Subscriptions.apply`)."""
+        prefix = self.subscriptions.apply(frame)
+        return [] if prefix is None else [prefix]
 
-    def drain(self) -> list[tuple[bytes, bool]]:
-        """What subscribers said since the last call: changed prefixes, and whether they are asked for."""
-        changes = []
-        while (frames := receive(self.socket)) is not None:
+    def drain(self) -> list[bytes]:
+        """Take what subscribers sent since the last call, at most `SUBSCRIPTIONS_PER_LOOK` messages (then `more` is
+        True); the changed prefixes."""
+        changed: list[bytes] = []
+        self.more = False
+        for _ in range(SUBSCRIPTIONS_PER_LOOK):
+            frames = receive(self.socket)
+            if frames is None:
+                return changed
             if len(frames) == 1:
-                changes += self.hear(frames[0])
-        return changes
+                changed += self.hear(frames[0])
+        self.more = True
+        return changed
 
 
 class Sockets:
