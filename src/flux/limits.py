@@ -62,15 +62,11 @@ FEED_PENDING_BYTES: Final = 64 * MIB  # rows a feed keeps until they are committ
 # Journal
 JOURNAL_FILE_BYTES: Final = 256 * MIB
 GROUP_BYTES: Final = 16 * MIB  # one group of records between two commits
-TURN_BATCHES: Final = 2 * MAX_ARRIVALS + INBOX_BYTES // 40 // MAX_LIVE_ROWS + 64
-"""Batches of one turn: one per message, of which a stream's rows make one more where they are full and one more where
-its ring ends."""
-TURN_BYTES: Final = (
-    INBOX_BYTES + TURN_BATCHES * (MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32) + MAX_RUNS * 128
-)  # records of one turn: its rows; a head and a topic per batch; the feeds' positions
 TURN_RECORDS: Final = (
-    TURN_BATCHES + MAX_RUNS
-)  # of one turn; a group is bounded in records as well as in bytes
+    2 * MAX_ARRIVALS + INBOX_BYTES // 40 // MAX_LIVE_ROWS + 64 + MAX_RUNS
+)  # records of one turn: a batch per message, of which a stream's rows make one more where they are full and one more
+# where its ring ends; the feeds' positions. A group is bounded in records as well as in bytes
+TURN_BYTES: Final = INBOX_BYTES + TURN_RECORDS * (MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32)  # with a head and a topic each
 MAX_RECORD_BYTES: Final = 16 * MIB  # as read from a file: more is not a record
 
 # Publishing
