@@ -66,7 +66,9 @@ TURN_RECORDS: Final = (
     2 * MAX_ARRIVALS + INBOX_BYTES // 40 // MAX_LIVE_ROWS + 64 + MAX_RUNS
 )  # records of one turn: a batch per message, of which a stream's rows make one more where they are full and one more
 # where its ring ends; the feeds' positions. A group is bounded in records as well as in bytes
-TURN_BYTES: Final = INBOX_BYTES + TURN_RECORDS * (MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32)  # with a head and a topic each
+TURN_BYTES: Final = INBOX_BYTES + TURN_RECORDS * (
+    MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32
+)  # with a head and a topic each
 MAX_RECORD_BYTES: Final = 16 * MIB  # as read from a file: more is not a record
 
 # Publishing
