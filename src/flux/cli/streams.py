@@ -82,7 +82,7 @@ def _told(stream: Any) -> dict[str, Any]:
 def _cells(stream: Any) -> tuple[str, ...]:
     latest = "-"
     if stream.latest_sequence:
-        latest = f"{shown_time(stream.latest_ts_ms, 'ts_ms')}Z"
+        latest = f"{shown_time(stream.latest_ts_ms, 'ts_ms').partition('.')[0]}Z"
     return (
         str(StreamKey(*stream.key)),
         str(stream.latest_sequence),

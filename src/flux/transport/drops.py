@@ -53,8 +53,18 @@ class DropLog:
         if now < self._due_ns:
             return
         self._due_ns = now + LOG_REPEAT_NS
+        of = self._receiver.last_refused()
         for reason, count in self._receiver.counters.items():
             new = count - self._said.get(reason, 0)
-            if new and reason not in NOT_DROPS:
-                _LOG.warning("%s: dropped %d: %s (%d since the start)", self._what, new, reason, count)
+            if new and reason == "shared":
+                _LOG.warning("%s: %s is written by two live runs of feeds", self._what, of[reason][0])
+            elif new and reason not in NOT_DROPS:
+                where = (
+                    ", the last of {}, of which {} rows were refused".format(*of[reason])
+                    if reason in of
+                    else ""
+                )
+                _LOG.warning(
+                    "%s: dropped %d: %s (%d since the start)%s", self._what, new, reason, count, where
+                )
             self._said[reason] = count
