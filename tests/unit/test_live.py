@@ -250,7 +250,9 @@ def test_rows_keep_the_epoch_in_which_they_were_numbered(server: LiveServer) -> 
         for batch in batches:
             for sequence in range(batch.start_sequence, batch.end_sequence + 1):
                 applied[batch.epoch, sequence] = applied.get((batch.epoch, sequence), 0) + 1
-    wanted = [(1, n) for n in range(1, 41)] + [(2, n) for n in range(41, 91)] + [(3, n) for n in range(91, 106)]
+    wanted = (
+        [(1, n) for n in range(1, 41)] + [(2, n) for n in range(41, 91)] + [(3, n) for n in range(91, 106)]
+    )
     assert applied == dict.fromkeys(wanted, 1)
 
 

@@ -81,7 +81,7 @@ class Historical:
     ) -> Batch:
         """Rows with `start` <= time < `end` (None: no bound), at most `limit`, as one batch.
 
-        Of candles the latest revision of each, in order of time; `start_sequence` is then that of the
+        Its epoch is 0 where rows of several are in it. Of candles the latest revision of each, in order of time; `start_sequence` is then that of the
         earliest row that was fetched, and rows have no sequences of their own. `revisions=True`, and trades
         and quotes always: every row in order of sequence. Raises `StorageError` where the server has lost
         rows in the middle of the range.
