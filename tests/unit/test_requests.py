@@ -43,7 +43,7 @@ class Serving:
         )
         self.context = zmq.Context()
         # Made before the socket is the request thread's; says when a peer has left.
-        self.left = self.requests._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.left = self.requests.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.sockets._all.insert(0, self.left)
         self.requests.start()
 
