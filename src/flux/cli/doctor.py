@@ -150,7 +150,9 @@ def _worst_case() -> Finding:
     total = sum(many.values())
     parts = ", ".join(f"{name} {size // MIB}" for name, size in many.items())
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = f"a server takes at most {few // MIB} MiB with 1,000 streams, {total // MIB} with as many as can be ({parts})"
+    text = (
+        f"a server takes {few // MIB} MiB at most with 1,000 streams, {total // MIB} with the most ({parts})"
+    )
     if machine < few:
         return Finding("bounds", None, f"{text}; this machine has {machine // MIB}")
     return Finding("bounds", True, text)
