@@ -375,4 +375,4 @@ def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
         requests.stop()
         req.close()
     assert [str(error) for error in failures] == ["a bug"]
-    assert "no longer answered" in caplog.text
+    assert "the thread flux requests ended" in caplog.text

@@ -148,9 +148,6 @@ class Link:
         return out
 
 
-_COMINGS: Final = {zmq.EVENT_ACCEPTED: True, zmq.EVENT_DISCONNECTED: False, zmq.EVENT_CLOSED: False}
-
-
 class Publisher:
     """A bound XPUB socket and what its subscribers asked for.
 
@@ -241,14 +238,16 @@ class Sockets:
 
     def comings(self, socket: Socket) -> Callable[[], list[tuple[int, bool]]]:
         """What gives, at each call, who came to a bound socket since the last one: (descriptor, False if it left)."""
-        watcher: Socket = socket.get_monitor_socket(sum(_COMINGS))
+        watcher: Socket = socket.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        )
         self._all.insert(0, watcher)
 
         def come() -> list[tuple[int, bool]]:
             told = []
             while (frames := receive(watcher)) is not None:
                 event = parse_monitor_message(frames)
-                told.append((int(event["value"]), _COMINGS[zmq.Event(event["event"])]))
+                told.append((int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED))
             return told
 
         return come
