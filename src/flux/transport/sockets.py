@@ -14,7 +14,8 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -58,11 +59,14 @@ class Wake:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # A number that was given back may be another file's: nobody writes to it. A signal handler may come in between.
+        self._using = threading.RLock()
 
     def set(self) -> None:
         """Raise the flag; it stays up until `clear`. After `close` this does nothing."""
-        if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
+        with self._using:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
 
     def clear(self) -> None:
         """Take the flag down."""
@@ -76,10 +80,11 @@ class Wake:
         return self._fd
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Give the descriptor back; again is harmless."""
+        with self._using:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
 
 class Poller:
@@ -230,6 +235,22 @@ class Sockets:
         watcher: Socket = socket.get_monitor_socket(sum(_LINK_EVENTS))
         self._all.insert(0, watcher)  # closed before what it watches
         return self._connect(socket, endpoint), Link(watcher)
+
+    def comings(self, socket: Socket) -> Callable[[], list[tuple[int, bool]]]:
+        """What gives, at each call, who came to a bound socket since the last one: (descriptor, False if it left)."""
+        watcher: Socket = socket.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        )
+        self._all.insert(0, watcher)
+
+        def come() -> list[tuple[int, bool]]:
+            told = []
+            while (frames := receive(watcher)) is not None:
+                event = parse_monitor_message(frames)
+                told.append((int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED))
+            return told
+
+        return come
 
     def _subscriber(self, prefixes: Sequence[bytes], hwm: int) -> Socket:
         # No bound on sending: what it sends are our own subscriptions, and libzmq drops them beyond a bound.
