@@ -81,10 +81,10 @@ class Historical:
     ) -> Batch:
         """Rows with `start` <= time < `end` (None: no bound), at most `limit`, as one batch.
 
-        Its epoch is 0 where rows of several are in it. Of candles the latest revision of each, in order of time; `start_sequence` is then that of the
+        Of candles the latest revision of each, in order of time; `start_sequence` is then that of the
         earliest row that was fetched, and rows have no sequences of their own. `revisions=True`, and trades
-        and quotes always: every row in order of sequence. Raises `StorageError` where the server has lost
-        rows in the middle of the range.
+        and quotes always: every row in order of sequence. The batch's epoch is 0 where its rows are of several.
+        Raises `StorageError` where the server has lost rows in the middle of the range.
         """
         key = StreamKey(value(source, "SOURCE_ID", DEFAULT_SOURCE_ID), symbol, interval).checked()
         bounds = _Bounds(_epoch_ms(start), _epoch_ms(end), limit, revisions or key.kind is not RowKind.CANDLE)
