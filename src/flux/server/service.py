@@ -180,7 +180,7 @@ class Server:
 
     def _bind_requests(self, records: dict[int, StreamRecord], ports: list[Socket]) -> None:
         config, recovered = self._config, self._recovered
-        view = self._view = LiveView(
+        self._view = LiveView(
             identity=recovered.identity,
             streams=self.streams,
             records=records,
