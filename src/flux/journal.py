@@ -25,7 +25,9 @@ from flux.fence import Fence, FenceMark, sync_folder
 from flux.journal_disk import (
     CLOSE_BYTES,
     cut,
+    header_of,
     known_synced,
+    last_commit,
     new_file,
     newer_format,
     translated,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
+    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "FORMAT", "HEADS", "RECORD", "SOURCE", "STREAM",
     "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
     "files", "path_of", "read_file", "read_part", "scan", "truncate",
 ]  # fmt: skip
@@ -61,6 +63,9 @@ HEADS: Final[int] = _kernel.HEADS
 EPOCH: Final[int] = _kernel.EPOCH
 COMMIT: Final[int] = _kernel.COMMIT
 CLOSE: Final[int] = _kernel.CLOSE
+
+FORMAT: Final[int] = _kernel.FORMAT
+"""Of the files that are written; those of format 1 are read, and gone on from in a new file."""
 
 FILE_HEADER_BYTES: Final[int] = _kernel.FILE_HEADER_SIZE
 """Where the first group of a file begins."""
@@ -99,6 +104,10 @@ class Scan(NamedTuple):
     """The disk once held what is bad or missing here: damage in the middle, not a torn tail."""
     number: int
     """The file's number as its header says it; 0 when the scan began behind the header."""
+    version: int
+    """Its format, as the header says it, or as the caller did; 0 where the header is none."""
+    before: int
+    """What the header says of the file before: the CRC that ends its last COMMIT; 0 = unknown."""
 
 
 class Group:
@@ -170,8 +179,11 @@ class Journal:
     again: a commit then writes to the same place.
     """
 
-    def __init__(self, directory: Path, number: int, fd: int, offset: int, file_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, number: int, fd: int, offset: int, file_bytes: int, file_format: int = FORMAT
+    ) -> None:
         """Use `create` or `open`. Takes over `fd`, whose bytes before `offset` are on the disk."""
+        self._older = file_format != FORMAT
         self._directory = directory
         self._number = number
         self._fd = fd
@@ -192,7 +204,7 @@ class Journal:
 
         Raises `StorageError` (disk full, say: nothing is left behind), `DataError` when that file exists.
         """
-        fd, offset = new_file(directory, file, heads, file_bytes)
+        fd, offset = new_file(directory, file, heads, file_bytes, before=0)
         return cls(directory, file, fd, offset, file_bytes)
 
     @classmethod
@@ -203,13 +215,16 @@ class Journal:
 
         What stands before it is on the disk afterwards, whoever wrote it: a process that was killed may have left
         it in memory alone, and a sync that failed is reported once, to that process. So what no COMMIT calls synced
-        is written again. A file that is shorter than `file_bytes` is preallocated again.
+        is written again. A file that is shorter than `file_bytes` is preallocated again. In a file of an older format
+        nothing fits: `rotate` first.
 
         Raises `DataError` for a file that is none of this format's or ends before `offset`, `StorageError` when the
         disk refuses.
         """
         path = path_of(directory, file)
         cut(path, offset)
+        header = header_of(path)
+        assert header is not None, "what is none was refused"
         with translated(path):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -222,7 +237,7 @@ class Journal:
             except OSError:
                 os.close(fd)
                 raise
-        return cls(directory, file, fd, offset, file_bytes)
+        return cls(directory, file, fd, offset, file_bytes, header.format)
 
     @property
     def position(self) -> Position:
@@ -236,7 +251,10 @@ class Journal:
 
     def fits(self, group: Group) -> bool:
         """Whether `group` fits the rest of this file, with room for a clean end; if not, `rotate` first."""
-        return self._offset + group.used + _kernel.COMMIT_SIZE + CLOSE_BYTES <= self._file_bytes
+        return (
+            not self._older
+            and self._offset + group.used + _kernel.COMMIT_SIZE <= self._file_bytes - CLOSE_BYTES
+        )
 
     def commit(self, group: Group, sync: bool) -> Position:
         """Write all records of `group` and a COMMIT at once, and wait for the disk if `sync`; an empty group
@@ -274,7 +292,7 @@ class Journal:
     @property
     def end(self) -> JournalEnd:
         """What the bridge is lent; it gives it back through `went_on`."""
-        limit = self._file_bytes - CLOSE_BYTES
+        limit = 0 if self._older else self._file_bytes - CLOSE_BYTES
         return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
 
     def went_on(self, offset: int, synced: int, spoiled: int) -> None:
@@ -301,11 +319,14 @@ class Journal:
         """
         self._wipe_spoiled()
         self.sync()
-        fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes)
+        with translated(path_of(self._directory, self._number)):
+            before = last_commit(self._fd, self._offset)
+        fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes, before=before)
         with self._syncing:
             os.close(self._fd)
             self._fd, self._number = fd, self._number + 1
         self._offset = self._synced = self._spoiled = offset
+        self._older = False
         return self.position
 
     def close(self, clean: bool = True) -> None:
@@ -313,7 +334,7 @@ class Journal:
         if self._fd < 0:
             return
         try:
-            if clean:
+            if clean and not self._older:
                 group = Group(CLOSE_BYTES)
                 group.append(CLOSE, b"")
                 self._commit(group, sync=True)
@@ -375,8 +396,9 @@ class Journal:
             raise
 
 
-def scan(buffer: Buffer, start: int = 0) -> Scan:
-    """Read the records of one journal file's bytes, from its header or from a `start` where a group begins.
+def scan(buffer: Buffer, start: int = 0, version: int = FORMAT) -> Scan:
+    """Read the records of one journal file's bytes, from its header or from a `start` where a group of format `version`
+    begins.
 
     Believes nothing that a CRC does not cover, and never reads outside `buffer`. Raises `DataError` for a
     format newer than this code, `ValueError` for a `start` outside the buffer.
@@ -384,11 +406,15 @@ def scan(buffer: Buffer, start: int = 0) -> Scan:
     size = memoryview(buffer).nbytes
     if not 0 <= start <= size or start % 8:
         raise ValueError(f"no group begins at byte {start} of {size}")
-    records, committed, end, tail, stop, resumes, file_format, number = _kernel.scan(buffer, start)
+    records, committed, end, tail, stop, resumes, version, number, before = _kernel.scan(
+        buffer, start, version
+    )
     reason = _kernel.STOPS[stop]
     if reason == "format":
-        raise newer_format(file_format)
-    return Scan(np.frombuffer(records, RECORD), committed, end, tail, reason, resumes, number)
+        raise newer_format(version)
+    return Scan(
+        np.frombuffer(records, RECORD), committed, end, tail, reason, resumes, number, version, before
+    )
 
 
 def truncate(directory: Path, position: Position) -> int:
