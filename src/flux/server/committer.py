@@ -65,7 +65,6 @@ class Counts:
     messages: int = 0
     messages_v1: int = 0
     bytes: int = 0
-    blocked: int = 0
     heartbeats: int = 0
     commit_failures: int = 0
 
@@ -169,7 +168,7 @@ class Committer:
         """The next group that Python has to commit; the others are committed and published meanwhile. None when
         there is none for a while, or will be none."""
         self._journal.synced_to(self._syncer.reached)
-        done = self._commits.run(LOOK_S, self._journal, self._fence)
+        done = self._commits.run(0 if self._version1.behind else LOOK_S, self._journal, self._fence)
         self._version1.follow(done.heard)
         self.counts.groups += done.groups
         self._count(done.sent)
@@ -224,7 +223,6 @@ class Committer:
         self.counts.messages += sent.sent
         self.counts.messages_v1 += sent.sent_v1
         self.counts.bytes += sent.bytes
-        self.counts.blocked += sent.blocked
 
     def _sync(self) -> None:
         try:

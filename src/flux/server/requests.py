@@ -30,6 +30,7 @@ from flux.limits import (
     REQUEST_DEADLINE_MS,
     REQUESTS_PER_TURN,
 )
+from flux.server.listing import AGAIN
 from flux.server.view import StoreReader
 from flux.threads import WatchedThread
 from flux.transport.sockets import Poller, Socket, Sockets, Wake, endpoint_of, receive, send_back
@@ -43,7 +44,7 @@ class Backfill(Protocol):
     """A request whose answer may take time."""
 
     def from_memory(self) -> bytes | None:
-        """The reply, or None when the store is needed."""
+        """The reply, `listing.AGAIN` for another turn after the other requests, or None when the store is needed."""
 
     def from_store(self, store: StoreReader) -> bytes:
         """The reply; called in the worker's thread. May raise StorageError."""
@@ -116,9 +117,9 @@ class Requests:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
-        self._sockets = sockets
-        self._socket: Socket = sockets.router(endpoint)
-        self.endpoint = endpoint_of(self._socket)
+        self.sockets = sockets
+        self.socket: Socket = sockets.router(endpoint)
+        self.endpoint = endpoint_of(self.socket)
         self._answers = answers
         self._store = store
         self._failed = failed or (lambda _: None)
@@ -185,7 +186,7 @@ class Requests:
     # The request thread
 
     def _run(self) -> None:
-        poller = Poller(self._socket, self._wake)
+        poller = Poller(self.socket, self._wake)
         try:
             while not self._stopping:
                 if self._wake in poller.wait(self._patience()):
@@ -201,7 +202,7 @@ class Requests:
             for peer in list(self._held):
                 self._drop_held(peer, gone=False)
         finally:
-            self._sockets.release(self._socket)
+            self.sockets.release(self.socket)
 
     def _patience(self) -> float:
         if any(self._ready(job) for job in self._backlog):
@@ -215,7 +216,7 @@ class Requests:
 
     def _take(self) -> None:
         for _ in range(REQUESTS_PER_TURN):
-            frames = receive(self._socket)
+            frames = receive(self.socket)
             if frames is None:
                 return
             self.counts.received += 1
@@ -257,6 +258,8 @@ class Requests:
         if reply is None:
             job.in_store = True
             self._to_store.put(job)
+        elif reply == AGAIN:
+            self._backlog.append(job)
         else:
             self._settle(job, reply)
 
@@ -295,7 +298,7 @@ class Requests:
         frames = [*envelope, reply]
         peer = envelope[0]
         held = self._held.get(peer)
-        sent = False if held is not None else send_back(self._socket, frames)
+        sent = False if held is not None else send_back(self.socket, frames)
         if sent:
             self.counts.replied += 1
         elif sent is None:
@@ -317,7 +320,7 @@ class Requests:
         for peer, held in list(self._held.items()):
             while held.replies:
                 until, frames = held.replies[0]
-                sent = send_back(self._socket, frames)
+                sent = send_back(self.socket, frames)
                 if sent is None:
                     self._drop_held(peer, gone=True)
                     break
