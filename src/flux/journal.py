@@ -29,7 +29,6 @@ from flux.journal_disk import (
     known_synced,
     last_commit,
     new_file,
-    newer_format,
     translated,
     write,
     write_again,
@@ -44,6 +43,7 @@ from flux.journal_files import (
     read_file,
     read_part,
 )
+from flux.journal_scan import FORMAT, RECORD, Scan, scan
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES
 
@@ -64,14 +64,8 @@ EPOCH: Final[int] = _kernel.EPOCH
 COMMIT: Final[int] = _kernel.COMMIT
 CLOSE: Final[int] = _kernel.CLOSE
 
-FORMAT: Final[int] = _kernel.FORMAT
-"""Of the files that are written; those of format 1 are read, and gone on from in a new file."""
-
 FILE_HEADER_BYTES: Final[int] = _kernel.FILE_HEADER_SIZE
 """Where the first group of a file begins."""
-
-RECORD: Final = np.dtype([("at", "<u8"), ("size", "<u4"), ("kind", "<u4")])
-"""A record as a scan finds it: the content is `buffer[at:at + size]`, as it was given to `Group.append`."""
 
 ENTRY: Final = np.dtype(
     [("at", "<u8"), ("size", "<u4"), ("kind", "<u4"), ("label", "<u8"), ("label2", "<u8")]
@@ -84,30 +78,6 @@ class Position(NamedTuple):
 
     file: int
     offset: int
-
-
-class Scan(NamedTuple):
-    """What `scan` found. Offsets are in bytes from the first byte of the buffer."""
-
-    records: npt.NDArray[np.void]
-    """`RECORD`s up to the last COMMIT, COMMITs included."""
-    committed: int
-    """Behind the last COMMIT: where the journal goes on."""
-    end: int
-    """Where valid records stop; those between `committed` and here were never committed."""
-    tail: int
-    """Behind the last byte that is not zero; `tail - committed` bytes are to be cut."""
-    reason: str
-    """Why it stopped: `end` (nothing wrong), `short`, `header`, `body`, `group` or `file` (no journal file).
-    """
-    resumes: bool
-    """The disk once held what is bad or missing here: damage in the middle, not a torn tail."""
-    number: int
-    """The file's number as its header says it; 0 when the scan began behind the header."""
-    version: int
-    """Its format, as the header says it, or as the caller did; 0 where the header is none."""
-    before: int
-    """What the header says of the file before: the CRC that ends its last COMMIT; 0 = unknown."""
 
 
 class Group:
@@ -394,27 +364,6 @@ class Journal:
             self._doubtful = self._synced if self._doubtful is None else self._doubtful
             self._settling = 2
             raise
-
-
-def scan(buffer: Buffer, start: int = 0, version: int = FORMAT) -> Scan:
-    """Read the records of one journal file's bytes, from its header or from a `start` where a group of format `version`
-    begins.
-
-    Believes nothing that a CRC does not cover, and never reads outside `buffer`. Raises `DataError` for a
-    format newer than this code, `ValueError` for a `start` outside the buffer.
-    """
-    size = memoryview(buffer).nbytes
-    if not 0 <= start <= size or start % 8:
-        raise ValueError(f"no group begins at byte {start} of {size}")
-    records, committed, end, tail, stop, resumes, version, number, before = _kernel.scan(
-        buffer, start, version
-    )
-    reason = _kernel.STOPS[stop]
-    if reason == "format":
-        raise newer_format(version)
-    return Scan(
-        np.frombuffer(records, RECORD), committed, end, tail, reason, resumes, number, version, before
-    )
 
 
 def truncate(directory: Path, position: Position) -> int:
