@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-import duckdb
 import msgspec
 import numpy as np
 import pytest
@@ -15,8 +13,7 @@ from flux import journal
 from flux.errors import DataError, FluxError, InUseError
 from flux.journal import Fence, Group, Journal
 from flux.model import RowKind
-from flux.server import recover as recovering
-from flux.server.directory import DirectoryLock, read_identity, write_identity
+from flux.server.directory import DirectoryLock, read_identity
 from flux.server.records import FORMAT, HeadsRecord, pack
 from flux.server.recover import recover
 from tests.unit.lives import BTC, ETH, FILE_BYTES, TRADES, Life, overwrite, rows_of
@@ -38,6 +35,15 @@ def refused(data: Path, why: str) -> FluxError:
 
 def journal_bytes(data: Path) -> dict[str, bytes]:
     return {file.path.name: file.path.read_bytes() for file in journal.files(data)}
+
+
+def begun(life: Life, why: str, ends: dict[int, int], epoch: int = 2) -> None:
+    assert life.epoch == epoch
+    assert life.reasons.startswith(f"DEGRADED epoch {epoch} begins: ")
+    assert why in life.reasons
+    record = life.recovered.identity.epochs[-1]
+    assert (record.epoch, record.ends) == (epoch, ends)
+    assert why in record.reason
 
 
 class TestGoingOn:
@@ -156,14 +162,6 @@ class TestRotation:
 
 
 class TestNewEpoch:
-    def check_begun(self, life: Life, why: str, ends: dict[int, int], epoch: int = 2) -> None:
-        assert life.epoch == epoch
-        assert life.reasons.startswith(f"DEGRADED epoch {epoch} begins: ")
-        assert why in life.reasons
-        record = life.recovered.identity.epochs[-1]
-        assert (record.epoch, record.ends) == (epoch, ends)
-        assert why in record.reason
-
     @pytest.mark.parametrize("projected", [True, False])
     @pytest.mark.parametrize("lost", ["the last row", "a group of no rows", "more", "the file's end"])
     def test_a_journal_that_ends_before_its_fence(self, data: Path, lost: str, projected: bool) -> None:
@@ -181,7 +179,7 @@ class TestNewEpoch:
         else:
             journal.truncate(data, kept)
         with Life(data) as life:
-            self.check_begun(
+            begun(
                 life, "were shown" if not projected else "the database had rows from beyond", {1: 9, 2: 100}
             )
             assert life.heads == {"ETH 1m": 9, "BTC 1m": 100}
@@ -194,7 +192,7 @@ class TestNewEpoch:
             assert life.streams.kernel.head(1) == 105, "sequences go on behind what survived"
             assert life.stored(2)[100:].tobytes() == other.tobytes()
         with Life(data) as life:
-            self.check_begun(
+            begun(
                 life, "were shown" if not projected else "the database had rows from beyond", {1: 9, 2: 100}
             )
             life.recovered.losses.acknowledge(2)
@@ -215,80 +213,12 @@ class TestNewEpoch:
         journal.path_of(data, 3).unlink()
         with Life(data) as life:
             survived = life.heads["BTC 1m"]
-            self.check_begun(life, "file 3", {1: survived}, epoch=3)
+            begun(life, "file 3", {1: survived}, epoch=3)
             assert 10 < survived < head
             assert [(record.epoch, record.ends) for record in life.recovered.identity.epochs] == [
                 (2, {1: 10}),
                 (3, {1: survived}),
             ]
-
-    def test_a_clone(self, data: Path, tmp_path: Path) -> None:
-        """A copy is another store, and stays that one; the original does not notice."""
-        with Life(data) as life:
-            life.write(BTC, 10)
-            life.project()
-            store_id = life.recovered.identity.store_id
-        shutil.copytree(data, tmp_path / "clone")
-        shutil.copytree(data, tmp_path / "clone2")
-        seen = {store_id}
-        for clone in ("clone", "clone2"):
-            with Life(tmp_path / clone) as life:
-                self.check_begun(life, f"is a copy or a restore of store {store_id:016x}", {1: 10})
-                identity = life.recovered.identity
-                assert identity.store_id not in seen, "the same backup restored twice is two stores"
-                seen.add(identity.store_id)
-                assert (identity.parent_store_id, identity.branch_epoch) == (store_id, 2)
-                assert life.recovered.journal.position.file == 2, "older bytes stay"
-                assert (
-                    journal_bytes(tmp_path / clone)["00000001.fluxlog"]
-                    == journal_bytes(data)["00000001.fluxlog"]
-                )
-                assert life.recovered.store.store_id == identity.store_id, "the database is adopted"
-                assert not list((tmp_path / clone).glob("flux.duckdb.b*"))
-                life.write(BTC, 1)
-                life.project()
-                assert life.stored(1).tobytes() == rows_of(RowKind.CANDLE, 1, 11).tobytes()
-        with Life(tmp_path / "clone") as life:
-            self.check_begun(life, "is a copy", {1: 10})
-            assert life.heads == {"BTC 1m": 11}
-            assert life.recovered.identity.parent_store_id == store_id
-            assert life.recovered.identity.store_id in seen - {store_id}
-            while life.recovered.journal.position.file < 4:
-                life.write(BTC, 500)
-            life.recovered.losses.acknowledge(2)
-        with Life(tmp_path / "clone") as life:
-            assert (life.epoch, life.reasons) == (2, "")
-            assert life.recovered.identity.parent_store_id == store_id, "through rotation"
-        with Life(data) as life:
-            assert (life.epoch, life.reasons, life.heads) == (1, "", {"BTC 1m": 10})
-            assert life.recovered.identity.store_id == store_id
-
-    def test_a_copy_of_a_copy(self, data: Path, tmp_path: Path) -> None:
-        with Life(data) as life:
-            life.write(BTC, 10)
-        shutil.copytree(data, tmp_path / "one")
-        with Life(tmp_path / "one") as life:
-            life.write(BTC, 5)
-            first = life.recovered.identity.store_id
-        shutil.copytree(tmp_path / "one", tmp_path / "two")
-        with Life(tmp_path / "two") as life:
-            self.check_begun(life, f"of store {first:016x}", {1: 15}, epoch=3)
-            assert life.recovered.identity.parent_store_id == first
-            assert [record.ends for record in life.recovered.identity.epochs] == [{1: 10}, {1: 15}]
-
-    def test_no_epoch_is_made_twice(self, data: Path) -> None:
-        """A journal of epoch 1 under a fence of epoch 2: what was numbered in 2 was seen."""
-        with Life(data) as life:
-            kept = life.write(BTC, 10)
-            life.write(BTC, 10)
-        older = journal_bytes(data)["00000001.fluxlog"]
-        journal.truncate(data, kept)
-        with Life(data) as life:
-            assert life.epoch == 2
-            life.write(BTC, 1)
-        journal.path_of(data, 1).write_bytes(older)
-        with Life(data) as life:
-            self.check_begun(life, "were shown", {1: 20}, epoch=3)
 
     def test_an_older_copy_of_the_journals_file(self, data: Path) -> None:
         with Life(data) as life:
@@ -298,14 +228,14 @@ class TestNewEpoch:
             life.write(BTC, 10)
         journal.path_of(data, 1).write_bytes(older)
         with Life(data) as life:
-            self.check_begun(life, "were shown", {1: 10})
+            begun(life, "were shown", {1: 10})
 
     def test_no_identity(self, data: Path) -> None:
         with Life(data) as life:
             life.write(BTC, 10)
         (data / "identity").unlink()
         with Life(data) as life:
-            self.check_begun(life, "is a copy or a restore", {1: 10})
+            begun(life, "is a copy or a restore", {1: 10})
             found = read_identity(data)
             assert found is not None
             assert (found.said.store_id, found.copy) == (life.recovered.identity.store_id, "")
@@ -315,7 +245,7 @@ class TestNewEpoch:
             life.write(BTC, 10)
         (data / "fence").unlink()
         with Life(data) as life:
-            self.check_begun(life, "the fence is gone", {1: 10})
+            begun(life, "the fence is gone", {1: 10})
 
     @pytest.mark.parametrize(
         ("disk", "clean", "epoch"), [(False, False, 2), (False, True, 1), (True, False, 1)]
@@ -375,160 +305,6 @@ class TestForAPerson:
     def test_another_server_has_it(self, data: Path) -> None:
         with Life(data), pytest.raises(InUseError, match=f"process {os.getpid()}"):
             recover(data, disk=True, file_bytes=FILE_BYTES)
-
-
-class Cut(Exception):  # noqa: N818  no error: the power
-    """The start ends here."""
-
-
-def contents(data: Path) -> dict[str, bytes]:
-    """All files of a directory but the database's own."""
-    files = (path for path in data.rglob("*") if path.is_file() and not path.name.startswith("flux.duckdb"))
-    return {str(path.relative_to(data)): path.read_bytes() for path in files}
-
-
-class TestWhoseItIs:
-    """store_id in identity, fence and journal, and what a start leaves behind that does not come to its end."""
-
-    def test_a_journal_removed_is_another_store(self, data: Path) -> None:
-        """`rm -rf journal fence`: its sequences begin again, so its name must not."""
-        with Life(data) as life:
-            life.write(BTC, 10)
-            life.project()
-            store_id = life.recovered.identity.store_id
-        shutil.rmtree(data / "journal")
-        (data / "fence").unlink()
-        for _ in range(2):
-            with Life(data) as life:
-                assert (life.epoch, life.heads) == (1, {})
-                new = life.recovered.identity.store_id
-                assert new != store_id
-                assert (
-                    f"the journal of store {store_id:016x} is gone, and store {new:016x} was begun"
-                    in life.reasons
-                )
-        assert len(list(data.glob("flux.duckdb.before-*"))) == 1, "its rows are kept"
-        with Life(data) as life:
-            assert life.recovered.identity.store_id == new
-            life.recovered.losses.acknowledge(0)
-        with Life(data) as life:
-            assert life.reasons == ""
-
-    def test_making_that_was_cut_short_is_begun_again(
-        self, data: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def cut(*_: object, **__: object) -> None:
-            raise Cut
-
-        monkeypatch.setattr(recovering, "DuckStore", cut)
-        with pytest.raises(Cut):
-            recover(data, disk=True, file_bytes=FILE_BYTES)
-        monkeypatch.undo()
-        with Life(data) as life:
-            assert (life.epoch, life.heads, life.reasons) == (1, {}, "")
-
-    @pytest.mark.parametrize("part", ["identity", "fence", "journal"])
-    def test_parts_of_two_stores(self, data: Path, tmp_path: Path, part: str) -> None:
-        for directory in (data, tmp_path / "other"):
-            with Life(directory) as life:
-                life.write(BTC, 10)
-        if part == "journal":
-            shutil.rmtree(data / part)
-            shutil.copytree(tmp_path / "other" / part, data / part)
-        else:  # in place: what a copy in another file would show, this does not
-            (data / part).write_bytes((tmp_path / "other" / part).read_bytes())
-        if part == "identity":
-            found = read_identity(tmp_path / "other")
-            assert found is not None
-            write_identity(data, found.said.store_id, process=False)
-        before = contents(data)
-        refused(data, "holds parts of two stores: its journal is of .* Bring back the one that belongs to it")
-        assert contents(data) == before
-
-    def test_a_database_of_another_store(self, data: Path, tmp_path: Path) -> None:
-        for directory in (data, tmp_path / "other"):
-            with Life(directory) as life:
-                life.write(BTC, 10)
-                life.project()
-        shutil.copy(tmp_path / "other" / "flux.duckdb", data / "flux.duckdb")
-        before = contents(data)
-        refused(data, "belongs to store")
-        assert contents(data) == before
-
-    def test_a_file_under_another_name(self, data: Path) -> None:
-        with Life(data) as life:
-            life.write(BTC, 10)
-        journal.path_of(data, 1).rename(journal.path_of(data, 2))
-        before = contents(data)
-        refused(data, r"00000002.fluxlog says that it is file 1")
-        assert contents(data) == before
-
-    def test_a_database_that_somebody_holds(self, data: Path) -> None:
-        """A tail that was to be cut is still there after a start that could not begin."""
-        with Life(data) as life:
-            end = life.write(BTC, 10)
-            life.project()
-        overwrite(journal.path_of(data, 1), end.offset, b"torn" * 100)
-        before = contents(data)
-        held = duckdb.connect(str(data / "flux.duckdb"))
-        try:
-            with pytest.raises(InUseError):
-                recover(data, disk=True, file_bytes=FILE_BYTES)
-        finally:
-            held.close()
-        assert contents(data) == before
-
-    @pytest.mark.parametrize("end", ["begin_epoch", "write_identity"])
-    @pytest.mark.parametrize("projected", [True, False])
-    def test_a_start_that_fails_does_not_forget_the_loss(
-        self, data: Path, monkeypatch: pytest.MonkeyPatch, end: str, projected: bool
-    ) -> None:
-        with Life(data) as life:
-            kept = life.write(BTC, 10)
-            life.write(BTC, 100)
-            if projected:
-                life.project()
-        journal.truncate(data, kept)
-
-        def cut(*_: object, **__: object) -> None:
-            raise Cut
-
-        monkeypatch.setattr(recovering, end, cut)
-        for _ in range(2):
-            with pytest.raises(Cut):
-                recover(data, disk=True, file_bytes=FILE_BYTES)
-        monkeypatch.undo()
-        with Life(data) as life:
-            assert life.epoch == 2, "one loss, one epoch"
-            assert life.reasons.startswith("DEGRADED epoch 2 begins: the journal ends at file 1")
-            assert life.heads == {"BTC 1m": 10}
-            life.write(BTC, 200)
-        with Life(data) as life:
-            assert life.reasons.startswith("DEGRADED epoch 2 begins"), "until it is acknowledged"
-
-    @pytest.mark.parametrize("end", ["branch", "write_identity"])
-    def test_a_copy_whose_start_fails_is_a_store_of_its_own_all_the_same(
-        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-    ) -> None:
-        with Life(data) as life:
-            life.write(BTC, 10)
-            life.project()
-            store_id = life.recovered.identity.store_id
-        shutil.copytree(data, tmp_path / "copy")
-
-        def cut(*_: object, **__: object) -> None:
-            raise Cut
-
-        monkeypatch.setattr(recovering, end, cut)
-        for _ in range(2):
-            with pytest.raises(Cut):
-                recover(tmp_path / "copy", disk=True, file_bytes=FILE_BYTES)
-        monkeypatch.undo()
-        with Life(tmp_path / "copy") as life:
-            assert life.recovered.identity.store_id != store_id
-            assert life.recovered.identity.parent_store_id, "a try that nobody saw, or the original"
-            assert life.recovered.store.store_id == life.recovered.identity.store_id
-            assert life.stored(1).tobytes() == rows_of(RowKind.CANDLE, 1, 10).tobytes()
 
 
 def test_a_group_bigger_than_what_is_left_of_the_file(data: Path) -> None:
