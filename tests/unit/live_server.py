@@ -45,6 +45,7 @@ class LiveServer:
         self.rep = self.requests.endpoint
         self.requests.start()
         self.beats = 0
+        self.boot_id = 1
 
     def stream(self, key: StreamKey) -> Stream:
         return next(stream for stream in self.served.all if stream.key == key)
@@ -81,7 +82,7 @@ class LiveServer:
         frame = messages.heartbeat(
             store_id=self.served.store_id,
             epoch=self.served.epoch,
-            boot_id=1,
+            boot_id=self.boot_id,
             server_time_ns=0,
             number=self.beats,
             interval_ms=1_000,

@@ -25,7 +25,7 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import State, StreamKey
+from flux.model import MAX_SEQUENCE, State, StreamKey
 from flux.server.answers import Answers
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
@@ -108,7 +108,7 @@ class Server:
         for number, head in sorted(self._recovered.streams.items()):
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
-            ring.reset(head.head + 1)
+            ring.reset(min(head.head + 1, MAX_SEQUENCE))
             if store is not None and slot < WARM_STREAMS:
                 try:
                     _fill(ring, number, head, store)
