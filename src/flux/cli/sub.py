@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 from typing import Final
 
 from flux.cli import output
@@ -14,9 +13,10 @@ from flux.client.historical import Historical
 from flux.client.live import Live
 from flux.config import DEFAULT_CHUNK_REP, DEFAULT_LIVE_PUB
 from flux.errors import ConfigError, NotFoundError, RequestTimeout
-from flux.loadgen.plan import parse_count, parse_duration
+from flux.loadgen.plan import parse_count
 from flux.model import StreamKey
 from flux.protocol.stream_state import StreamState
+from flux.units import time_ms
 
 LOOK_S: Final = 1.5
 WORTH_SAYING: Final = (
@@ -42,11 +42,19 @@ def parser() -> argparse.ArgumentParser:
         "--cache", metavar="FILE", help="keep rows and position here, begin behind that position"
     )
     begin = made.add_mutually_exclusive_group()
-    begin.add_argument("--since", metavar="T", help="begin so long ago, by the rows' times: 1h, 30m, 90s")
+    begin.add_argument("--since", metavar="T", help="begin at this time of rows: 1h (ago), 2024-01-15T10:30Z, yesterday")
     begin.add_argument("--from-sequence", metavar="N", help="begin at this sequence")
     begin.add_argument("--oldest", action="store_true", help="begin with the oldest row the server keeps")
     made.add_argument("--output", choices=output.FORMATS, help="table on a terminal, else ndjson")
     return made
+
+
+def _since(text: str) -> int:
+    """Epoch ms: so long ago (1h), or a time as everywhere."""
+    try:
+        return time_ms(f"now-{text}")
+    except ConfigError:
+        return time_ms(text, "--since")
 
 
 def _start(arguments: argparse.Namespace, key: StreamKey) -> str | int | None:
@@ -58,14 +66,13 @@ def _start(arguments: argparse.Namespace, key: StreamKey) -> str | int | None:
         return "cache" if arguments.cache else None
     if key.symbol == "*":
         raise ConfigError("--since needs the names of the streams, not *")
-    since_ms = time.time_ns() // 1_000_000 - parse_duration(arguments.since) // 1_000_000
     with Historical(rep=arguments.rpc) as server:
         try:
             found = server.get_range(
                 key.symbol,
                 interval=key.interval,
                 source=key.source_id,
-                start=since_ms,
+                start=_since(arguments.since),
                 limit=1,
                 revisions=True,
             )

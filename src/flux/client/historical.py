@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from flux.batch import Batch
 from flux.client.deliver import BATCHES
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
-from flux.errors import FluxError, RequestTimeout, StorageError, UnavailableError, VersionError
+from flux.errors import ConfigError, FluxError, RequestTimeout, StorageError, UnavailableError, VersionError
 from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS, MAX_REPLY_ROWS
 from flux.model import ROW_DTYPES, Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
@@ -25,11 +24,9 @@ from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from flux.units import Time, range_ms
 
 Rows: TypeAlias = NDArray[np.void]
-Time: TypeAlias = int | str | datetime
-"""Epoch ms UTC, ISO 8601 text or a datetime; without a zone UTC is meant."""
-
 _NS_PER_MS: Final = 1_000_000
 
 
@@ -79,7 +76,8 @@ class Historical:
         limit: int | None = None,
         revisions: bool = False,
     ) -> Batch:
-        """Rows with `start` <= time < `end` (None: no bound), at most `limit`, as one batch.
+        """Rows with `start` <= time < `end` (None: no bound; `flux.units` lists what is a time), at most `limit`, as
+        one batch. Raises `ConfigError` for what is no time, a start that is not before the end, a negative limit.
 
         Of candles the latest revision of each, in order of time; `start_sequence` is then that of the
         earliest row that was fetched, and rows have no sequences of their own. `revisions=True`, and trades
@@ -87,7 +85,10 @@ class Historical:
         rows in the middle of the range.
         """
         key = StreamKey(value(source, "SOURCE_ID", DEFAULT_SOURCE_ID), symbol, interval).checked()
-        bounds = _Bounds(_epoch_ms(start), _epoch_ms(end), limit, revisions or key.kind is not RowKind.CANDLE)
+        first, beyond = range_ms(start, end)
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit {limit} is negative")
+        bounds = _Bounds(first, beyond, limit, revisions or key.kind is not RowKind.CANDLE)
         with self._lock:
             return _Range(key, bounds).fetch(self._page)
 
@@ -317,14 +318,3 @@ def _status(reply: Any) -> StreamStatus:
 
 def _key(key: StreamKey | str) -> StreamKey:
     return StreamKey.parse(key) if isinstance(key, str) else StreamKey(*key).checked()
-
-
-def _epoch_ms(time_given: Time | None) -> int | None:
-    """Epoch ms; a bound inside a millisecond moves to its end, where the next row can be."""
-    if time_given is None or isinstance(time_given, int):
-        return time_given
-    moment = datetime.fromisoformat(time_given) if isinstance(time_given, str) else time_given
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return -((-(since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds)) // 1_000)
