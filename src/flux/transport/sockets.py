@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import os
 import re
+import threading
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final, TypeAlias
@@ -58,11 +59,14 @@ class Wake:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # A number that was given back may be another file's: nobody writes to it. A signal handler may come in between.
+        self._using = threading.RLock()
 
     def set(self) -> None:
         """Raise the flag; it stays up until `clear`. After `close` this does nothing."""
-        if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
+        with self._using:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
 
     def clear(self) -> None:
         """Take the flag down."""
@@ -76,10 +80,11 @@ class Wake:
         return self._fd
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Give the descriptor back; again is harmless."""
+        with self._using:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
 
 class Poller:
