@@ -57,7 +57,7 @@ def test_times_come_through_the_one_door(hist: Historical) -> None:
     moment = datetime.fromtimestamp((T0 + MINUTE) / 1_000, UTC)
     first = hist.get_range("BTCUSDT", interval="1m").ts_ms[1]  # numpy's own integer
     for start in (
-        *(T0 + MINUTE, (T0 + MINUTE) // 1_000, first, np.datetime64(first, "ms"), float(T0 + MINUTE)),
+        *(T0 + MINUTE, (T0 + MINUTE) // 1_000, first, np.datetime64(int(first), "ms"), float(T0 + MINUTE)),
         *(moment, moment.isoformat(), moment.replace(tzinfo=None), str(T0 + MINUTE)),
     ):
         batch = hist.get_range("BTCUSDT", interval="1m", start=start, limit=1)
