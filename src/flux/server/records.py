@@ -19,7 +19,7 @@ from flux.errors import DataError
 from flux.limits import MAX_RUNS
 from flux.model import StreamKey
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 FEED: Final = "feed:"
 
