@@ -259,6 +259,30 @@ def test_an_ended_epoch_voids_rows_and_goes_on(server: LiveServer) -> None:
     assert [(gap.first_sequence, gap.last_sequence) for gap in gaps] == [(91, 100)]
 
 
+def test_rows_keep_the_epoch_in_which_they_were_numbered(server: LiveServer) -> None:
+    """A consumer that is keyed by (epoch, sequence) applies each row once, however it comes (D13)."""
+    stream = server.stream(KEY)
+    stream.epoch_ends, server.served.epoch = {1: 40, 2: 90}, 3
+    applied: dict[tuple[int, int], int] = {}
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start="oldest")
+        live.start()
+        server.subscribed(stream_topic(KEY))
+        server.beat()
+        batches = rows_until(live, 100)
+        server.publish(KEY, 5)
+        server.beat()
+        batches += rows_until(live, 105)
+        check(batches, server, 1, 105)
+        for batch in batches:
+            for sequence in range(batch.start_sequence, batch.end_sequence + 1):
+                applied[batch.epoch, sequence] = applied.get((batch.epoch, sequence), 0) + 1
+    wanted = (
+        [(1, n) for n in range(1, 41)] + [(2, n) for n in range(41, 91)] + [(3, n) for n in range(91, 106)]
+    )
+    assert applied == dict.fromkeys(wanted, 1)
+
+
 def test_another_major_version_is_one_clear_error(server: LiveServer) -> None:
     with live_of(server) as live:
         live.subscribe("BTCUSDT", interval="1m")

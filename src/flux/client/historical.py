@@ -77,7 +77,8 @@ class Historical:
         one batch. Raises `ConfigError` for what is no time, a start that is not before the end, a negative limit.
 
         Of candles the latest revision of each, in order of time; `revisions=True`, and trades and quotes always:
-        every row in order of sequence. `batch.sequences` is true for every row. `timeout`: seconds for all of it
+        every row in order of sequence. `batch.sequences` is true for every row; the batch's epoch is 0 where its
+        rows are of several. `timeout`: seconds for all of it
         (None: the object's). Raises `StorageError` where the server has lost rows in the middle of the range.
         """
         key, bounds = self._wanted(symbol, interval, source, start, end, limit, revisions)
@@ -241,7 +242,7 @@ class Historical:
                     reply.has_more,
                     PageStatus(reply.status),
                     reply.first_available_sequence,
-                    reply.epoch,
+                    reply.rows_epoch or reply.epoch,
                     reply.store_id,
                 )
         reply = self._ask(
