@@ -184,12 +184,6 @@ def grid_ms(interval: str) -> int:
     return min(INTERVALS_MS[interval] or _DAY_MS, _MINUTE_MS)
 
 
-def grid_ms(interval: str) -> int:
-    """What the times of this interval's candles are whole multiples of: the interval itself, or a minute for a longer
-    one, which sessions and zones shift."""
-    return min(INTERVALS_MS[interval] or _DAY_MS, _MINUTE_MS)
-
-
 ROW_INTERVALS: Final = {"trade": RowKind.TRADE, "quote": RowKind.QUOTE}
 """What stands as the interval of a stream that has none."""
 
