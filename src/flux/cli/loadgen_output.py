@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from flux.errors import ConfigError
@@ -58,8 +60,12 @@ def add_search(made: argparse.ArgumentParser) -> None:
 
 
 def _writable(path: str) -> None:
+    """ConfigError where a file could not be written, without leaving one there."""
     try:
-        Path(path).open("a", encoding="utf-8").close()
+        if Path(path).exists():
+            Path(path).open("a", encoding="utf-8").close()
+        else:
+            tempfile.TemporaryFile(dir=Path(path).parent).close()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
@@ -79,8 +85,18 @@ def check(arguments: argparse.Namespace) -> list[Gate]:
 
 
 def _write(path: str, text: str) -> None:
+    """Aside, then renamed: a report that was there before is whole until the new one is."""
+    target = Path(path)
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        if target.exists() and not target.is_file():  # a pipe, /dev/stdout
+            target.write_text(text, encoding="utf-8")
+            return
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, target.resolve())
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
