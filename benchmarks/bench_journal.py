@@ -68,7 +68,7 @@ def test_scan(tmp_path: Path) -> None:
         log.commit(group, sync=False)
     size = log.position.offset
     log.close(clean=False)
-    data = journal.map_file(journal.path_of(tmp_path, 1))
+    data = journal.read_file(journal.path_of(tmp_path, 1))
     found = journal.scan(data)
     assert (found.committed, found.reason) == (size, "end")
     with memoryview(data) as whole, whole[:size] as part:

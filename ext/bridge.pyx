@@ -64,20 +64,19 @@ cdef extern from "bridge.h" nogil:
         flux_receiver *receiver
         flux_exchange *exchange
         uint64_t store_id, room
-        uint32_t epoch, max_rows
+        uint32_t room_records, epoch, max_rows
         int pull_fd, wake_fd, more
         int64_t turned_ns
         flux_run_rows *runs
         uint32_t *touched
 
     ctypedef struct flux_journal_end:
-        int fd, slot
+        int fd, fence, slot
         uint32_t file, serial
         uint64_t offset, synced, spoiled, limit
-        uint8_t *fence
 
     ctypedef struct flux_sent:
-        uint64_t sent, sent_v1, bytes, blocked
+        uint64_t sent, sent_v1, bytes
         int error
 
     ctypedef struct flux_committer:
@@ -102,7 +101,6 @@ cdef extern from "bridge.h" nogil:
         FLUX_TURN_TIME
         FLUX_TURN_WOKEN
         FLUX_TURN_NO_ROOM
-        FLUX_FENCE_PAGE
 
     int64_t flux_clock(int clock)
     int pthread_mutex_lock(pthread_mutex_t *lock)
@@ -110,7 +108,7 @@ cdef extern from "bridge.h" nogil:
     int pthread_cond_broadcast(pthread_cond_t *condition)
     int flux_exchange_init(flux_exchange *x, flux_group *first, flux_group *second)
     void flux_exchange_free(flux_exchange *x)
-    int flux_exchange_room(flux_exchange *x, uint64_t need, int64_t until_ns)
+    int flux_exchange_room(flux_exchange *x, uint64_t need, uint32_t records, int64_t until_ns)
     int flux_exchange_take(flux_exchange *x, int64_t until_ns)
     void flux_exchange_give_back(flux_exchange *x)
     int flux_exchange_leave_beat(flux_exchange *x, const uint8_t *frame, size_t size, int64_t until_ns)
@@ -163,10 +161,10 @@ cdef class Exchange:
         if self.made:
             flux_exchange_free(&self.x)
 
-    def room(self, uint64_t need, int64_t timeout_ns):
+    def room(self, uint64_t need, uint32_t records, int64_t timeout_ns):
         cdef int found
         with nogil:
-            found = flux_exchange_room(&self.x, need, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
+            found = flux_exchange_room(&self.x, need, records, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
         return bool(found)
 
     def lock(self):
@@ -261,13 +259,13 @@ cdef class Turns:
     cdef Exchange exchange
 
     def __cinit__(self, Exchange exchange not None, uintptr_t receiver, *, uint64_t store_id, uint32_t epoch,
-                  uint32_t max_rows, uint64_t room, int pull_fd, int wake_fd):
+                  uint32_t max_rows, uint64_t room, uint32_t room_records, int pull_fd, int wake_fd):
         memset(&self.loop, 0, sizeof(self.loop))
         self.exchange = exchange
         self.loop.exchange = &exchange.x
         self.loop.receiver = <flux_receiver *>receiver
         self.loop.store_id, self.loop.epoch = store_id, epoch
-        self.loop.max_rows, self.loop.room = max_rows, room
+        self.loop.max_rows, self.loop.room, self.loop.room_records = max_rows, room, room_records
         self.loop.pull_fd, self.loop.wake_fd = pull_fd, wake_fd
         self.loop.more = pull_fd >= 0
         self.loop.runs = <flux_run_rows *>calloc(self.loop.receiver.arrival_limit, 32)
@@ -322,21 +320,19 @@ cdef class Commits:
         self.committer.scratch_size = self.scratch.view.len
 
     def run(self, int64_t timeout_ns, *, int fd, uint32_t file, uint64_t offset, uint64_t synced, uint64_t spoiled,
-            uint64_t limit, object fence, int slot, uint32_t serial):
-        cdef _Borrowed marks = _Borrowed(fence, True, 2 * FLUX_FENCE_PAGE)
+            uint64_t limit, int fence, int slot, uint32_t serial):
         cdef flux_journal_end end
         cdef flux_sent sent
         cdef int noted
-        end.fd, end.file, end.slot, end.serial = fd, file, slot, serial
+        end.fd, end.file, end.fence, end.slot, end.serial = fd, file, fence, slot, serial
         end.offset, end.synced, end.spoiled, end.limit = offset, synced, spoiled, limit
-        end.fence = <uint8_t *>marks.view.buf
         self.committer.groups = self.committer.heard_size = 0
         memset(&self.committer.sent, 0, sizeof(flux_sent))
         with nogil:
             noted = flux_commit_groups(&self.committer, &end, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
         sent = self.committer.sent
         return ((end.offset, end.synced, end.spoiled), (end.slot, end.serial), bool(noted), self.committer.groups,
-                (sent.sent, sent.sent_v1, sent.bytes, sent.blocked), sent.error, self.committer.heard_size)
+                (sent.sent, sent.sent_v1, sent.bytes), sent.error, self.committer.heard_size)
 
     def send_beat(self):
         with nogil:

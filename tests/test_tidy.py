@@ -42,7 +42,7 @@ DOORS = {
     "ring": {"src/flux/ring.py"},
     "window": {"src/flux/window.py"},
     "indicator": {"src/flux/indicator.py"},
-    "journal": {"src/flux/journal.py", "src/flux/fence.py"},
+    "journal": {"src/flux/journal.py", "src/flux/fence.py", "src/flux/journal_disk.py"},
     "arrow": {"src/flux/batch.py"},
     "pump": {"src/flux/transport/pump.py"},
     "bridge": {"src/flux/transport/bridge.py"},
@@ -184,6 +184,20 @@ def test_no_catch_all() -> None:
                 if caught in ("everything", "Exception") and not why:
                     found.append(f"{name}:{node.lineno}")
     none(found, "catch what can happen, or say on that line whose code may raise anything")
+
+
+def test_no_bare_thread() -> None:
+    found = []
+    for name in code(".py", under="src/"):
+        if name != "src/flux/threads.py":
+            found += [
+                f"{name}:{node.lineno}"
+                for node in ast.walk(tree(name))
+                if isinstance(node, ast.Attribute | ast.Name | ast.alias)
+                and (getattr(node, "attr", "") or getattr(node, "id", "") or getattr(node, "name", ""))
+                in ("Thread", "start_new_thread", "Timer")
+            ]
+    none(found, "a thread is a flux.threads.WatchedThread: nobody would hear of the end of another")
 
 
 def test_zmq_is_imported_in_three_files() -> None:

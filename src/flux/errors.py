@@ -6,6 +6,7 @@ FluxError                      exit 1: something went wrong while running
 │   └── SourceFileError        file:line:column and the reason
 ├── InUseError                 exit 3: data directory or port, with the pid or the endpoint
 ├── DataError                  exit 4: data that needs a decision (newer format, corrupt journal, changed file)
+│   ├── DamagedError           a database that does not read: the journal can fill it anew
 │   └── NewerFormatError       written by a newer flux or DuckDB: upgrade, it is not damaged
 ├── DecodeError                a frame that is not what it says: reason and byte offset
 ├── EncodeError                rows or a key that cannot go on the wire
@@ -14,6 +15,7 @@ FluxError                      exit 1: something went wrong while running
 │   ├── NotFoundError
 │   ├── InvalidArgumentError
 │   └── UnavailableError
+├── AnswerError                the server's answer is none to what was asked, or says what cannot be
 ├── RequestTimeout             no answer within the deadline
 └── StorageError               disk full or a database failure: nothing acknowledged is lost
 """
@@ -63,6 +65,10 @@ class DataError(FluxError):
     """Data on disk that only a person can decide about; nothing was changed."""
 
     exit_code = 4
+
+
+class DamagedError(DataError):
+    """A database file that does not read. The server goes on without it; the journal can fill it anew."""
 
 
 class NewerFormatError(DataError):
@@ -115,6 +121,10 @@ class InvalidArgumentError(RequestError):
 
 class UnavailableError(RequestError):
     """Not now: draining, overloaded or out of space; `retry_after_ms` says when to ask again."""
+
+
+class AnswerError(FluxError):
+    """What came as an answer is of another kind, of another stream, or holds a number that cannot be meant."""
 
 
 class RequestTimeout(FluxError, TimeoutError):  # noqa: N818  the field calls it a timeout

@@ -11,21 +11,39 @@ file that has a name and no valid HEADS in front is damaged, never half made.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from flux.errors import DataError, StorageError
+from flux.errors import StorageError
 from flux.fence import Fence, FenceMark, sync_folder
-from flux.journal_files import JournalEnd, JournalFile, files, make_spare, map_file, path_of, take_spare
+from flux.journal_disk import (
+    CLOSE_BYTES,
+    cut,
+    known_synced,
+    new_file,
+    newer_format,
+    translated,
+    write,
+    write_again,
+    write_zeros,
+)
+from flux.journal_files import (
+    JournalEnd,
+    JournalFile,
+    files,
+    make_spare,
+    path_of,
+    read_file,
+    read_part,
+)
 from flux.kernels import journal as _kernel
-from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES, MIB
+from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -33,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
     "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
-    "files", "map_file", "path_of", "scan", "truncate",
+    "files", "path_of", "read_file", "read_part", "scan", "truncate",
 ]  # fmt: skip
 
 BATCH: Final[int] = _kernel.BATCH
@@ -54,8 +72,6 @@ ENTRY: Final = np.dtype(
     [("at", "<u8"), ("size", "<u4"), ("kind", "<u4"), ("label", "<u8"), ("label2", "<u8")]
 )
 """A record in a group, with the labels of whoever appended it."""
-
-_CLOSE_BYTES: Final = 16 + _kernel.COMMIT_SIZE  # an empty CLOSE record and its COMMIT
 
 
 class Position(NamedTuple):
@@ -163,7 +179,9 @@ class Journal:
         self._synced = offset
         self._spoiled = offset  # behind the last byte that a failed commit may have left
         self._file_bytes = file_bytes
-        self._changing = threading.Lock()  # the descriptor
+        self._syncing = threading.Lock()  # held for a sync, and to change the descriptor
+        self._doubtful: int | None = None  # from here on a sync that failed may have dropped what was written
+        self._settling = 0  # syncs that must still hold before nothing is doubtful
         self._prepared = 0  # the file after this one was seen to
 
     @classmethod
@@ -174,7 +192,7 @@ class Journal:
 
         Raises `StorageError` (disk full, say: nothing is left behind), `DataError` when that file exists.
         """
-        fd, offset = _new_file(directory, file, heads, file_bytes)
+        fd, offset = new_file(directory, file, heads, file_bytes)
         return cls(directory, file, fd, offset, file_bytes)
 
     @classmethod
@@ -183,17 +201,24 @@ class Journal:
     ) -> Journal:
         """Go on in `file` at `offset`, the `Scan.committed` of that file; what stands behind it is cut.
 
-        A file that is shorter than `file_bytes` is preallocated again. Raises `DataError` for a file that is
-        none of this format's or ends before `offset`, `StorageError` when the disk refuses.
+        What stands before it is on the disk afterwards, whoever wrote it: a process that was killed may have left
+        it in memory alone, and a sync that failed is reported once, to that process. So what no COMMIT calls synced
+        is written again. A file that is shorter than `file_bytes` is preallocated again.
+
+        Raises `DataError` for a file that is none of this format's or ends before `offset`, `StorageError` when the
+        disk refuses.
         """
         path = path_of(directory, file)
-        _cut(path, offset)
-        with _translated(path):
+        cut(path, offset)
+        with translated(path):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if os.fstat(fd).st_size < file_bytes:
                     os.posix_fallocate(fd, 0, file_bytes)
-                    os.fsync(fd)
+                write_again(fd, known_synced(fd, offset), offset)
+                os.fsync(fd)
+                sync_folder(path.parent)
+                sync_folder(path.parent.parent)
             except OSError:
                 os.close(fd)
                 raise
@@ -211,7 +236,7 @@ class Journal:
 
     def fits(self, group: Group) -> bool:
         """Whether `group` fits the rest of this file, with room for a clean end; if not, `rotate` first."""
-        return self._offset + group.used + _kernel.COMMIT_SIZE + _CLOSE_BYTES <= self._file_bytes
+        return self._offset + group.used + _kernel.COMMIT_SIZE + CLOSE_BYTES <= self._file_bytes
 
     def commit(self, group: Group, sync: bool) -> Position:
         """Write all records of `group` and a COMMIT at once, and wait for the disk if `sync`; an empty group
@@ -223,29 +248,39 @@ class Journal:
             raise ValueError(f"{group.used} bytes do not fit behind {self.position}: rotate first")
         return self._commit(group, sync)
 
+    def take_back(self, position: Position) -> None:
+        """What was committed behind `position` in this file counts as a commit that failed: it was shown to nobody."""
+        self._offset, self._synced = position.offset, min(self._synced, position.offset)
+
     def sync(self) -> None:
         """Wait until all that is committed is on the disk."""
-        if self._synced < self._offset:
-            with _translated(path_of(self._directory, self._number)):
-                os.fdatasync(self._fd)
-            self._synced = self._offset
+        with translated(path_of(self._directory, self._number)):
+            self._sync()
+
+    def sync_beside(self, position: Position) -> bool:
+        """Wait until what was committed up to `position` is on the disk; for another thread than the journal's own.
+        False when the journal is in another file by then, which is on the disk itself, or closed."""
+        with self._syncing:
+            if self._fd < 0 or self._number != position.file:
+                return False
+            with translated(path_of(self._directory, position.file)):
+                self._wait_for_disk(position.offset)
+                if self._doubtful is not None:
+                    # A group that was being written when the sync failed begins where this one ended, at the latest.
+                    self._settling -= 1
+                    self._doubtful = position.offset if self._settling else None
+        return True
 
     @property
     def end(self) -> JournalEnd:
         """What the bridge is lent; it gives it back through `went_on`."""
-        limit = self._file_bytes - _CLOSE_BYTES
+        limit = self._file_bytes - CLOSE_BYTES
         return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
 
     def went_on(self, offset: int, synced: int, spoiled: int) -> None:
-        """The bridge wrote groups up to `offset`."""
+        """The bridge wrote groups up to `offset`, and may have left behind what a failed one began up to `spoiled`."""
         self._offset, self._spoiled = offset, spoiled
         self._synced = max(self._synced, synced)
-
-    def duplicate(self, file: int) -> int | None:
-        """A descriptor of that file for another thread to sync, which is the caller's; None when the journal is in
-        another one, or closed. From any thread."""
-        with self._changing:
-            return os.dup(self._fd) if self._fd >= 0 and self._number == file else None
 
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""
@@ -266,8 +301,8 @@ class Journal:
         """
         self._wipe_spoiled()
         self.sync()
-        fd, offset = _new_file(self._directory, self._number + 1, heads, self._file_bytes)
-        with self._changing:
+        fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes)
+        with self._syncing:
             os.close(self._fd)
             self._fd, self._number = fd, self._number + 1
         self._offset = self._synced = self._spoiled = offset
@@ -279,11 +314,11 @@ class Journal:
             return
         try:
             if clean:
-                group = Group(_CLOSE_BYTES)
+                group = Group(CLOSE_BYTES)
                 group.append(CLOSE, b"")
                 self._commit(group, sync=True)
         finally:
-            with self._changing:
+            with self._syncing:
                 os.close(self._fd)
                 self._fd = -1
 
@@ -294,11 +329,10 @@ class Journal:
                 size = group._kernel.seal(start, self._synced)
                 self._spoiled = max(self._spoiled, start + size)
                 with memoryview(group._kernel) as data:
-                    _write(self._fd, data[:size], start)
+                    write(self._fd, data[:size], start)
                 self._offset = start + size
-            if sync and self._synced < self._offset:
-                os.fdatasync(self._fd)
-                self._synced = self._offset
+            if sync:
+                self._sync()
         except OSError as error:
             self._offset = start
             raise StorageError.of(path_of(self._directory, self._number), error) from error
@@ -307,10 +341,38 @@ class Journal:
     def _wipe_spoiled(self) -> None:
         # Else a scan of the file left behind could take a group for committed whose commit failed.
         if self._spoiled > self._offset:
-            with _translated(path_of(self._directory, self._number)):
-                _write_zeros(self._fd, self._offset, self._spoiled)
-                os.fdatasync(self._fd)
-            self._synced = self._spoiled = self._offset
+            with translated(path_of(self._directory, self._number)):
+                write_zeros(self._fd, self._offset, self._spoiled)
+                self._synced = min(self._synced, self._offset - 1)  # a sync there must be
+                self._sync()
+            self._spoiled = self._offset
+
+    def _sync(self) -> None:
+        """Nobody writes meanwhile. Raises `OSError`."""
+        if self._synced < self._offset:
+            with self._syncing:
+                self._wait_for_disk(self._offset)
+                self._doubtful = None
+            self._synced = self._offset
+
+    def _wait_for_disk(self, end: int) -> None:
+        """Sync what is committed up to `end`. After a sync that failed, the system counts what it did not write as
+        written: the next sync would pass it over, so it is written again first. Raises `OSError`."""
+        path = path_of(self._directory, self._number)
+        if self._doubtful is not None and self._doubtful < end:
+            data = read_file(path, self._doubtful)
+            with memoryview(data) as view, view[:end] as committed:
+                if scan(committed, self._doubtful).committed != end:
+                    raise OSError(
+                        errno.EIO, "it reads otherwise than it was written, after a sync that failed"
+                    )
+                write(self._fd, committed[self._doubtful :], self._doubtful)
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._doubtful = self._synced if self._doubtful is None else self._doubtful
+            self._settling = 2
+            raise
 
 
 def scan(buffer: Buffer, start: int = 0) -> Scan:
@@ -325,9 +387,7 @@ def scan(buffer: Buffer, start: int = 0) -> Scan:
     records, committed, end, tail, stop, resumes, file_format, number = _kernel.scan(buffer, start)
     reason = _kernel.STOPS[stop]
     if reason == "format":
-        raise DataError(
-            f"the journal has format {file_format}, this flux reads {_kernel.FORMAT}: install a newer flux"
-        )
+        raise newer_format(file_format)
     return Scan(np.frombuffer(records, RECORD), committed, end, tail, reason, resumes, number)
 
 
@@ -336,79 +396,4 @@ def truncate(directory: Path, position: Position) -> int:
 
     How many bytes there were, up to the last that was not zero. Raises as `Journal.open` does.
     """
-    return _cut(path_of(directory, position.file), position.offset)
-
-
-def _cut(path: Path, offset: int) -> int:
-    with _translated(path):
-        data = map_file(path)
-        head = scan(data[: _kernel.FILE_HEADER_SIZE])
-        if head.reason == "file" or not head.committed <= offset <= len(data) or offset % 8:
-            raise DataError(f"{path}: {len(data)} bytes, no journal file with a group's end at byte {offset}")
-        tail = _kernel.last_byte(data, offset)
-        if tail > offset:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                _write_zeros(fd, offset, tail)
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
-    return tail - offset
-
-
-def _new_file(directory: Path, number: int, heads: Buffer, file_bytes: int) -> tuple[int, int]:
-    """A complete new file on the disk: its descriptor, and the offset behind its first group."""
-    path = path_of(directory, number)
-    size = memoryview(heads).nbytes
-    group = Group(size + _kernel.COMMIT_SIZE + 32)
-    group.append(HEADS, heads)
-    start = _kernel.FILE_HEADER_SIZE
-    end = start + group.used + _kernel.COMMIT_SIZE
-    if end + _CLOSE_BYTES > file_bytes:
-        raise ValueError(f"HEADS of {size} bytes do not fit a file of {file_bytes}")
-    # The name comes last, so what the COMMIT says holds for every file that has one: it is on the disk.
-    group._kernel.seal(start, end)
-    hidden = path.with_name(f".{path.name}.new")
-    with _translated(path):
-        if path.exists():
-            raise DataError(f"{path} exists already")
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True)
-            sync_folder(path.parent.parent)
-        take_spare(path.parent, hidden)
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if os.fstat(fd).st_size != file_bytes:
-                os.ftruncate(fd, 0)
-                os.posix_fallocate(fd, 0, file_bytes)
-            _write(fd, memoryview(_kernel.file_header(number) + bytes(group._kernel)), 0)
-            os.fsync(fd)
-            os.rename(hidden, path)
-            sync_folder(path.parent)
-        except OSError:
-            os.close(fd)
-            for name in (hidden, path):
-                with suppress(OSError):
-                    os.unlink(name)
-            raise
-    return fd, end
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError.of(path, error) from error
-
-
-def _write(fd: int, data: memoryview, offset: int) -> None:
-    while len(data):
-        written = os.pwrite(fd, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _write_zeros(fd: int, start: int, end: int) -> None:
-    zeros = memoryview(bytes(min(MIB, end - start)))
-    for at in range(start, end, MIB):
-        _write(fd, zeros[: end - at], at)
+    return cut(path_of(directory, position.file), position.offset)

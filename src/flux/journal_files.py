@@ -1,13 +1,17 @@
-"""The journal's files in a data directory: their names, and their bytes mapped. Part of the journal's door."""
+"""The journal's files in a data directory: their names, and their bytes. Part of the journal's door."""
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from flux.errors import StorageError
 
 _NAME: Final = re.compile(r"(\d{8})\.fluxlog")
 _SPARE: Final = ".spare"
@@ -47,12 +51,55 @@ def files(directory: Path) -> list[JournalFile]:
     return [JournalFile(number, path_of(directory, number)) for number in numbers]
 
 
-def map_file(path: Path) -> mmap.mmap | bytes:
-    """The bytes of a journal file, read-only, mapped (empty files have nothing to map)."""
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def read_file(path: Path, start: int = 0) -> mmap.mmap | bytes:
+    """A copy of the bytes of a journal file (empty files have none), zeros before `start`. Raises `StorageError`.
+
+    Not the file mapped: a disk that fails to give a page of it, or a file cut short meanwhile, would then be a signal
+    that ends the process. What was never written takes no memory.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                return b""
+            data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with memoryview(data) as view:
+                for begin, end in _written(file.fileno(), start, size):
+                    _read_into(file.fileno(), view[begin:end], begin)
+            return data
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def read_part(path: Path, start: int, into: memoryview) -> int:
+    """Read the bytes of a journal file from `start` on into `into`: how many there were. Raises `StorageError`."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return _read_into(file.fileno(), into, start)
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+
+
+def _read_into(fd: int, into: memoryview, at: int) -> int:
+    done = 0
+    while done < len(into) and (got := os.preadv(fd, [into[done:]], at + done)):
+        done += got
+    return done
+
+
+def _written(fd: int, start: int, size: int) -> Iterator[tuple[int, int]]:
+    """The stretches of a file that hold data; the others are zeros."""
+    while start < size:
+        try:
+            begin = os.lseek(fd, start, os.SEEK_DATA)
+            start = os.lseek(fd, begin, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a file system that does not know
+                yield start, size
+            elif error.errno != errno.ENXIO:  # nothing but zeros from here on
+                raise
+            return
+        yield begin, min(start, size)
 
 
 def make_spare(folder: Path, file_bytes: int) -> None:

@@ -16,7 +16,7 @@ from flux.journal import Group
 from flux.model import ROW_DTYPES, RowKind, StreamKey
 from flux.transport.pump import Drained, Receiver, Streams, record
 from flux.transport.sockets import Sockets, endpoint_of
-from tests.oracle.sequencer import Sequencer
+from tests.numbered import number
 from tests.patience import PATIENCE_S
 
 FREE_PORT = "tcp://127.0.0.1:*"
@@ -24,7 +24,7 @@ KEY = StreamKey("SIM", "BTC/USDT", "1m")
 TRADES = StreamKey("SIM", "BTC/USDT", "trade")
 QUOTES = StreamKey("SIM", "BTC/USDT", "quote")
 STORE = 0x1122_3344_5566_7788
-NOW_MS = 1_700_000_000_000
+NOW_MS = 1_700_000_040_000  # a whole minute
 
 Rows = NDArray[np.void]
 
@@ -34,13 +34,15 @@ def rows_of(kind: RowKind, first: int, count: int) -> Rows:
     rows = np.zeros(count, ROW_DTYPES[kind])
     n = np.arange(first, first + count)
     if kind is RowKind.CANDLE:
-        rows["ts_ms"], rows["flags"], rows["trade_count"] = NOW_MS + n, 1, n % 2**31
+        rows["ts_ms"], rows["flags"], rows["trade_count"] = NOW_MS + 60_000 * n, 1, n % 2**31
         for name, plus in (("open", 1), ("high", 2), ("low", 0), ("close", 1)):
             rows[name] = n + plus
         return rows
     for name in rows.dtype.names or ():
         rows[name] = n
     rows["ts_ns"] = (NOW_MS + n) * 1_000_000
+    if kind is RowKind.TRADE:
+        rows["flags"] %= 4  # the others are the server's
     return rows
 
 
@@ -89,7 +91,6 @@ class Pumped:
             publisher.drain()
         self.sink = sink
         self.receiver = Receiver(sink, self.streams, server=server)
-        self.sequencer = Sequencer()
         self.group = Group(1 << 20)
         self.taken: np.ndarray | None = None
 
@@ -97,7 +98,6 @@ class Pumped:
         slot = self.streams.add(key, ring_rows=rows, **options)
         if self.server:
             self.streams.ring(slot).keep = 0
-            self.sequencer.add(0)
         else:
             self.streams.expect(slot, STORE, 1)
         return slot
@@ -144,7 +144,7 @@ class Pumped:
 
     def record(self, arrivals: Rows, **options: int) -> Rows:
         """What the server's loop does with arrivals; the runs."""
-        runs = self.sequencer.number(arrivals)
+        runs = number(self.streams, arrivals)
         inbox = self.receiver.inbox if self.taken is None else self.taken
         self.taken = None  # rows that are offered next are in the receiver's own
         record(self.streams, self.group, inbox, runs, **({"store_id": STORE, "epoch": 1} | options))

@@ -19,6 +19,7 @@ from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.report import exit_code, report
 from flux.loadgen.run import run
 from tests.patience import PATIENCE_S
+from tests.system.verdicts import check_verdict
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -45,8 +46,8 @@ def test_a_short_run_accounts_for_every_row(tmp_path: Path) -> None:
         *("--rate", "2k", *SHORT, "--streams", "7", "--rows", "3", "--seed", "5", "--json", "-"),
         *("--hdr", str(hdr), "--fail-if", "missing>0", "--fail-if", "corrupt>0"),
     )
-    assert done.returncode in (0, 6), done.stderr  # a machine that stalls at the very end says 6 and why
     made: dict[str, Any] = json.loads(done.stdout)
+    check_verdict(made, done.returncode)
     rows = 3400 * 3
     assert made["complete"] is True
     assert made["rate"]["held"] == (done.returncode == 0)
@@ -59,7 +60,7 @@ def test_a_short_run_accounts_for_every_row(tmp_path: Path) -> None:
         "reordered": 0,
         "corrupt": 0,
         "unread": 0,
-        "send_blocked": 0,
+        "send_blocked": None,
     }
     assert [gate["pass"] for gate in made["gates"]] == [True, True]
     check_latency(made["latency_ns"]["from_schedule"])
@@ -92,7 +93,7 @@ def test_what_is_lost_is_missing_to_the_row() -> None:
     assert (counts["missing"], counts["received"]) == (15, 14_985)
     assert (counts["duplicate"], counts["reordered"], counts["corrupt"]) == (0, 0, 0)
     assert len(lines) == 2
-    assert exit_code(made) in (0, 6)
+    check_verdict(made, exit_code(made))
 
 
 def test_a_loss_beyond_what_a_rate_allows_is_not_held() -> None:

@@ -115,7 +115,7 @@ def check_kept(data: Path, rows: NDArray[np.void]) -> None:
 
 
 def batches(data: Path, number: int = 1) -> NDArray[np.void]:
-    found = journal.scan(journal.map_file(journal.path_of(data, number))).records
+    found = journal.scan(journal.read_file(journal.path_of(data, number))).records
     return found[found["kind"] == journal.BATCH]
 
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_rebuilt(tmp_path: Path, told: Told) -> None:
 
 def test_damage_in_the_middle_is_said_cut_and_begins_an_epoch(tmp_path: Path, told: Told) -> None:
     data, rows = filled(tmp_path, 60_000)
-    found = journal.scan(journal.map_file(journal.path_of(data, 1))).records
+    found = journal.scan(journal.read_file(journal.path_of(data, 1))).records
     commits = found["at"][found["kind"] == journal.COMMIT]
     middle = batches(data)
     spot = int(middle["at"][len(middle) // 2]) + 200
@@ -216,7 +216,7 @@ def rows_until(data: Path, offset: int) -> int:
     """Rows in the batches of file 1 in front of `offset`."""
     from flux.transport.pump import Gatherer
 
-    whole = bytes(journal.map_file(journal.path_of(data, 1)))
+    whole = bytes(journal.read_file(journal.path_of(data, 1)))
     return sum(map(len, Gatherer(200_000)(whole[:offset], journal.FILE_HEADER_BYTES).rows.values()))
 
 

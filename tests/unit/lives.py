@@ -21,7 +21,7 @@ from flux.server.vitals import Vitals
 from flux.store.base import Rows
 from flux.transport.pump import Receiver, Streams, record
 from flux.transport.sockets import Sockets
-from tests.oracle.sequencer import Sequencer
+from tests.numbered import number
 from tests.patience import PATIENCE_S
 
 BTC = StreamKey("SIM", "BTC", "1m")
@@ -35,7 +35,7 @@ def rows_of(kind: RowKind, first: int, count: int) -> Rows:
     rows = np.zeros(count, ROW_DTYPES[kind])
     n = np.arange(first, first + count)
     if kind is RowKind.CANDLE:
-        rows["ts_ms"], rows["flags"] = 1_700_000_000_000 + n, 1
+        rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * n, 1
         for name in ("open", "high", "low", "close", "volume"):
             rows[name] = n
     else:
@@ -51,14 +51,14 @@ class Life:
         self.recovered = recover(directory, disk=disk, file_bytes=file_bytes)
         self.vitals = Vitals()
         self.streams = Streams(64)
-        self._sequencer = Sequencer()
         self._sources = dict(self.recovered.sources)
-        for number, head in sorted(self.recovered.streams.items()):
-            slot = self._add(head.stream.key, number, head.head)
+        for stream_id, head in sorted(self.recovered.streams.items()):
+            slot = self._add(head.stream.key, stream_id)
             self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
             self.streams.ring(slot).reset(head.head + 1)
         self._receiver = Receiver(None, self.streams, server=True)
         self._exchange = Exchange(FILE_BYTES // 4)
+        self.failures: list[BaseException] = []
         self._sockets = Sockets()
         self.committer = Committer(
             identity=self.recovered.identity,
@@ -72,13 +72,13 @@ class Life:
             records={number: head.stream for number, head in self.recovered.streams.items()},
             sources=self._sources,
             disk=disk,
+            failed=self.failures.append,
         )
         self._thread = threading.Thread(target=self.committer.run)
         self._thread.start()
 
-    def _add(self, key: StreamKey, number: int, head: int) -> int:
-        self._sequencer.add(head)
-        return self.streams.add(key, stream_id=number, ring_rows=1_024)
+    def _add(self, key: StreamKey, stream_id: int) -> int:
+        return self.streams.add(key, stream_id=stream_id, ring_rows=1_024)
 
     @property
     def epoch(self) -> int:
@@ -107,9 +107,9 @@ class Life:
     def fill(self, key: StreamKey, count: int, rows: Rows | None = None) -> None:
         """The same for the committer to find, without waiting for it."""
         new = self.streams.slot(key) is None
-        slot = self._add(key, len(self.streams) + 1, 0) if new else self.streams.slot(key)
+        slot = self._add(key, len(self.streams) + 1) if new else self.streams.slot(key)
         assert slot is not None
-        first = self._sequencer.head(slot) + 1
+        first = self.streams.kernel.head(slot) + 1
         self._receiver.kernel.begin()
         offered = rows_of(key.kind, first, count) if rows is None else rows
         assert self._receiver.kernel.offer(slot, offered) == len(offered)
@@ -119,7 +119,7 @@ class Life:
                 stream = StreamRecord(slot + 1, *key)
                 filled.group.append(journal.STREAM, pack(stream))
                 filled.streams.append(stream)
-            runs = self._sequencer.number(self._receiver.arrivals[:1])
+            runs = number(self.streams, self._receiver.arrivals[:1])
             record(
                 self.streams, filled.group, self._receiver.inbox, runs,
                 store_id=identity.store_id, epoch=identity.epoch,

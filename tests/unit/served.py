@@ -13,6 +13,7 @@ from flux.limits import MAX_REPLY_BYTES
 from flux.model import ROW_DTYPES, RowKind, State, StreamKey
 from flux.schema import messages
 from flux.server.answers import Answers
+from flux.server.listing import AGAIN
 from flux.server.view import Health, Rows, StreamView
 
 KEY = StreamKey("SIM", "TEST", "1s")
@@ -66,6 +67,7 @@ class Served:
         self.runs = {("FEED", 7): 42}
         self.ahead: list[tuple[StreamKey, int, int]] = []
         self.store_reads = 0
+        self.lags = False
         self.ring_fails = False  # as when every row was overwritten while it was copied
 
     def _by_id(self, stream_id: int) -> Stream:
@@ -105,6 +107,9 @@ class Served:
 
     def committed_rows(self, source_id: str, run: int) -> int:
         return self.runs.get((source_id, run), 0)
+
+    def store_lags(self) -> bool:
+        return self.lags
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.ahead.append((key, epoch, sequence))
@@ -146,7 +151,9 @@ def answer(server: Served, *frames: bytes, store: bool = True) -> Any:
     """The reply, decoded; whatever it takes to get it."""
     reply = Answers(server, software="9.9", now_ms=lambda: 123).answer(frames)
     if not isinstance(reply, bytes):
-        reply = reply.from_memory() or reply.from_store(server)
+        while (piece := reply.from_memory()) == AGAIN:
+            pass
+        reply = reply.from_store(server) if piece is None else piece
     assert isinstance(reply, bytes)
     assert len(reply) <= MAX_REPLY_BYTES
     assert (reply[4:8] == b"FLX2") == (codec.decode(reply).schema_version == 2)

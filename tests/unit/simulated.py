@@ -19,7 +19,7 @@ from flux.model import Cursor, StreamKey
 from flux.protocol import effects as fx
 from flux.protocol.coordinator import OTHER_EPOCH, PLACED, Coordinator
 from flux.protocol.replies import Beat, Page, PageStatus, Refusal, RefusalStatus, Reply, Status, TimedOut
-from flux.protocol.stream_state import StreamState
+from flux.protocol.stream_state import JOINING, StreamState
 from tests.unit.plain_ring import ARRIVAL, PlainRing, arrival
 
 MS = 1_000_000
@@ -186,6 +186,9 @@ class Client:
     def __init__(self, world: World, server: Server, faults: Faults, capacity: int = 64) -> None:
         self.world, self.server, self.faults, self.capacity = world, server, faults, capacity
         self.consumers: dict[StreamKey, Consumer] = {}
+        self.joined: dict[
+            StreamKey, int
+        ] = {}  # the server's head when the stream had joined for the first time
         self.pace = 10**9  # rows per turn that a consumer takes
         self.states: list[tuple[StreamKey, StreamState]] = []
         self.failed = ""
@@ -299,6 +302,9 @@ class Client:
                 self._carry_out(effect)
             if not self._hand_over():
                 break
+        for slot, key in self.keys.items():
+            if key not in self.joined and self.coordinator.stream(slot).phase is not JOINING:
+                self.joined[key] = self.server.head(key)
 
     def _carry_out(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.Ask):

@@ -235,3 +235,27 @@ def test_a_store_that_fails_is_the_workers_to_answer() -> None:
     assert not isinstance(work, bytes)
     with pytest.raises(StorageError):
         work.from_store(Broken())
+
+
+@pytest.mark.parametrize("sequence", [2**63, 2**64 - 1])
+def test_a_sequence_that_cannot_be_is_an_invalid_argument(sequence: int) -> None:
+    reply = rows(served(), from_sequence_exclusive=sequence)
+    assert is_error(reply, 400, "from_sequence_exclusive is out of bounds", 1)
+
+
+def test_the_highest_sequence_there_can_be_is_only_ahead() -> None:
+    assert rows(served(), from_sequence_exclusive=2**63 - 1, store_id=STORE_ID).status == 2
+    assert len(rows(served(), to_sequence_inclusive=2**63 - 1).rows) == 10
+
+
+def test_what_the_store_lacks_while_it_lags_is_no_hole() -> None:
+    server = Served(Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000)), ring_first=8, stored=3))
+    assert rows(server, from_sequence_exclusive=3).status == 4
+    server.lags = True
+    assert sequences(rows(server)) == [1, 2, 3]
+    with pytest.raises(StorageError):
+        rows(server, from_sequence_exclusive=3)
+    with pytest.raises(StorageError):
+        rows(server, start_ts_ms=5_000)
+    with pytest.raises(StorageError):
+        rows(server, end_ts_ms=2_500)

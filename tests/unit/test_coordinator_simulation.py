@@ -11,6 +11,8 @@ import os
 import pytest
 
 from flux.model import StreamKey
+from flux.protocol import effects as fx
+from flux.protocol.replies import TimedOut
 from tests.unit.simulated import MS, SECOND, Client, Faults, Server, World
 
 KEYS = [StreamKey("SIM", symbol, "1m") for symbol in ("A", "B", "C", "D", "E", "F")]
@@ -74,8 +76,10 @@ def _trouble(world: World, server: Server, client: Client, until: int) -> None:
     world.after(SECOND, act)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_consumers_see_each_row_once_in_order_whatever_happens(seed: int) -> None:
+def _run(seed: int, make: type[Client] = Client) -> tuple[Client, dict[StreamKey, str | int | None]]:
+    """A world of faults, then quiet, a last row of every stream, and time to repair: the client, and how each
+    stream was begun.
+    """
     world = World(seed)
     random = world.random
     server = Server(world)
@@ -85,9 +89,10 @@ def test_consumers_see_each_row_once_in_order_whatever_happens(seed: int) -> Non
     faults = Faults(
         random.choice((0, 0.01, 0.05, 0.3)), random.choice((0, 0.2)), 0.2, random.choice((0, 5, 80))
     )
-    client = Client(world, server, faults, capacity=random.choice((16, 64, 1024)))
-    for key in KEYS:
-        client.follow(key, random.choice((None, "oldest", "cache", 1, 50)))
+    client = make(world, server, faults, capacity=random.choice((16, 64, 1024)))
+    starts = {key: random.choice((None, "oldest", "cache", 1, 50)) for key in KEYS}
+    for key, start in starts.items():
+        client.follow(key, start)
     client.link(True)
     end = world.now + 20 * SECOND
     _feed(world, server, client, end)
@@ -100,17 +105,72 @@ def test_consumers_see_each_row_once_in_order_whatever_happens(seed: int) -> Non
     client.pace = 10**9
     server.up = True
     client.link(True)
-    world.run(end + 60 * SECOND, client)
+    world.run(world.now + 60 * SECOND, client)
+    # By now every stream has joined: whatever its start, these rows are its consumer's.
+    for key in KEYS:
+        client.live(key, *server.produce(key, max(1, 60 - server.head(key))))
+    world.run(world.now + 60 * SECOND, client)
+    return client, starts
 
+
+def _begins_by(client: Client, key: StreamKey, start: str | int | None) -> int:
+    """The sequence at which, or before which, a consumer's rows or gaps have to begin."""
+    kept = client.server.first.get(key, 1)
+    if start is None:
+        return max(kept, client.joined[key] + 1)
+    return max(kept, start) if isinstance(start, int) else kept
+
+
+def _judge(client: Client, starts: dict[StreamKey, str | int | None]) -> None:
+    """Every consumer is at the head, and every row from its beginning on was given or accounted for."""
+    server = client.server
     assert not client.failed
     for key in KEYS:
         consumer, truth = client.consumers[key], server.rows[key]
         assert all(truth[s] == value for s, value in consumer.rows.items()), f"{key}: a row of a lost epoch"
-        if consumer.last is not None:
-            assert consumer.last == server.head(key), f"{key}: stopped at {consumer.last}"
-            begin = min([*consumer.rows, *(lost[0] for lost in consumer.lost)])
-            missing = set(range(begin, consumer.last + 1)) - consumer.rows.keys()
-            told = {s for first, last, _ in consumer.lost for s in range(first, last + 1)}
-            assert missing <= told, f"{key}: {sorted(missing - told)[:5]} missing without a word"
-            assert all(s < server.first.get(key, 1) for s in missing)
+        assert consumer.last == server.head(key), f"{key}: stopped at {consumer.last} of {server.head(key)}"
+        begin = min([*consumer.rows, *(lost[0] for lost in consumer.lost)])
+        least = _begins_by(client, key, starts[key])
+        assert begin <= least, f"{key}, start {starts[key]}: begins at {begin}, not by {least}"
+        missing = set(range(begin, consumer.last + 1)) - consumer.rows.keys()
+        told = {s for first, last, _ in consumer.lost for s in range(first, last + 1)}
+        assert missing <= told, f"{key}: {sorted(missing - told)[:5]} missing without a word"
+        assert all(s < server.first.get(key, 1) for s in missing)
     assert client.asks_sent < 20_000, "a hot loop of requests"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_consumers_see_each_row_once_in_order_whatever_happens(seed: int) -> None:
+    _judge(*_run(seed))
+
+
+class Undelivered(Client):
+    """Nothing is ever handed over."""
+
+    def _hand_over(self) -> bool:
+        return False
+
+
+class Unanswered(Client):
+    """No request is answered: rows come live only."""
+
+    def _ask(self, ask: fx.Ask) -> None:
+        self.world.after(2 * SECOND, lambda: self.coordinator.answer(ask.number, TimedOut(), self.world.now))
+
+
+class Skipping(Client):
+    """One row in a hundred does not reach the consumer, without a gap."""
+
+    def _hand_over(self) -> bool:
+        moved = super()._hand_over()
+        for consumer in self.consumers.values():
+            for sequence in range(57, self.server.value, 100):
+                consumer.rows.pop(sequence, None)
+        return moved
+
+
+@pytest.mark.parametrize("faulty", [Undelivered, Unanswered, Skipping])
+def test_the_judge_finds_a_fault_in_every_world(faulty: type[Client]) -> None:
+    for seed in (0, 1):
+        with pytest.raises(AssertionError):
+            _judge(*_run(seed, faulty))

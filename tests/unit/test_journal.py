@@ -27,13 +27,13 @@ def filled(*contents: bytes, kind: int = journal.SOURCE) -> Group:
 
 
 def contents(directory: Path, file: int = 1, kind: int = journal.SOURCE) -> list[bytes]:
-    data = bytes(journal.map_file(journal.path_of(directory, file)))
+    data = bytes(journal.read_file(journal.path_of(directory, file)))
     records = journal.scan(data).records
     return [data[r["at"] : r["at"] + r["size"]] for r in records if r["kind"] == kind]
 
 
 def reopened(directory: Path, file: int = 1) -> Journal:
-    found = journal.scan(journal.map_file(journal.path_of(directory, file)))
+    found = journal.scan(journal.read_file(journal.path_of(directory, file)))
     return Journal.open(directory, file=file, offset=found.committed, file_bytes=FILE_BYTES)
 
 
@@ -50,7 +50,7 @@ def test_create_commit_close_and_scan(tmp_path: Path) -> None:
     log.close()
     assert journal.files(tmp_path) == [(1, journal.path_of(tmp_path, 1))]
     assert journal.path_of(tmp_path, 1).stat().st_size == FILE_BYTES
-    found = journal.scan(journal.map_file(journal.path_of(tmp_path, 1)))
+    found = journal.scan(journal.read_file(journal.path_of(tmp_path, 1)))
     J = journal  # noqa: N806  a table of names reads better short
     kinds = [J.HEADS, J.COMMIT, J.BATCH, J.STREAM, J.COMMIT, J.CLOSE, J.COMMIT]
     assert found.records["kind"].tolist() == kinds
@@ -117,7 +117,7 @@ def test_older_copy_ends_before_what_was_shown(tmp_path: Path) -> None:
     fence.store(1, 1, *log.commit(filled(b"shown"), sync=True))
     log.close(clean=False)
     path.write_bytes(copy)
-    found = journal.scan(journal.map_file(path))
+    found = journal.scan(journal.read_file(path))
     mark = Fence(tmp_path).load()
     assert mark is not None
     assert (found.number, found.committed) < (mark.file, mark.offset)
@@ -158,7 +158,7 @@ def test_rotation_begins_with_heads_and_leaves_a_whole_file(tmp_path: Path) -> N
     log.commit(filled(b"next"), sync=True)
     log.close()
     assert [number for number, _ in journal.files(tmp_path)] == [1, 2]
-    assert journal.scan(journal.map_file(journal.path_of(tmp_path, 1)))[1:4] == (last.offset,) * 3
+    assert journal.scan(journal.read_file(journal.path_of(tmp_path, 1)))[1:4] == (last.offset,) * 3
     assert contents(tmp_path, 2, journal.HEADS) == [b"two"]
     assert contents(tmp_path, 2) == [b"next"]
     with pytest.raises(DataError, match="exists already"):
@@ -281,7 +281,7 @@ def test_killed_process_loses_nothing_it_said(tmp_path: Path, lines: int) -> Non
             said = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         said = max([said, *(int(line) for line in process.stdout if line.endswith(b"\n"))])
-    data = journal.map_file(journal.path_of(tmp_path, 1))
+    data = journal.read_file(journal.path_of(tmp_path, 1))
     found = journal.scan(data)
     numbers = [
         int.from_bytes(data[r["at"] : r["at"] + r["size"]], "little") for r in found.records if r["kind"] == 3
@@ -349,7 +349,7 @@ def test_records_are_one_array(tmp_path: Path) -> None:
     for i in range(5_000):
         group.append(journal.SOURCE, i.to_bytes(4, "little"))
     log.commit(group, sync=False)
-    data = journal.map_file(journal.path_of(tmp_path, 1))
+    data = journal.read_file(journal.path_of(tmp_path, 1))
     records = journal.scan(data).records
     assert records.dtype == journal.RECORD
     sources = records[records["kind"] == journal.SOURCE]
@@ -368,7 +368,7 @@ def test_the_next_file_is_made_ahead_once_half_of_this_one_is_used(tmp_path: Pat
     log.rotate(b"heads")
     assert not spare.exists()
     assert [file.number for file in journal.files(tmp_path)] == [1, 2]
-    assert journal.scan(journal.map_file(journal.path_of(tmp_path, 2))).reason == "end"
+    assert journal.scan(journal.read_file(journal.path_of(tmp_path, 2))).reason == "end"
     log.close()
 
 
@@ -377,5 +377,5 @@ def test_a_spare_file_of_another_length_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / "journal" / ".spare").write_bytes(b"x" * 100)
     log.rotate(b"heads")
     assert journal.path_of(tmp_path, 2).stat().st_size == FILE_BYTES
-    assert journal.scan(journal.map_file(journal.path_of(tmp_path, 2))).tail == log.position.offset
+    assert journal.scan(journal.read_file(journal.path_of(tmp_path, 2))).tail == log.position.offset
     log.close()

@@ -11,12 +11,13 @@ import pytest
 import zmq
 
 from flux import codec, limits
-from flux.errors import StorageError
+from flux.errors import DamagedError, FluxError, StorageError
 from flux.limits import MAX_REQUEST_BYTES, MAX_REQUESTS_PER_PEER
+from flux.model import StreamKey
 from flux.schema import messages
 from flux.server.answers import Answers
 from flux.server.requests import Requests, split
-from flux.server.view import Rows
+from flux.server.view import Rows, StreamView
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 from tests.unit.served import KEY, Served, Stream, rows_at
@@ -36,10 +37,13 @@ class Serving:
 
     def __init__(self, server: Served, store: Any = None) -> None:
         self.sockets = Sockets()
-        self.requests = Requests(self.sockets, "tcp://127.0.0.1:*", Answers(server), store)
+        self.said: list[FluxError | None] = []
+        self.requests = Requests(
+            self.sockets, "tcp://127.0.0.1:*", Answers(server), store, store_read=self.said.append
+        )
         self.context = zmq.Context()
         # Made before the socket is the request thread's; says when a peer has left.
-        self.left = self.requests._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.left = self.requests.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.sockets._all.insert(0, self.left)
         self.requests.start()
 
@@ -75,6 +79,67 @@ def candles() -> Served:
 
 def health(n: int = 0) -> bytes:
     return messages.health_request(correlation_id=str(n))
+
+
+class Failing(Served):
+    """A server with a fault of its own: the first look at a stream, a ring or the store raises something unforeseen."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000)), ring_first=6, stored=10))
+        self._where: str | None = where
+
+    def _fail(self, where: str) -> None:
+        if where == self._where:
+            self._where = None
+            raise OverflowError(f"unforeseen in {where}")
+
+    def stream(self, key: StreamKey) -> StreamView | None:
+        self._fail("stream")
+        return super().stream(key)
+
+    def ring_first(self, stream_id: int) -> int:
+        self._fail("ring")
+        return super().ring_first(stream_id)
+
+    def read(self, *bounds: Any) -> tuple[int, Rows]:
+        self._fail("store")
+        return super().read(*bounds)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("where", ["stream", "ring", "store"])
+def test_an_unforeseen_error_is_this_peers_answer_and_nobodys_end(where: str, version: int) -> None:
+    server = Failing(where)
+    build: Any = messages.backfill_rows_request if version == 2 else messages.backfill_candles_request
+    ask = build(key=KEY, correlation_id="7", schema_version=version)
+    with serving(server, server) as made:
+        client = made.client(zmq.REQ)
+        client.send(ask)
+        refused = codec.decode(client.recv())
+        assert isinstance(refused, codec.ErrorResponse)
+        assert (refused.code, refused.correlation_id, refused.schema_version) == (500, "7", version)
+        assert refused.status == (6 if version == 2 else 0)
+        client.send(ask)
+        assert len(codec.decode(client.recv()).rows) == 10
+        assert made.requests.counts.internal == (where != "stream")
+
+
+@pytest.mark.parametrize("error", [StorageError("a full disk"), DamagedError("a bad block")])
+def test_a_store_that_cannot_be_read_is_unavailable_and_said(error: FluxError) -> None:
+    class Broken(Served):
+        def read(self, *bounds: Any) -> tuple[int, Rows]:
+            raise error
+
+    server = Broken(Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000)), ring_first=6, stored=10))
+    with serving(server, server) as made:
+        client = made.client(zmq.REQ)
+        for after, kind in ((0, codec.ErrorResponse), (5, codec.BackfillRowsResponse)):
+            client.send(messages.backfill_rows_request(key=KEY, from_sequence_exclusive=after))
+            reply = codec.decode(client.recv())
+            assert isinstance(reply, kind)
+            if isinstance(reply, codec.ErrorResponse):
+                assert reply.status == 5
+        assert made.said == [error]
 
 
 def test_a_req_peer_and_dealers_with_and_without_the_delimiter_are_answered_as_they_asked() -> None:
@@ -113,12 +178,14 @@ def test_wrong_frame_counts_and_sizes_get_one_error_each() -> None:
 
 def test_what_is_larger_than_any_request_ends_the_connection_not_the_server() -> None:
     with serving(candles()) as it:
-        big, other = it.client(zmq.DEALER, RCVTIMEO=50), it.client(zmq.REQ)
+        big, other = it.client(zmq.DEALER), it.client(zmq.REQ)
+        watch = big.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         big.send(b"x" * (limits.MAX_REQUEST_FRAME_BYTES + 1))
         other.send(health())
         assert other.recv()
-        with pytest.raises(zmq.Again):
-            big.recv()
+        assert watch.poll(WAIT_MS), "the connection was not ended"
+        big.disable_monitor()
+        assert not big.poll(0), "and nothing was answered"
 
 
 @pytest.mark.skipif(not CASES, reason="the wire vectors are not beside this checkout")
@@ -308,4 +375,4 @@ def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
         requests.stop()
         req.close()
     assert [str(error) for error in failures] == ["a bug"]
-    assert "no longer answered" in caplog.text
+    assert "the thread flux requests ended" in caplog.text

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,6 +32,7 @@ import flux
 from flux.codec import Candles, DecodeError
 from flux.errors import InvalidNameError
 from flux.model import MAX_SEQUENCE
+from flux.threads import WatchedThread
 
 KEPT: Final = 1_024  # candles of a stream
 STREAMS: Final = 1_000
@@ -203,7 +203,9 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         # The socket listens already: a client that comes before the server is ready just waits.
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = WatchedThread(
+            lambda: server.run(sockets=[listening]), name="uvicorn", failed=lambda _: listening.close()
+        )
         thread.start()
         try:
             talk(f"http://127.0.0.1:{listening.getsockname()[1]}")

@@ -23,9 +23,18 @@ import numpy as np
 from flux import limits
 from flux.codec import Encoder
 from flux.config import DEFAULT_INGEST_PULL, endpoints, value
-from flux.errors import EncodeError, FluxError, RequestTimeout, StorageError, VersionError
+from flux.errors import (
+    AnswerError,
+    EncodeError,
+    FluxError,
+    InvalidArgumentError,
+    RequestTimeout,
+    StorageError,
+    VersionError,
+)
 from flux.model import ROW_DTYPES, StreamKey
 from flux.schema import messages
+from flux.threads import WatchedThread
 from flux.transport.requester import Requester
 from flux.transport.sockets import Poller, Sockets, Wake, send
 
@@ -69,7 +78,7 @@ class Feed:
         self._closing = False
         self._wake = Wake()
         StreamKey(source, "X", "1m").checked()
-        self._thread = threading.Thread(target=self._work, name=f"flux feed {source}", daemon=True)
+        self._thread = WatchedThread(self._work, name=f"flux feed {source}", failed=self._fail)
         self._thread.start()
 
     def send(
@@ -112,8 +121,7 @@ class Feed:
                 self._closing = True
                 self._changed.notify_all()
             self._wake.set()
-            if self._thread is not threading.current_thread():
-                self._thread.join()
+            self._thread.join()
 
     def __enter__(self) -> Feed:
         return self
@@ -158,10 +166,19 @@ class Feed:
                 while not self._closing:
                     self._turn(link)
             except FluxError as error:
-                with self._changed:
-                    self._failure = error
-                    self._changed.notify_all()
+                self._fail(error)
         self._wake.close()
+
+    def _fail(self, error: BaseException) -> None:
+        """Every caller gets this from now on, those that wait included."""
+        with self._changed:
+            if self._failure is None:
+                self._failure = (
+                    error
+                    if isinstance(error, FluxError)
+                    else FluxError(f"the feed's thread ended: {error!r}")
+                )
+            self._changed.notify_all()
 
     def _turn(self, link: _Link) -> None:
         now = time.monotonic()
@@ -178,8 +195,8 @@ class Feed:
 
     def _heard(self, link: _Link, reply: Any, error: FluxError | None) -> None:
         link.asked = False
-        if isinstance(error, VersionError):
-            raise error
+        if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
+            raise error  # it will say the same again: whoever waits is to know
         if error is not None:
             link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
             return

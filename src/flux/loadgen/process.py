@@ -19,7 +19,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from typing import Any
 
 from flux.errors import FluxError
 from flux.loadgen.histogram import Histogram
+from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
 
 Message = dict[str, Any]
@@ -53,12 +53,15 @@ class Commands:
         self._ended = False  # the parent is gone, or wants nothing more
         self.wake = Wake()  # up while there may be something to take
         self._waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        WatchedThread(self._read, name="flux commands", failed=lambda _: self._leave()).start()
 
     def _read(self) -> None:
         for line in sys.stdin:
             command: Message = json.loads(line)
             self._put(command)
+        self._leave()
+
+    def _leave(self) -> None:
         self._ended = True
         self._put({"command": "stop"})
 

@@ -6,18 +6,23 @@ the store's worker. Both find the stream as it was when the request was looked a
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from flux import codec
 from flux.limits import MAX_REPLY_ROWS, ZSTD_MIN_ROWS
-from flux.model import ROW_DTYPES, RowKind
+from flux.model import MAX_SEQUENCE, ROW_DTYPES, RowKind
 from flux.server.pages import NeedsStore, Page, Pages
-from flux.server.refusal import Refusal, Status
+from flux.server.refusal import INTERNAL, Refusal, Status
 from flux.server.view import ServerView, StoreReader, StreamView
+from flux.transport.drops import Seldom
+
+_LOG: Final = logging.getLogger("flux.requests")
+_SELDOM: Final = Seldom()
 
 _MAX_TS_MS = 2**63 - 1
 
@@ -66,6 +71,12 @@ class Backfill(ABC):
         return Refusal(Status.RESOURCE_EXHAUSTED, why, retry_after_ms).reply(
             self.version, self.correlation_id
         )
+
+    def internal(self, error: Exception) -> bytes:
+        """The reply that says: a fault of the server's, which is logged."""
+        if _SELDOM.due(type(error).__name__):
+            _LOG.error("a backfill of %s could not be worked out", self.stream.key, exc_info=error)
+        return Refusal(Status.INTERNAL, INTERNAL).reply(self.version, self.correlation_id)
 
     @abstractmethod
     def _reply(self, store: StoreReader | None) -> bytes: ...
@@ -162,7 +173,7 @@ class RowsBackfill(Backfill):
         return min((end for of, end in ends.items() if of >= epoch), default=0)
 
     def _empty(self, after: int) -> Page:
-        return Page(after + 1, np.empty(0, ROW_DTYPES[self.stream.key.kind]), False)
+        return Page(min(after + 1, MAX_SEQUENCE), np.empty(0, ROW_DTYPES[self.stream.key.kind]), False)
 
     def _frame(self, page: Page, status: PageStatus, epoch_end: int = 0) -> bytes:
         return codec.encode_backfill(

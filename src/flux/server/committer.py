@@ -65,7 +65,6 @@ class Counts:
     messages: int = 0
     messages_v1: int = 0
     bytes: int = 0
-    blocked: int = 0
     heartbeats: int = 0
     commit_failures: int = 0
 
@@ -87,6 +86,7 @@ class Committer:
         records: dict[int, StreamRecord],
         sources: dict[str, SourcePosition],
         disk: bool,
+        failed: Callable[[BaseException], None],
         faults: Faults | None = None,
     ) -> None:
         self._identity = identity
@@ -103,7 +103,7 @@ class Committer:
         self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
-        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk)
+        self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk, failed=failed)
         self.heart = Heart(identity, streams, vitals, exchange.handover)
         self._version1 = Version1(streams, publisher)
         self.counts = Counts()
@@ -123,6 +123,11 @@ class Committer:
     def committed(self) -> Position:
         """How far the journal is committed; from any thread."""
         return self._exchange.handover.position
+
+    def heads(self) -> dict[int, int]:
+        """The committed head of each stream by stream_id; from any thread."""
+        heads = self._streams.heads()
+        return dict(zip(heads["stream_id"].tolist(), heads["committed"].tolist(), strict=True))
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
@@ -163,7 +168,7 @@ class Committer:
         """The next group that Python has to commit; the others are committed and published meanwhile. None when
         there is none for a while, or will be none."""
         self._journal.synced_to(self._syncer.reached)
-        done = self._commits.run(LOOK_S, self._journal, self._fence)
+        done = self._commits.run(0 if self._version1.behind else LOOK_S, self._journal, self._fence)
         self._version1.follow(done.heard)
         self.counts.groups += done.groups
         self._count(done.sent)
@@ -194,8 +199,13 @@ class Committer:
         if not self._journal.fits(filled.group):
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
+        before = self._journal.position
         position = self._journal.commit(filled.group, self._disk)
-        self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        try:
+            self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        except StorageError:
+            self._journal.take_back(before)
+            raise
         remember(self._sources, filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record
@@ -213,7 +223,6 @@ class Committer:
         self.counts.messages += sent.sent
         self.counts.messages_v1 += sent.sent_v1
         self.counts.bytes += sent.bytes
-        self.counts.blocked += sent.blocked
 
     def _sync(self) -> None:
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from flux.errors import FluxError
 from flux.server.records import Position
+from flux.threads import WatchedThread
 
 if TYPE_CHECKING:
     from flux.feed.pacing import Pacing
@@ -49,7 +50,7 @@ class ReplayInput:
         self.key = source.key
         self.name = source.name
         self.owner = owner
-        self.error: FluxError | None = None
+        self.error: BaseException | None = None
         self.finished = False
         self._chunk_rows = max(1, min(CHUNK_ROWS if pacing is None else paced_rows, ring_rows // 2))
         self._pacing = pacing
@@ -58,7 +59,7 @@ class ReplayInput:
         self._chunks: queue.Queue[Chunk | None] = queue.Queue(AHEAD)
         self._next: Chunk | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._read, name=f"replay {source.key.symbol}", daemon=True)
+        self._thread = WatchedThread(self._read, name=f"flux replay {source.key.symbol}", failed=self._fail)
 
     def start(self) -> None:
         self._thread.start()
@@ -105,6 +106,15 @@ class ReplayInput:
                 self._wake.set()
         except FluxError as error:
             self.error = error
+        self._end()
+
+    def _fail(self, error: BaseException) -> None:
+        """What nobody foresaw ended the reading."""
+        if self.error is None:
+            self.error = error
+            self._end()
+
+    def _end(self) -> None:
         self._list_faults()
         self._chunks.put(None)
         self._wake.set()

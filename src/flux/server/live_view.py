@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
@@ -29,12 +29,14 @@ class LiveView:
         records: dict[int, StreamRecord],
         committer: Committer,
         vitals: Vitals,
+        lags: Callable[[], bool] = lambda: False,
     ) -> None:
         self._identity = identity
         self._streams = streams
         self._records = records
         self._committer = committer
         self._vitals = vitals
+        self._lags = lags
         self._version1 = V1Topics()
         self._version1_known = 0
         self.cursors_ahead = 0
@@ -82,6 +84,9 @@ class LiveView:
     def committed_rows(self, source_id: str, run: int) -> int:
         position = self._committer.source_position(feed_name(source_id, run))
         return 0 if position is None else position[0]
+
+    def store_lags(self) -> bool:
+        return self._lags()
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.cursors_ahead += 1

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flux.errors import StorageError
 from flux.limits import SEARCH_ROWS
 from flux.model import ROW_DTYPES, RowKind
 from flux.server.view import Rows, ServerView, StoreReader, StreamView
@@ -84,6 +85,7 @@ class Pages:
         first, rows = self._read(after, last)
         if len(rows) and first == after + 1:
             return Page(first, rows, after + len(rows) < last)  # a hole follows: there is more behind it
+        self._refuse_while_it_lags()
         return Page(after + 1, self._none(), False, resumes=self._resumes(after))
 
     def _cut(self, window: Page, limit: int) -> Page:
@@ -126,14 +128,14 @@ class Pages:
             last = first - 1
         if last < self.stream.first:
             return last
-        found = self._stored().sequence_range(self.stream.stream_id, self.stream.key.kind, None, end_ms)
+        found = self._searched(None, end_ms)
         return found[1] if found else 0
 
     def _first_at(self, start_ms: int) -> int:
         """The lowest sequence kept with time >= start_ms; head + 1 when there is none."""
         bound, first = self._unit(start_ms), self._oldest_in_ring()
         if first > self.stream.first:
-            found = self._stored().sequence_range(self.stream.stream_id, self.stream.key.kind, start_ms, None)
+            found = self._searched(start_ms, None)
             if found:  # a row that only the ring has is behind every row of the store
                 return max(found[0], self.stream.first)
         while first <= self.stream.head:
@@ -149,6 +151,16 @@ class Pages:
 
     def _oldest_in_ring(self) -> int:
         return max(self.view.ring_first(self.stream.stream_id), self.stream.first)
+
+    def _searched(self, start_ms: int | None, end_ms: int | None) -> tuple[int, int] | None:
+        store = self._stored()
+        self._refuse_while_it_lags()
+        return store.sequence_range(self.stream.stream_id, self.stream.key.kind, start_ms, end_ms)
+
+    def _refuse_while_it_lags(self) -> None:
+        """What is in neither may still be in the journal, while the store takes no rows."""
+        if self.view.store_lags():
+            raise StorageError("it is behind the journal, which alone has these rows: ask again later")
 
     def _stored(self) -> StoreReader:
         if self.store is None:

@@ -6,7 +6,7 @@ ended. What the store has, the rings may evict; the loop is told, for it may be 
 
 from __future__ import annotations
 
-import mmap
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from flux import journal
-from flux.errors import DataError, StorageError
+from flux.errors import DamagedError, DataError, FluxError, StorageError
 from flux.journal import Position
-from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
+from flux.limits import KIB, MAX_RECORD_BYTES, PROJECT_MAX_ROWS, PROJECT_ROWS
 from flux.model import RowKind, State, StreamKey
 from flux.server.gentle import Gentle
 from flux.server.records import HeadsRecord, StreamRecord, unpack
@@ -40,6 +40,9 @@ HASTY_S: Final = 60.0
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
+STEP_BYTES: Final = MAX_RECORD_BYTES + 64 * KIB
+"""Of the journal read in one step: the longest record, and its header."""
+
 Persisted = dict[int, int]
 """stream_id -> the sequence up to which the store has it."""
 
@@ -50,67 +53,83 @@ class Projection:
     def __init__(self, directory: Path, store: Store, first: Position) -> None:
         self._store = store
         self._first = first
-        self._directory = directory
-        self._file: tuple[int, mmap.mmap | bytes] = (0, b"")
+        self.directory = directory
+        self._bytes = bytearray(STEP_BYTES)
         self._gather = Gatherer(PROJECT_MAX_ROWS, ready=PROJECT_ROWS)
-        self.position = self._stored()
+        self._sure = False  # that `position` is the store's
+        self.position = first
+        with contextlib.suppress(StorageError, DamagedError):  # a step asks again
+            self._ask()
         self.rows = 0
 
-    def _stored(self) -> Position:
+    def _ask(self) -> None:
+        """Go on where the store is."""
         stored = self._store.position()
-        return self._first if stored is None else Position(*stored)
+        self.position = self._first if stored is None else Position(*stored)
+        self._sure = True
 
     def step(self, committed: Position) -> Persisted:
         """Store the next rows below `committed`, at most PROJECT_MAX_ROWS, in one transaction.
 
-        Raises StorageError: nothing of the step went in, and the next one begins at the store's own position.
-        Raises DataError where the journal cannot be read: what stands before that is in the store.
+        Raises StorageError: nothing of the step went in, and the next one begins at the store's own position; and
+        DamagedError where the database does not read. Raises DataError where the journal cannot be read: what stands
+        before that is in the store.
         """
+        if not self._sure:
+            self._ask()
+            if self.position > committed:  # at a start this is looked at, but then it did not open
+                raise StorageError(
+                    "it was filled beyond the journal's end: start the server again, which sets it aside"
+                )
         position = self.position
-        data = self._bytes(position.file)
-        end = committed.offset if committed.file == position.file else len(data)
-        with memoryview(data) as whole, whole[:end] as part:
+        with self._read(position, committed) as part:
             try:
-                gathered = self._gather(part, position.offset)
+                gathered = self._gather(part, 0)
             except ValueError as error:
                 raise self._damaged(position) from error
             streams = _streams(part, gathered.records)
-        after = Position(position.file, gathered.stopped)
+        after = Position(position.file, position.offset + gathered.stopped)
         if after == position:
-            after = self._behind(position, committed, data)
+            after = self._behind(position, committed)
         batches = [
             batch for kind in gathered.rows if (batch := _batch(kind, gathered.records, gathered.rows[kind]))
         ]
         try:
             if after != position:
                 self._store.commit(batches, streams, after)
-        except StorageError:
-            self.position = self._stored()
+        except (StorageError, DamagedError):
+            self._sure = False
+            self._ask()
             raise
         self.position = after
         self.rows += sum(len(batch.rows) for batch in batches)
         return _last(gathered.records)
 
-    def _behind(self, position: Position, committed: Position, data: mmap.mmap | bytes) -> Position:
+    def _read(self, position: Position, committed: Position) -> memoryview:
+        """The next bytes of the journal, as many as a step may need. Borrowed until the next call."""
+        size = len(self._bytes)
+        if position.file == committed.file:
+            size = max(0, min(size, committed.offset - position.offset))
+        whole = memoryview(self._bytes)[:size]
+        path = journal.path_of(self.directory, position.file)
+        return whole[: journal.read_part(path, position.offset, whole)]
+
+    def _behind(self, position: Position, committed: Position) -> Position:
         """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""
         if position >= committed:
             return position
-        if position.file == committed.file or journal.scan(data, position.offset).tail > position.offset:
+        rest = journal.read_file(journal.path_of(self.directory, position.file), position.offset)
+        if position.file == committed.file or journal.scan(rest, position.offset).tail > position.offset:
             raise self._damaged(position)
         # Not simply one more: `flux rebuild --cut` sets aside a file of which nothing reads.
-        number = min(file.number for file in journal.files(self._directory) if file.number > position.file)
+        number = min(file.number for file in journal.files(self.directory) if file.number > position.file)
         return Position(number, journal.FILE_HEADER_BYTES)
 
     def _damaged(self, at: Position) -> DataError:
         return DataError(
-            f"{journal.path_of(self._directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
-            f"read; `flux rebuild {self._directory} --cut` tells what that loses"
+            f"{journal.path_of(self.directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
+            f"read; `flux rebuild {self.directory} --cut` tells what that loses"
         )
-
-    def _bytes(self, number: int) -> mmap.mmap | bytes:
-        if self._file[0] != number:
-            self._file = (number, journal.map_file(journal.path_of(self._directory, number)))
-        return self._file[1]
 
 
 def _streams(data: memoryview, records: NDArray[np.void]) -> dict[int, StreamKey]:
@@ -155,8 +174,22 @@ def _batch(kind: RowKind, records: NDArray[np.void], rows: NDArray[np.void]) -> 
     )
 
 
+def without_database(directory: Path, error: FluxError) -> str:
+    """What an operator is to know and do when the database fails and the server goes on."""
+    cure = (
+        f"stop the server, `flux rebuild {directory}` fills it anew from the journal"
+        if isinstance(error, DamagedError)
+        else "it is tried again"
+    )
+    return f"the database fails, what only it has is unavailable ({cure}): {error}"
+
+
 class Projector:
-    """The thread that follows the committer with a projection; `run` is its body."""
+    """The thread that follows the committer with a projection; `run` is its body.
+
+    While the store refuses, the rings let go of what only the journal has: rows go on, and who asks for those is told
+    to ask again later (`lags`).
+    """
 
     def __init__(
         self,
@@ -178,6 +211,7 @@ class Projector:
         self._gentle = Gentle("flux projection")
         self._hasty_until = 0.0
         self._behind = False
+        self._let_go = Position(0, 0)
 
     def run(self) -> None:
         """Project until stopped, and what is committed by then."""
@@ -192,11 +226,34 @@ class Projector:
                 if not self._step(committed):
                     if stopping:
                         break  # the journal has it: the next start projects it
-                    self._stopping.wait(RETRY_S)
+                    self._bear()
             elif stopping:
                 break
             else:
-                self._store.idle()
+                self._tidy()
+
+    def _tidy(self) -> None:
+        try:
+            self._store.idle()
+        except (StorageError, DamagedError) as error:
+            self._failed(error)
+            self._stopping.wait(RETRY_S)
+
+    @property
+    def lags(self) -> bool:
+        """Whether the rings let go of rows that the store does not have yet; from any thread."""
+        return self._projection.position < self._let_go
+
+    def _bear(self) -> None:
+        """Wait before the next try; meanwhile no ring holds up the loop for the store's sake."""
+        until = time.monotonic() + RETRY_S
+        while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            self._persisted(self._committer.heads())
+            self._hurry.wait(left)
+            self._hurry.clear()
+            self._let_go = max(
+                self._let_go, self._committer.committed
+            )  # behind the heads: they are marked first
 
     def stop(self) -> None:
         """End `run` once it has caught up with what is committed."""
@@ -208,7 +265,7 @@ class Projector:
         try:
             persisted = self._advance(committed)
         except (StorageError, DataError) as error:
-            self._vitals.set("store", State.DEGRADED, f"the store does not take rows: {error}")
+            self._failed(error)
             return False
         self._vitals.clear("store")
         self._persisted(persisted)
@@ -218,6 +275,9 @@ class Projector:
             self._hurry.wait(max(0.0, began + PAUSE_S - time.monotonic()))
         self._hurry.clear()
         return True
+
+    def _failed(self, error: StorageError | DataError) -> None:
+        self._vitals.set("store", State.DEGRADED, without_database(self._projection.directory, error))
 
     def _advance(self, committed: Position) -> Persisted:
         """One step: a gentle one, unless there is a backlog, somebody waits, or gentle ones were starved lately."""

@@ -3,10 +3,12 @@
     1 lock       one owner; a second server is told the pid
     2 identity   is this the original, or a copy of it?
     3 scan       from the HEADS of the last file: heads, epochs, positions of sources
-    4 cut        what stands behind the last COMMIT was shown to nobody
-    5 fence      did the journal once reach further? then rows that somebody may have seen are lost:
-                 a new epoch for the whole store, said loudly
-    6 project    what the store lacks
+    4 compare    did the journal once reach further, by the fence or by the database? then rows that somebody
+                 may have seen are lost: a new epoch for the whole store, said loudly
+    5 cut        what stands behind the last COMMIT was shown to nobody
+    6 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed
+                 before they were on the disk
+    7 project    what the store lacks
 
 Warming the rings, binding and the first heartbeat follow in `service.py`.
 """
@@ -16,7 +18,7 @@ from __future__ import annotations
 import logging
 import mmap
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,14 +26,15 @@ from typing import Final
 import numpy as np
 
 from flux import journal
-from flux.errors import DataError
+from flux.errors import DamagedError, DataError, StorageError
+from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
 from flux.limits import PROJECT_MAX_ROWS
 from flux.model import RowKind, State
 from flux.server.committer import Identity
 from flux.server.damage import Damage, assess
 from flux.server.directory import DirectoryLock, machine_boot, read_identity, write_identity
-from flux.server.project import Projection
+from flux.server.project import Projection, without_database
 from flux.server.records import (
     FORMAT,
     EpochRecord,
@@ -111,11 +114,14 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     scanned, damage = scan_file(files[-1])
     if damage is not None or scanned is None:
         raise DataError(f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it")
+    identity = Identity(scanned.heads.store_id, scanned.epoch, secrets.randbits(63), scanned.epochs)
+    store, beyond = _open_store(directory, identity.store_id, scanned.end)
+    undo.callback(store.close)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
-    identity = Identity(scanned.heads.store_id, scanned.epoch, secrets.randbits(63), scanned.epochs)
     conditions = []
     loss = _loss(scanned, fence, said[0].store_id if said else None, original=bool(said and said[1]))
+    loss = loss or beyond
     if loss is None and said and said[0].shown_before_sync and said[0].machine_boot != machine_boot():
         loss = None if scanned.closed else "the machine went down before the last rows were on the disk"
     if loss is not None:
@@ -123,11 +129,13 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
         _begin_epoch(identity, log, scanned, loss)
     write_identity(directory, identity.store_id, process=not disk)
     fence.store(identity.store_id, identity.epoch, *log.position)
-    store = _open_store(directory, identity.store_id, scanned.end)
-    undo.callback(store.close)
+    fence.sync()
     projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
-    while projection.position < log.position:
-        projection.step(log.position)
+    try:
+        while projection.position < log.position:
+            projection.step(log.position)
+    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
+        conditions.append(("store", State.DEGRADED, without_database(directory, error)))
     return Recovered(
         lock, identity, log, fence, store, projection, scanned.streams, scanned.sources, conditions
     )
@@ -150,25 +158,40 @@ def _begin(
     log = Journal.create(directory, pack(heads), file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
     fence.store(identity.store_id, identity.epoch, *log.position)
-    store = _open_store(directory, identity.store_id, log.position)
+    fence.sync()
+    store, _ = _open_store(directory, identity.store_id, log.position)
     undo.callback(store.close)
     projection = Projection(directory, store, Position(1, journal.FILE_HEADER_BYTES))
     return Recovered(lock, identity, log, fence, store, projection, {}, {})
 
 
-def _open_store(directory: Path, store_id: int, end: Position) -> DuckStore:
-    """The database; one that knows more than the journal, or another store, is set aside and filled anew."""
+def _open_store(directory: Path, store_id: int, end: Position) -> tuple[DuckStore, str | None]:
+    """The database, and what it proves of rows that the journal lost: one that was filled beyond the journal's end is
+    set aside, and another begun.
+
+    The name it gets says where the journal ended: as long as that is still the end, a start that failed meanwhile has
+    not told anybody of the loss.
+    """
     path = directory / "flux.duckdb"
-    store = DuckStore(path, store_id)
-    position = store.position()
+    aside = path.with_name(f"flux.duckdb.beyond-{end.file}-{end.offset}")
+    store = DuckStore(path, store_id, patient=True)
+    position = None
+    with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows
+        position = store.position()
     if position is not None and Position(*position) > end:
         store.close()
-        aside = path.with_name(f"flux.duckdb.beyond-{end.file}-{end.offset}")
+        # Its write-ahead log goes first: alone it harms nothing, beside a new database it would.
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ".wal").replace(aside.with_name(aside.name + ".wal"))
         path.replace(aside)
-        path.with_name(path.name + ".wal").unlink(missing_ok=True)
+        sync_folder(directory)
         _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
-        store = DuckStore(path, store_id)
-    return store
+        store = DuckStore(path, store_id, patient=True)
+    if not aside.exists():
+        return store, None
+    return store, (
+        f"the journal ends at file {end.file} byte {end.offset}, the database had rows from beyond that: {aside.name}"
+    )
 
 
 # ---------------------------------------------------------------------- scan
@@ -181,7 +204,7 @@ def scan_file(
 
     Behind the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
     """
-    data = journal.map_file(file.path)
+    data = journal.read_file(file.path)
     found = journal.scan(data)
     scanned = _scanned(file, data, found) if len(found.records) else None
     whole = scanned is not None and not found.resumes
@@ -215,7 +238,7 @@ def _heads_of(file: journal.JournalFile | None) -> dict[int, int]:
     """The head of each stream where a file begins."""
     if file is None:
         return {}
-    data = journal.map_file(file.path)
+    data = journal.read_file(file.path)
     records = journal.scan(data).records
     if not len(records):
         return {}

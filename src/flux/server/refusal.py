@@ -19,6 +19,9 @@ class Status(IntEnum):
     INTERNAL = 6
 
 
+INTERNAL: Final = "the server met a fault of its own: its log has more"
+
+
 _CODES: Final = {
     Status.INVALID_ARGUMENT: 400,
     Status.NOT_FOUND: 404,

@@ -14,8 +14,6 @@ and those held. Every request ends in exactly one of `Counts`' columns.
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final, Protocol
 
-from flux.errors import StorageError
+from flux.errors import DataError, FluxError, StorageError
 from flux.limits import (
     MAX_BACKFILL_QUEUE,
     MAX_HELD_REPLIES,
@@ -32,10 +30,10 @@ from flux.limits import (
     REQUEST_DEADLINE_MS,
     REQUESTS_PER_TURN,
 )
+from flux.server.listing import AGAIN
 from flux.server.view import StoreReader
+from flux.threads import WatchedThread
 from flux.transport.sockets import Poller, Socket, Sockets, Wake, endpoint_of, receive, send_back
-
-_LOG: Final = logging.getLogger("flux.requests")
 
 _HELD_RETRY_S: Final = 0.001
 _IDLE_S: Final = 1.0
@@ -46,7 +44,7 @@ class Backfill(Protocol):
     """A request whose answer may take time."""
 
     def from_memory(self) -> bytes | None:
-        """The reply, or None when the store is needed."""
+        """The reply, `listing.AGAIN` for another turn after the other requests, or None when the store is needed."""
 
     def from_store(self, store: StoreReader) -> bytes:
         """The reply; called in the worker's thread. May raise StorageError."""
@@ -56,6 +54,9 @@ class Backfill(Protocol):
 
     def exhausted(self, why: str, retry_after_ms: int) -> bytes:
         """The reply that says: too much at once."""
+
+    def internal(self, error: Exception) -> bytes:
+        """The reply that says: a fault of the server's; the log has it."""
 
 
 class Answering(Protocol):
@@ -75,6 +76,7 @@ class Counts:
     dropped_full: int = 0  # the peer did not read
     refused: int = 0  # of those replied: too many at once, too late or closing
     from_store: int = 0  # of those replied
+    internal: int = 0  # of those replied: backfills that met a fault of the server's
 
 
 @dataclass(slots=True, eq=False)
@@ -99,8 +101,8 @@ class _Held:
 class Requests:
     """Answers requests at `endpoint` from `start` until `stop`.
 
-    `store` is read in the worker's thread; without one, what memory lacks is unavailable. `failed` is called
-    from the thread that an unforeseen error ended.
+    `store` is read in the worker's thread; without one, what memory lacks is unavailable. `store_read` is called there
+    behind each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
     """
 
     def __init__(
@@ -111,15 +113,17 @@ class Requests:
         store: StoreReader | None = None,
         *,
         failed: Callable[[BaseException], None] | None = None,
+        store_read: Callable[[FluxError | None], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
-        self._sockets = sockets
-        self._socket: Socket = sockets.router(endpoint)
-        self.endpoint = endpoint_of(self._socket)
+        self.sockets = sockets
+        self.socket: Socket = sockets.router(endpoint)
+        self.endpoint = endpoint_of(self.socket)
         self._answers = answers
         self._store = store
-        self._failed = failed
+        self._failed = failed or (lambda _: None)
+        self._store_read = store_read
         self._clock = clock
         self._wake = Wake()
         self._stopping = False
@@ -130,8 +134,8 @@ class Requests:
         self._to_store: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[_Job, bytes]] = deque()
         self._threads = [
-            threading.Thread(target=self._guarded, args=(run,), name=name, daemon=True)
-            for run, name in ((self._run, "flux-requests"), (self._work, "flux-store"))
+            WatchedThread(run, name=name, failed=self._failed, wanted=lambda: not self._stopping)
+            for run, name in ((self._run, "flux requests"), (self._work, "flux store"))
         ]
 
     @property
@@ -144,22 +148,15 @@ class Requests:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Refuse what still waits, close the socket and end both threads."""
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Refuse what still waits, close the socket and end both threads; whether they ended within `timeout` seconds
+        each."""
         self._stopping = True
         self._wake.set()
         self._to_store.put(None)
         for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout)
-
-    def _guarded(self, run: Callable[[], None]) -> None:
-        try:
-            run()
-        except BaseException as error:
-            _LOG.critical("requests are no longer answered", exc_info=True)
-            if self._failed is not None:
-                self._failed(error)
+            thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
 
     # The store's worker
 
@@ -173,14 +170,23 @@ class Requests:
         if self._store is None:
             return backfill.unavailable("these rows are no longer in memory, and there is no store", 0)
         try:
-            return backfill.from_store(self._store)
-        except StorageError as error:
+            reply = backfill.from_store(self._store)
+        except (StorageError, DataError) as error:
+            self._store_read(error)
             return backfill.unavailable(f"the store cannot be read: {error}", _RETRY_AFTER_MS)
+        except Exception as error:  # whatever it was, it is this peer's answer and nobody's end
+            return self._internal(backfill, error)
+        self._store_read(None)
+        return reply
+
+    def _internal(self, backfill: Backfill, error: Exception) -> bytes:
+        self.counts.internal += 1
+        return backfill.internal(error)
 
     # The request thread
 
     def _run(self) -> None:
-        poller = Poller(self._socket, self._wake)
+        poller = Poller(self.socket, self._wake)
         try:
             while not self._stopping:
                 if self._wake in poller.wait(self._patience()):
@@ -196,7 +202,7 @@ class Requests:
             for peer in list(self._held):
                 self._drop_held(peer, gone=False)
         finally:
-            self._sockets.release(self._socket)
+            self.sockets.release(self.socket)
 
     def _patience(self) -> float:
         if any(self._ready(job) for job in self._backlog):
@@ -210,7 +216,7 @@ class Requests:
 
     def _take(self) -> None:
         for _ in range(REQUESTS_PER_TURN):
-            frames = receive(self._socket)
+            frames = receive(self.socket)
             if frames is None:
                 return
             self.counts.received += 1
@@ -245,10 +251,15 @@ class Requests:
         if job is None:
             return
         self._backlog.remove(job)
-        reply = job.backfill.from_memory()
+        try:
+            reply = job.backfill.from_memory()
+        except Exception as error:  # as in _read
+            reply = self._internal(job.backfill, error)
         if reply is None:
             job.in_store = True
             self._to_store.put(job)
+        elif reply == AGAIN:
+            self._backlog.append(job)
         else:
             self._settle(job, reply)
 
@@ -287,7 +298,7 @@ class Requests:
         frames = [*envelope, reply]
         peer = envelope[0]
         held = self._held.get(peer)
-        sent = False if held is not None else send_back(self._socket, frames)
+        sent = False if held is not None else send_back(self.socket, frames)
         if sent:
             self.counts.replied += 1
         elif sent is None:
@@ -309,7 +320,7 @@ class Requests:
         for peer, held in list(self._held.items()):
             while held.replies:
                 until, frames = held.replies[0]
-                sent = send_back(self._socket, frames)
+                sent = send_back(self.socket, frames)
                 if sent is None:
                     self._drop_held(peer, gone=True)
                     break

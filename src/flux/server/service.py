@@ -22,25 +22,29 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from flux.config import Replay, ServeConfig
+from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import StreamKey
+from flux.model import State, StreamKey
 from flux.server.answers import Answers
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
 from flux.server.live_view import LiveView
 from flux.server.loop import INGEST_OWNER, Loop
-from flux.server.project import Persisted, Projector
-from flux.server.records import StreamHead
+from flux.server.memory import Connections, MemoryWatch
+from flux.server.project import Persisted, Projector, without_database
+from flux.server.records import StreamHead, StreamRecord
 from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
+from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
 if TYPE_CHECKING:
+    from flux.ring import Ring
     from flux.store.base import Store
 
 _LOG = logging.getLogger("flux.server")
@@ -61,10 +65,13 @@ class Server:
     def __init__(self, config: ServeConfig, *, faults: Faults | None = None) -> None:
         self._config = config
         self._faults = faults
-        self._threads: list[threading.Thread] = []
+        self._threads: list[WatchedThread] = []
+        self._stopping = False
         self._inputs: list[ReplayInput] = []
         self._ended = threading.Event()
         self.failure: BaseException | None = None
+        self.left_open = False
+        """A thread did not end in time: what it uses is open until the process ends."""
         self.vitals = Vitals()
 
     def start(self) -> None:
@@ -79,7 +86,7 @@ class Server:
             for name, state, reason in self._recovered.conditions:
                 self.vitals.set(name, state, reason)
             self.streams = Streams()
-            _warm(self.streams, self._recovered.streams, self._recovered.store)
+            self._warm()
             self._bind()
             self._open_inputs()
         except BaseException:
@@ -92,6 +99,23 @@ class Server:
         self._requests.start()
         self._spawn("loop", self.loop.run)
         self._spawn("heart", lambda: self.committer.heart.run(self.loop.look))
+        self._spawn("memory", self.memory.run)
+
+    def _warm(self) -> None:
+        """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
+        store: Store | None = self._recovered.store
+        for number, head in sorted(self._recovered.streams.items()):
+            slot = self.streams.add(head.stream.key, stream_id=number)
+            ring = self.streams.ring(slot)
+            ring.reset(head.head + 1)
+            if store is not None and slot < WARM_STREAMS:
+                try:
+                    _fill(ring, number, head, store)
+                except (StorageError, DamagedError) as error:
+                    self._store_read(error)
+                    store = None
+            ring.keep = head.head
+            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
@@ -119,6 +143,7 @@ class Server:
             records=records,
             sources=dict(recovered.sources),
             disk=config.durability == "disk",
+            failed=self._failed,
             faults=self._faults,
         )
         self.loop = Loop(
@@ -142,18 +167,34 @@ class Server:
             persisted=self._persisted,
             hurry=hurry,
         )
+        self._bind_requests(records, [self._publisher.socket, *([puller] if puller is not None else [])])
+
+    def _bind_requests(self, records: dict[int, StreamRecord], ports: list[Socket]) -> None:
+        config, recovered = self._config, self._recovered
         view = LiveView(
             identity=recovered.identity,
             streams=self.streams,
             records=records,
             committer=self.committer,
             vitals=self.vitals,
+            lags=lambda: self.projector.lags,
         )
         self._stream_ids = {self.streams.kernel.stream_id(slot): slot for slot in range(len(self.streams))}
         self._requests = Requests(
-            self._sockets, config.chunk_rep, Answers(view), recovered.store, failed=self._failed
+            self._sockets,
+            config.chunk_rep,
+            Answers(view),
+            recovered.store,
+            failed=self._failed,
+            store_read=self._store_read,
         )
         self.chunk_rep = self._requests.endpoint
+        ports.append(self._requests.socket)
+        self.memory = MemoryWatch(
+            Connections([self._sockets.comings(port) for port in ports]),
+            self.vitals,
+            lambda: len(self.streams),
+        )
 
     def _open_inputs(self) -> None:
         for number, replay in enumerate(self._config.replays):
@@ -183,6 +224,7 @@ class Server:
         """Everything that was received, sent, answered or dropped since the start, by what became of it."""
         found = {f"ingest_{name}": n for name, n in self.loop.counters.items()}
         found |= {f"live_{name}": n for name, n in asdict(self.committer.counts).items()}
+        found["dropped_for_memory"] = self.memory.dropped
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         return found
 
@@ -191,6 +233,8 @@ class Server:
         return all(source.finished for source in self._inputs)
 
     def _persisted(self, persisted: Persisted) -> None:
+        if not self.projector.lags:
+            self.vitals.clear("reading")
         for stream_id, sequence in persisted.items():
             slot = self._stream_ids.get(stream_id)
             if slot is None:
@@ -201,6 +245,15 @@ class Server:
         if self.loop.held:
             self._wake.set()
 
+    def _store_read(self, error: FluxError | None) -> None:
+        """A request read the database, or could not. Damage stays: other blocks that read say nothing of it."""
+        if isinstance(error, DamagedError):
+            self.vitals.set("database", State.DEGRADED, without_database(self._config.data, error))
+        elif error is not None:
+            self.vitals.set("reading", State.DEGRADED, without_database(self._config.data, error))
+        else:
+            self.vitals.clear("reading")
+
     def _input_ended(self, source: ReplayInput) -> None:
         if source.error is None:
             _LOG.info("%s: replayed to its end", source.name)
@@ -210,18 +263,14 @@ class Server:
     def _failed(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
+            self.vitals.set("failure", State.UNHEALTHY, f"the server stops: {type(error).__name__}: {error}")
         _LOG.error("the server stops: %s", error)
         self._ended.set()
 
     def _spawn(self, name: str, body: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                body()
-            except BaseException as error:  # a thread that dies unseen would leave a server that hangs
-                _LOG.exception("the %s ended", name)
-                self._failed(error)
-
-        thread = threading.Thread(target=guarded, name=f"flux {name}", daemon=True)
+        thread = WatchedThread(
+            body, name=f"flux {name}", failed=self._failed, wanted=lambda: not self._stopping
+        )
         thread.start()
         self._threads.append(thread)
 
@@ -229,21 +278,39 @@ class Server:
 
     def stop(self) -> None:
         """Stop ingest, drain, sync, say goodbye: within 5 s. What is not projected by then, the next start projects."""
+        self._stopping = True
         deadline = time.monotonic() + STOP_S
+
+        def left() -> float:
+            return max(0.1, deadline - time.monotonic())
+
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop, heart = self._threads
-        loop.join(deadline - time.monotonic())
-        self._requests.stop()
+        projector, committer, loop, heart, memory = self._threads
+        loop.join(left())
+        answered = self._requests.stop(left())
+        self.memory.stop()
+        memory.join(left())
         self.committer.heart.stop()
-        heart.join(max(0.1, deadline - time.monotonic()))
+        heart.join(left())
         self.committer.close()
-        committer.join(max(0.1, deadline - time.monotonic()))
+        committer.join(left())
         self.projector.stop()
-        projector.join(max(0.1, deadline - time.monotonic()))
+        projector.join(left())
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
-        self._release()
+        running = [thread.name for thread in self._threads if thread.is_alive()]
+        if running or not answered:
+            # What they were lent stays open: the next file opened would get the number of one that was closed.
+            self.left_open = True
+            self._failed(
+                StorageError(
+                    f"{', '.join(running) or 'the requests'} did not end within {STOP_S:g} s: does the disk stand "
+                    "still? What was acknowledged is in the journal"
+                )
+            )
+        else:
+            self._release()
         self._ended.set()
 
     def _release(self) -> None:
@@ -255,21 +322,14 @@ class Server:
         recovered.lock.release()
 
 
-def _warm(streams: Streams, heads: dict[int, StreamHead], store: Store) -> None:
-    """Slots for the streams that recovery found, with their last rows in the rings."""
-    for number in sorted(heads):
-        head = heads[number]
-        slot = streams.add(head.stream.key, stream_id=number)
-        ring = streams.ring(slot)
-        rows = min(ring.capacity, WARM_ROWS, head.head) if slot < WARM_STREAMS else 0
-        ring.reset(head.head + 1)
-        if rows:
-            first, found = store.read(number, head.stream.key.kind, head.head - rows, head.head, rows)
-            if first == head.head - rows + 1 and len(found) == rows:
-                ring.reset(first)
-                ring.place(first, found)
-        ring.keep = head.head
-        streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
+def _fill(ring: Ring, number: int, head: StreamHead, store: Store) -> None:
+    """A stream's last rows into its ring."""
+    rows = min(ring.capacity, WARM_ROWS, head.head)
+    if rows:
+        first, found = store.read(number, head.stream.key.kind, head.head - rows, head.head, rows)
+        if first == head.head - rows + 1 and len(found) == rows:
+            ring.reset(first)
+            ring.place(first, found)
 
 
 def _open_replay(replay: Replay, source_id: str) -> CsvSource:

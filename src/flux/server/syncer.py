@@ -1,19 +1,21 @@
 """What is done for the journal beside the committer, each 100 ms, by a thread that nobody waits for.
 
-It preallocates the next file, and with durability `process` it syncs: through a descriptor of its own what is committed
-by then. The committer, who owns the journal, notes how far that came when it comes round.
+It preallocates the next file, and with durability `process` it syncs what is committed by then; what a sync that failed
+may have dropped is written again. The committer, who owns the journal, notes how far that came when it comes round.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from flux.journal import Position
+from flux.errors import StorageError
 from flux.model import State
+from flux.threads import WatchedThread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flux.journal import Journal
     from flux.server.vitals import Vitals
     from flux.transport.bridge import Handover
@@ -24,13 +26,23 @@ SYNC_S: Final = 0.1
 class Syncer:
     """The thread, and how far it came."""
 
-    def __init__(self, journal: Journal, handover: Handover, vitals: Vitals, *, disk: bool) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        handover: Handover,
+        vitals: Vitals,
+        *,
+        disk: bool,
+        failed: Callable[[BaseException], None],
+    ) -> None:
         self._journal = journal
         self._handover = handover
         self._vitals = vitals
         self._disk = disk
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="flux syncer", daemon=True)
+        self._thread = WatchedThread(
+            self._run, name="flux syncer", failed=failed, wanted=lambda: not self._stopping.is_set()
+        )
         self.reached = journal.synced
         """What is committed up to here is on the disk."""
 
@@ -40,26 +52,21 @@ class Syncer:
     def stop(self) -> None:
         """End the thread, behind the sync it is in."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping.wait(SYNC_S):
-            position = self._handover.position
-            self._journal.prepare(position)
-            if self._disk or position <= self.reached:
-                continue
-            descriptor = self._journal.duplicate(position.file)
-            if descriptor is not None:
-                self._sync(descriptor, position)
+            try:
+                self._turn()
+            except (OSError, StorageError) as error:  # no descriptors, say: tried again
+                self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
+            else:
+                self._vitals.clear("sync")
 
-    def _sync(self, descriptor: int, position: Position) -> None:
-        try:
-            os.fdatasync(descriptor)
-        except OSError as error:
-            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
-        else:
+    def _turn(self) -> None:
+        position = self._handover.position
+        self._journal.prepare(position)
+        if self._disk or position <= self.reached:
+            return
+        if self._journal.sync_beside(position):
             self.reached = position
-            self._vitals.clear("sync")
-        finally:
-            os.close(descriptor)

@@ -72,6 +72,9 @@ class ServerView(Protocol):
     def committed_rows(self, source_id: str, run: int) -> int:
         """Rows of a feed's run that are in the journal; 0 for a run never seen."""
 
+    def store_lags(self) -> bool:
+        """Whether rows that memory let go may not be in the store yet: what it lacks is then no hole."""
+
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         """Hear that a client of this store has seen rows that are not here: the disk may be an older one."""
 

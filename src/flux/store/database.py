@@ -21,7 +21,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.errors import DataError, FluxError, InUseError, NewerFormatError, StorageError
+from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
 
 _HELD = re.compile(r"Conflicting lock is held in (.*) \(PID (\d+)\)")
@@ -37,10 +37,18 @@ _BATCH = "flux_batch"  # the name under which rows are shown to SQL while they a
 class Database:
     """`path` opened for this process alone; `advice` ends the message when the file cannot be used as it is.
 
-    `prepare` is called with each new connection, in a transaction: it makes the tables or checks them.
+    `prepare` is called with each new connection, in a transaction: it makes the tables or checks them. With `patient` a
+    file that is damaged or cannot be opened is no error here: `fault` says what it is, and each use tries again.
     """
 
-    def __init__(self, path: Path, advice: str, prepare: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        advice: str,
+        prepare: Callable[[duckdb.DuckDBPyConnection], None],
+        *,
+        patient: bool = False,
+    ) -> None:
         self.path = path
         self._advice = advice
         self._prepare = prepare
@@ -50,7 +58,13 @@ class Database:
         self._writer: duckdb.DuckDBPyConnection | None = None
         self._invalid = False
         self._closed = False
-        self._connect()
+        self.fault: FluxError | None = None
+        try:
+            self._connect()
+        except (StorageError, DamagedError) as error:
+            if not patient:
+                raise
+            self._invalid, self.fault = True, error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -181,7 +195,7 @@ class Database:
             raise StorageError(f"{self.path}: the database failed and is opened again: {error}") from error
         except duckdb.Error as error:
             if _CORRUPT.search(str(error)):
-                raise DataError(f"{self.path} is corrupt: {error}. {self._advice}") from error
+                raise DamagedError(f"{self.path} is corrupt: {error}. {self._advice}") from error
             raise StorageError(f"{self.path}: {error}") from error
 
     def _opening(self, error: duckdb.Error) -> FluxError:
@@ -193,7 +207,7 @@ class Database:
         if _NEWER.search(text):
             return NewerFormatError(f"{self.path} was written by a newer DuckDB: upgrade duckdb. {text}")
         if _CORRUPT.search(text) or isinstance(error, (duckdb.FatalException, duckdb.InternalException)):
-            return DataError(f"{self.path} is corrupt: {text}. {self._advice}")
+            return DamagedError(f"{self.path} is corrupt: {text}. {self._advice}")
         return StorageError(f"{self.path} cannot be opened: {text}")
 
 

@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.errors import DataError, NewerFormatError, StorageError
+from flux.errors import DataError, FluxError, NewerFormatError, StorageError
 from flux.limits import STORE_IDLE_WAL_BYTES
 from flux.model import MAX_SEQUENCE, ROW_DTYPES, RowKind, StreamKey
 from flux.store.base import Rows, StoreBatch, StoreHead, columns
@@ -36,19 +36,25 @@ class DuckStore:
     `store_id` is the identity of the data directory: a file of another one is refused with `DataError`.
     """
 
-    def __init__(self, path: Path | str, store_id: int) -> None:
-        """Open the file, or make it.
+    def __init__(self, path: Path | str, store_id: int, *, patient: bool = False) -> None:
+        """Open the file, or make it. `patient`: one that is damaged or cannot be opened is tried again with each call.
 
         Raises `InUseError` (another process, or this one, has it), `DataError` (corrupt, newer, another
         store's: the message says what to do) or `StorageError` (no space, no permission).
         """
         self._store_id = store_id
         self._path = Path(path)
-        self._database = Database(self._path, _ADVICE, self._prepare)
+        self._database = Database(self._path, _ADVICE, self._prepare, patient=patient)
         self._projected: tuple[int, int] | None = None
         self._headed: set[int] = set()  # streams that have a row in `heads`
         self._uncertain = False
-        self.position()
+        if self.fault is None:
+            self.position()
+
+    @property
+    def fault(self) -> FluxError | None:
+        """Why the file could not be opened at first (`patient` alone)."""
+        return self._database.fault
 
     @property
     def store_id(self) -> int:

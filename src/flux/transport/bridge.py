@@ -43,9 +43,10 @@ class Handover:
         after `timeout` seconds."""
         return self.kernel.leave_beat(frame, _ns(timeout))
 
-    def wait_for_room(self, need: int, timeout: float) -> bool:
-        """Whether the group being filled has room for `need` bytes, waiting at most `timeout` seconds for it."""
-        return self.kernel.room(need, _ns(timeout))
+    def wait_for_room(self, need: int, records: int, timeout: float) -> bool:
+        """Whether the group being filled has room for `need` bytes in `records` records, waiting at most `timeout`
+        seconds for it."""
+        return self.kernel.room(need, records, _ns(timeout))
 
     def take(self, timeout: float) -> int | None:
         """What was filled so far, waiting at most `timeout` seconds; None when there is nothing."""
@@ -104,6 +105,7 @@ class Turns:
             epoch=epoch,
             max_rows=limits.MAX_LIVE_ROWS,
             room=limits.TURN_BYTES,
+            room_records=limits.TURN_RECORDS,
             pull_fd=-1 if puller is None else puller.fileno(),
             wake_fd=wake.fileno(),
         )
@@ -176,8 +178,8 @@ class Commits:
         end, stored, noted, groups, sent, error, heard = self._kernel.run(
             _ns(timeout), **lent._asdict(), fence=marks, slot=slot, serial=serial
         )
+        journal.went_on(*end)
         if groups:
-            journal.went_on(*end)
             fence.went_on(*stored, FenceMark(self._store_id, self._epoch, lent.file, end[0]))
         if error:
             raise _error(error)

@@ -1,0 +1,123 @@
+"""The campaign of power cuts: lives are recorded, images made of the recordings, and every image judged.
+
+Two generations for each durability: the first begins with no directory and ends with kills at entries of the log that
+are drawn, one stop among them. The second goes on from an image of the first that has lost rows, so it begins a new
+epoch. Everything comes from one seed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.disk import images
+from tests.disk.judging import Found, Image, judge_image, original
+from tests.disk.lives import Lives, Recording, entries_of
+
+FROM_JOURNAL_ALONE = 10  # one image in so many is started without its database too
+
+
+class Told(NamedTuple):
+    """What a campaign found."""
+
+    images: int
+    violations: list[str]
+    new_epochs: int
+    shown: int
+    """Rows that were shown before the cut, over all images."""
+
+
+def campaign(folder: Path, durability: str, count: int, rng: random.Random) -> Told:
+    """`count` images, judged."""
+    found: list[Found] = []
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        first = first_generation(folder / "first", durability, rng)
+        found += pool.map(judge_image, _images(first, durability, count // 2, rng), chunksize=4)
+        second = second_generation(folder / "second", durability, rng, first, pool)
+        found += pool.map(judge_image, _images(second, durability, count - count // 2, rng), chunksize=4)
+    violations = [f"{told.name}: {violation}" for told in found for violation in told.violations]
+    return Told(
+        len(found), violations, sum(told.epoch > 1 for told in found), sum(told.shown for told in found)
+    )
+
+
+def first_generation(folder: Path, durability: str, rng: random.Random) -> Recording:
+    """A store from its beginning: killed in its first start, under load, in a later start; stopped; killed again."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    lives = Lives(folder, data, rng, durability)
+    lives.live(kill_at=rng.randrange(2, 40))
+    for _ in range(3):
+        lives.live(kill_at=rng.randrange(60, 160))
+        lives.live(idle=True)  # it answers with what the one before had written, and syncs nothing by itself
+    lives.live(entries=rng.randrange(60, 120), stop=True)
+    lives.live(kill_at=rng.randrange(5, 40))
+    lives.live(kill_at=rng.randrange(60, 120))
+    lives.live(idle=True)
+    return lives.recording
+
+
+def second_generation(
+    folder: Path, durability: str, rng: random.Random, first: Recording, pool: ProcessPoolExecutor
+) -> Recording:
+    """A store that has lost its last rows: it begins a new epoch, is killed, stopped, and begins others."""
+    files = lost_tail(first)
+    data = folder / "data"
+    images.write(files, data)
+    original(data)
+    image = Image("base", files, first.shown_rows[:0], first.source, durability, folder / "base", False)
+    base = pool.submit(judge_image, image).result()
+    assert not base.violations, base.violations
+    assert base.epoch > 1, "rows are lost, and no new epoch says so"
+    lives = Lives(folder, data, rng, durability, first, base.heads)
+    lives.live(kill_at=rng.randrange(5, 60))
+    lives.live(kill_at=rng.randrange(60, 160))
+    lives.live(idle=True)
+    lives.live(entries=rng.randrange(60, 120), stop=True)
+    lives.live(kill_at=rng.randrange(60, 160))
+    lives.live(idle=True)
+    return lives.recording
+
+
+def lost_tail(recording: Recording) -> dict[str, bytes]:
+    """The directory as it is at the end of a recording, without the last groups of its journal."""
+    disk = followed(recording)
+    files = disk.left(images.Newest())
+    last = max(name for name in files if name.endswith(".fluxlog"))
+    content = files[last]
+    end = len(content.rstrip(b"\0"))
+    keep = max(4096, end - 8192)
+    return files | {last: content[:keep] + bytes(len(content) - keep)}
+
+
+def followed(recording: Recording) -> images.Disk:
+    """The directory at the end of a recording."""
+    disk = images.Disk(recording.data, recording.base)
+    for entry in entries_of(recording):
+        disk.follow(entry)
+    return disk
+
+
+def _images(recording: Recording, durability: str, count: int, rng: random.Random) -> Iterator[Image]:
+    """`count` of them, with what was shown before each cut."""
+    entries = entries_of(recording)
+    times = np.array([entry.time_ns for entry in entries[1:]] + [2**63 - 1])
+    shown = recording.shown_rows
+    disk = images.Disk(recording.data, recording.base)
+    for number, (moment, files) in enumerate(images.draw(disk, entries, rng, count)):
+        yield Image(
+            f"{durability} {recording.data.parent.name} image {number} after entry {moment}",
+            files,
+            shown[shown["time_ns"] < times[moment]],
+            recording.source,
+            durability,
+            recording.data.parent / f"image-{number}",
+            number % FROM_JOURNAL_ALONE == 0,
+        )

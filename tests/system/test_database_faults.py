@@ -1,0 +1,141 @@
+"""No fault of the database takes the server down: rows go on, what only it has is unavailable, health says the cure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flux.errors import FluxError, UnavailableError
+from flux.feed.push import Feed
+from flux.feed.synth import candles
+from flux.model import State, StreamKey
+from flux.schema import messages
+from flux.transport.requester import Requester
+from flux.transport.sockets import Sockets
+from tests.patience import PATIENCE_S
+from tests.system.processes import FluxServer, wait_until
+
+KEY = StreamKey("FEED", "BTC/USDT", "1m")
+ROWS = 60_000
+SEED = 5
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A directory whose database has ROWS rows; only the last few thousand of them come back into memory."""
+    with FluxServer(tmp_path / "d", "--ingest", "tcp://127.0.0.1:*") as server:
+        send(server, candles(ROWS, SEED))
+        assert server.stop() == 0
+    return tmp_path / "d"
+
+
+def send(server: FluxServer, rows: Any) -> None:
+    with Feed(KEY.source_id, ingest=server.ingest, chunk_rep=server.rpc) as feed:
+        feed.send(KEY.symbol, KEY.interval, rows)
+        feed.flush(PATIENCE_S)
+
+
+class Asking:
+    """Requests to a server that lives, answered or refused."""
+
+    def __init__(self, server: FluxServer, sockets: Sockets) -> None:
+        self._requester = Requester(sockets, server.rpc)
+
+    def __call__(self, build: Any, **slots: Any) -> Any:
+        return self._requester.ask(build, timeout=PATIENCE_S, **slots)
+
+    def rows(self, after: int, limit: int = 10) -> Any:
+        return self(messages.backfill_rows_request, key=KEY, from_sequence_exclusive=after, limit=limit)
+
+    def health(self) -> Any:
+        return self(messages.health_request)
+
+    def page(self, after: int) -> Any:
+        """The rows behind `after`, or the error that came instead."""
+        try:
+            return self.rows(after).rows
+        except FluxError as error:
+            return error
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    with Sockets() as made:
+        yield made
+
+
+def spoil(path: Path, seed: int) -> None:
+    """Change bytes in the blocks in the middle of the database, as a failing disk does; its headers stay right."""
+    rng, size = random.Random(seed), path.stat().st_size
+    with path.open("r+b") as file:
+        for at in range(3 * 4_096 + 262_144, size - 2 * 262_144, 4_096):
+            file.seek(at + rng.randrange(4_000))
+            file.write(rng.randbytes(64))
+
+
+def test_a_damaged_block_is_unavailable_and_the_server_lives_also_after_a_restart(
+    data: Path, sockets: Sockets
+) -> None:
+    spoil(data / "flux.duckdb", SEED)
+    more = candles(ROWS + 200, SEED)[ROWS:]
+    for begin in (0, 100):  # two lives
+        with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
+            ask = Asking(server, sockets)
+            assert any(isinstance(ask.page(after), UnavailableError) for after in range(0, ROWS // 2, 2_000))
+            health = ask.health()
+            assert (health.state, health.ok) == (State.DEGRADED, True)
+            assert f"flux rebuild {data}" in health.message
+            send(server, more[begin : begin + 100])
+            head = ROWS + begin + 100
+            np.testing.assert_array_equal(
+                ask.rows(head - 100, 100).rows["close"], more[begin : begin + 100]["close"]
+            )
+            assert server.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["garbage", "short", "directory"])
+def test_a_database_that_does_not_open_is_no_reason_not_to_start(
+    data: Path, sockets: Sockets, what: str
+) -> None:
+    path = data / "flux.duckdb"
+    if what == "garbage":
+        path.write_bytes(random.Random(SEED).randbytes(100_000))
+    elif what == "short":
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    else:
+        path.unlink()
+        path.mkdir()
+    with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
+        assert server.state == "DEGRADED"
+        ask = Asking(server, sockets)
+        assert "the database fails" in ask.health().message
+        assert isinstance(ask.page(0), UnavailableError)
+        # More rows than any ring holds: none waits for the database.
+        more = candles(ROWS + 300_000, SEED)[ROWS:]
+        send(server, more)
+        assert ask.rows(ROWS + 299_999).watermark_sequence == ROWS + 300_000
+        # Those that the ring let go are in the journal alone: to be had later, and no hole.
+        assert isinstance(ask.page(ROWS + 1), UnavailableError)
+        assert server.stop() == 0
+
+
+def test_a_database_that_comes_back_is_filled_without_a_restart(data: Path, sockets: Sockets) -> None:
+    path, aside = data / "flux.duckdb", data / "aside"
+    path.rename(aside)
+    path.mkdir()
+    with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
+        ask = Asking(server, sockets)
+        assert isinstance(ask.page(0), UnavailableError)
+        send(server, candles(ROWS + 10, SEED)[ROWS:])
+        path.rmdir()
+        aside.rename(path)
+        wait_until(lambda: not isinstance(ask.page(0), FluxError), "the database is not read again")
+        np.testing.assert_array_equal(ask.rows(0, 100).rows["close"], candles(ROWS, SEED)["close"][:100])
+        wait_until(lambda: ask.health().state == State.OK, "it is not well again")
+        assert server.stop() == 0

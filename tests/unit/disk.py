@@ -1,0 +1,74 @@
+"""What is on the disk, as far as this process saw to it: a stand-in for the power cut that a test cannot have.
+
+As Linux has it, a sync that fails is reported once, and what it did not write counts as written from then on.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+class Disk:
+    """Watches the syncs and writes of this process's Python. What stood in a file before counts as not yet synced."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folders: set[Path] = set()
+        self.writes: list[tuple[Path, int, int]] = []
+        """(path, offset, size) of every write."""
+        self.failing = 0
+        """So many of the next syncs of a file fail with EIO."""
+        self._durable: dict[int, bytearray] = {}  # by inode: a file may get its name late
+        self._dirty: dict[int, list[tuple[int, int]]] = {}
+        for name in ("fsync", "fdatasync"):
+            monkeypatch.setattr(os, name, self._sync)
+        self._write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", self._pwrite)
+
+    def _pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        dirty = self._dirty_of(fd)
+        written = self._write(fd, data, offset)
+        dirty.append((offset, offset + written))
+        self.writes.append((_path(fd), offset, written))
+        return written
+
+    def _sync(self, fd: int) -> None:
+        path = _path(fd)
+        if path.is_dir():
+            self.folders.add(path)
+            return
+        dirty, data = self._dirty_of(fd), path.read_bytes()
+        durable = self._durable[os.fstat(fd).st_ino]
+        durable.extend(bytes(len(data) - len(durable)))
+        stretches = dirty[:]
+        dirty.clear()
+        if self.failing:
+            self.failing -= 1
+            raise OSError(5, "Input/output error")
+        for start, end in stretches:
+            durable[start:end] = data[start:end]
+
+    def _dirty_of(self, fd: int) -> list[tuple[int, int]]:
+        said = os.fstat(fd)
+        if said.st_ino not in self._dirty:
+            self._durable[said.st_ino] = bytearray(said.st_size)
+            self._dirty[said.st_ino] = [(0, said.st_size)]
+        return self._dirty[said.st_ino]
+
+    def has(self, path: Path, end: int | None = None) -> bool:
+        """Whether all that stands in the file now, or before `end`, is on the disk."""
+        return self._durable.get(path.stat().st_ino, b"")[:end] == path.read_bytes()[:end]
+
+    def written(self, path: Path, start: int, end: int) -> bool:
+        """Whether every byte of that stretch was written."""
+        at = start
+        for _, offset, size in sorted(write for write in self.writes if write[0] == path):
+            if offset <= at:
+                at = max(at, offset + size)
+        return at >= end
+
+
+def _path(fd: int) -> Path:
+    return Path(os.readlink(f"/proc/self/fd/{fd}"))

@@ -1,0 +1,169 @@
+"""No thread dies in silence: on a server its end is UNHEALTHY and an exit code, on a client the object's failure."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flux
+from flux.config import ServeConfig
+from flux.errors import FluxError
+from flux.feed.push import Feed
+from flux.feed.synth import candles
+from flux.model import State
+from flux.server.service import Server
+from flux.threads import WatchedThread
+from tests.patience import PATIENCE_S
+from tests.unit.live_server import LiveServer, eventually
+from tests.unit.lives import BTC, Life
+from tests.unit.served import KEY
+
+
+class UnforeseenError(Exception):
+    """What nobody thought of."""
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise UnforeseenError("on purpose")
+
+
+def test_what_ended_a_thread_is_heard_of_once() -> None:
+    heard: list[BaseException] = []
+    thread = WatchedThread(fail, name="t", failed=heard.append)
+    assert thread.join(0)
+    thread.start()
+    assert thread.join(PATIENCE_S)
+    assert [type(error) for error in heard] == [UnforeseenError]
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_an_end_that_nobody_asked_for_is_a_failure(wanted: bool) -> None:
+    heard: list[BaseException] = []
+    thread = WatchedThread(lambda: None, name="early", failed=heard.append, wanted=lambda: wanted)
+    thread.start()
+    assert thread.join(PATIENCE_S)
+    assert [str(error) for error in heard] == ["the thread 'early' came to its end and was not to"] * wanted
+
+
+def test_a_thread_does_not_wait_for_itself() -> None:
+    ended: list[bool] = []
+    thread = WatchedThread(lambda: ended.append(thread.join()), name="self", failed=fail)
+    thread.start()
+    assert thread.join(PATIENCE_S)
+    assert ended == [False]
+
+
+# Where each thread of a server meets something unforeseen.
+BREAKS: dict[str, Callable[[Server], None]] = {
+    "loop": lambda server: setattr(server.loop, "_note_moved", fail),
+    "committer": lambda server: setattr(server.committer, "_next", fail),
+    "heart": lambda server: setattr(server.committer.heart, "frames", fail),
+    "projector": lambda server: setattr(server.projector, "_tidy", fail),
+    "requests": lambda server: setattr(server._requests, "_take", fail),
+    "store": lambda server: server._requests._to_store.put(None),  # it ends, and was not to
+    "syncer": lambda server: setattr(server.committer._syncer, "_turn", fail),
+}
+
+
+@pytest.mark.parametrize("which", BREAKS)
+def test_the_end_of_any_thread_of_a_server_is_said_and_ends_it(which: str, tmp_path: Path) -> None:
+    ends = "tcp://127.0.0.1:*"
+    server = Server(ServeConfig(data=tmp_path / "d", live_pub=ends, chunk_rep=ends, ingest=ends))
+    server.start()
+    try:
+        BREAKS[which](server)
+        assert server.wait(PATIENCE_S)
+        assert isinstance(server.failure, UnforeseenError | RuntimeError)
+        assert server.vitals.state is State.UNHEALTHY
+        assert "the server stops" in server.vitals.reason
+    finally:
+        server.stop()
+
+
+def test_the_end_of_a_servers_thread_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flux.server import foreground
+
+    ends = "tcp://127.0.0.1:*"
+    monkeypatch.setattr("flux.server.heart.Heart.frames", fail)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(FluxError, match="a fault of its own") as raised:
+        foreground.serve(ServeConfig(data=tmp_path / "d", live_pub=ends, chunk_rep=ends))
+    assert raised.value.exit_code == 1
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """While this lasts no open, dup, accept or socket of this process succeeds."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def test_a_syncer_without_descriptors_is_unhealthy_and_tries_again(tmp_path: Path) -> None:
+    with Life(tmp_path / "d", disk=False) as life:
+        life.write(BTC, 10)
+        eventually(lambda: life.committer._syncer.reached == life.committer.committed)
+        with no_descriptors():
+            life.write(BTC, 10)
+            eventually(
+                lambda: (
+                    life.vitals.state is State.UNHEALTHY
+                    or life.committer._syncer.reached == life.committer.committed
+                )
+            )
+        life.write(BTC, 10)
+        eventually(lambda: life.committer._syncer.reached == life.committer.committed)
+        eventually(lambda: life.vitals.state is State.OK)
+        assert not life.failures
+
+
+def test_a_live_whose_loop_meets_the_unforeseen_fails_and_says_so() -> None:
+    with LiveServer() as server:
+        server.add(KEY, 10)
+        with flux.Live(pub=server.pub, rep=server.rep) as live:
+            live.subscribe(KEY.symbol, interval=KEY.interval, source=KEY.source_id, start="oldest")
+            live._loop._receive = fail  # type: ignore[method-assign]  # the fault
+            with pytest.raises(FluxError):
+                list(live)
+            with pytest.raises(FluxError, match="Unforeseen"):
+                live.block_for_close(PATIENCE_S)
+
+
+def test_a_feed_whose_thread_meets_the_unforeseen_fails_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.limits.FEED_PENDING_BYTES", 1)
+    feed = Feed("FEED", ingest="tcp://127.0.0.1:9", chunk_rep="tcp://127.0.0.1:9")
+    feed.send("BTC", "1m", candles(1, 1))
+    waiting: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            feed.send("BTC", "1m", candles(1, 1))  # without a timeout: it waits for the server
+        except FluxError as error:
+            waiting.append(error)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    feed._turn = fail  # type: ignore[method-assign]  # the fault
+    feed._wake.set()
+    sender.join(PATIENCE_S)
+    assert len(waiting) == 1
+    for call in (feed.flush, feed.close):
+        with pytest.raises(FluxError, match="Unforeseen"):
+            call()
