@@ -16,7 +16,7 @@ from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram, distribution
 from flux.loadgen.plan import NS_PER_S
 from flux.loadgen.plot import check_plot, plot
-from flux.loadgen.search import RESOLUTION
+from flux.loadgen.search import CONFIRMED, RESOLUTION, TRIES
 
 
 class _Schema(argparse.Action):
@@ -48,8 +48,8 @@ def add_search(made: argparse.ArgumentParser) -> None:
         "the highest rate",
         f"Runs of {find_max.TRIAL_NS // NS_PER_S} s (--duration) behind {find_max.WARMUP_NS // NS_PER_S} s"
         f" (--warmup), from --rate ({find_max.START_RATE:,}) doubled until one fails, then between the two"
-        f" down to {RESOLUTION:.0%}; what is found is confirmed by a run {find_max.CONFIRMING} times as long,"
-        " or lowered until it is. What fails is run once more before it counts.",
+        f" down to {RESOLUTION:.0%}; what is found is confirmed by {CONFIRMED} of {TRIES} runs {find_max.CONFIRMING}"
+        " times as long, or lowered until it is. A short run that fails is done once more before it counts.",
     )
     group.add_argument("--find-max", action="store_true", help="find the highest rate that keeps --slo")
     group.add_argument(

@@ -62,7 +62,7 @@ class Terminal:
     ) -> None:
         for number, handler in self._before.items():
             if not self._whole and signal.getsignal(number) == self._on_signal:
-                signal.signal(number, handler)  # type: ignore[arg-type]
+                signal.signal(number, handler)  # type: ignore[arg-type] # typeshed: what signal() returned, it takes
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._leave_at_once:

@@ -111,11 +111,13 @@ class Watching:
         """Take what waits, or a part of it; whether there may be more."""
         began_ns = time.monotonic_ns() - start_ns
         going = self._awaited is None
-        if going and self._measuring_ns < 0 and began_ns >= self.plan.warmup_ns:
+        measured = going and self._measuring_ns >= 0
+        arrivals, status = self._receiver.receive()
+        if going and not measured and began_ns >= self.plan.warmup_ns:
+            # The window opens at a time, and what had come by then is not in it: a window that an arrival opens, with
+            # that arrival in it, has one message too many.
             self._measuring_ns = began_ns
             self._bytes_before = self._receiver.counters["bytes"]
-        arrivals, status = self._receiver.receive()
-        measured = going and self._measuring_ns >= 0
         if len(arrivals):
             self._marks.follow(arrivals)
             fresh = self.watch.account(
@@ -131,6 +133,11 @@ class Watching:
         if status == Drained.UNKNOWN_STREAM:
             self._learn()
         return status != Drained.EMPTY
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the measured time has begun."""
+        return self._measuring_ns >= 0
 
     def _learn(self) -> None:
         found = self._receiver.unknown
@@ -228,7 +235,8 @@ def watch(run: Watching, socket: Socket, start_ns: int, commands: Commands) -> i
     poller, seconds = Poller(socket, commands.wake), Seconds(run.plan)
     more, now = False, time.monotonic_ns() - start_ns
     while now < run.plan.run_ns and not commands.stopping:
-        wait_ns = 0 if more else min(max(seconds.ends_ns - now, NS_PER_S // 1000), NS_PER_S)
+        due_ns = seconds.ends_ns if run.measuring else min(seconds.ends_ns, run.plan.warmup_ns)
+        wait_ns = 0 if more else min(max(due_ns - now, NS_PER_S // 1000), NS_PER_S)
         ready = poller.wait(wait_ns / NS_PER_S)
         if commands.wake in ready:
             commands.taken()
