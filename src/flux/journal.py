@@ -270,6 +270,16 @@ class Journal:
         self._offset, self._spoiled = offset, spoiled
         self._synced = max(self._synced, synced)
 
+    @property
+    def linked(self) -> bool:
+        """Whether its file still has a name, as far as can be seen without waiting; from any thread."""
+        if not self._syncing.acquire(blocking=False):
+            return True  # a sync is under way
+        try:
+            return self._fd < 0 or os.fstat(self._fd).st_nlink > 0
+        finally:
+            self._syncing.release()
+
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""
         if position.file == self._number and position.offset > self._synced:
