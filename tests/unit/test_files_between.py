@@ -67,7 +67,9 @@ def cut(data: Path, lost: int) -> None:
         life.write(BTC, 5)
         life.stop()
     assert rebuild(data, cut=False, say=print).rows == done.rows + 5
-    store = DuckStore(data / "flux.duckdb", scan_file(journal.files(data)[-1])[0].heads.store_id)  # type: ignore[union-attr]
+    scanned, _ = scan_file(journal.files(data)[-1])
+    assert scanned is not None
+    store = DuckStore(data / "flux.duckdb", scanned.heads.store_id)
     first, rows = store.read(2, BTC.kind, 0, 0, 1_000_000)
     store.close()
     assert first == 1
