@@ -30,6 +30,8 @@ def eventually(met: Callable[[], object], what: str = "") -> None:
 class LiveServer:
     """Publishes from the thread of the test; requests have their own."""
 
+    answers: type[Answers] = Answers
+
     def __init__(
         self,
         served: Served | None = None,
@@ -41,7 +43,7 @@ class LiveServer:
         self.sockets = Sockets()
         self.publisher = self.sockets.publisher(pub)
         self.pub = endpoint_of(self.publisher.socket)
-        self.requests = Requests(self.sockets, rep, Answers(self.served), store)
+        self.requests = Requests(self.sockets, rep, self.answers(self.served), store)
         self.rep = self.requests.endpoint
         self.requests.start()
         self.beats = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,12 @@ import pytest
 
 from flux import codec
 from flux.client.live import Live, StateChange
-from flux.model import Gap
+from flux.model import Gap, StreamKey
 from flux.protocol.stream_state import StreamState
-from flux.transport.topics import stream_topic
+from flux.schema import messages
+from flux.server.answers import Answers
+from flux.server.backfill import CandlesBackfill, RowsBackfill
+from flux.transport.topics import stream_topic, v1_topic
 from tests.unit.followed import KEY, check, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.served import STORE_ID
@@ -139,3 +142,63 @@ def test_the_last_row_of_a_cache_is_compared_at_the_join(
         server.beat()
         check(rows_until(live, 132), server, 131, 132)
     assert len(gaps) <= 1, "said once"
+
+
+class Version1Answers(Answers):
+    """Of a server that knows version 1 alone."""
+
+    def answer(self, body: Sequence[bytes]) -> bytes | CandlesBackfill | RowsBackfill:
+        if body[0][4:8] == b"FLX2":
+            correlation_id = codec.decode(body[0]).correlation_id
+            return messages.error_response(
+                code=400,
+                message="unsupported schema_version",
+                correlation_id=correlation_id,
+                schema_version=1,
+            )
+        return super().answer(body)
+
+
+class Version1Server(LiveServer):
+    """No heartbeats, no epochs; it sends rows of version 1."""
+
+    answers = Version1Answers
+
+    def add(self, key: StreamKey, count: int = 0) -> None:
+        super().add(key, count)
+        for name in ("turnover", "trade_count"):  # which it does not know
+            self.stream(key).rows[name] = 0
+
+    def send(self, count: int) -> None:
+        stream = self.stream(KEY)
+        begin = stream.head
+        stream.rows = np.resize(stream.rows, begin + count)
+        stream.rows["ts_ms"] = 1_700_000_000_000 + 1_000 * np.arange(begin + count)
+        frame = codec.Encoder(KEY, version=1).encode(stream.rows[begin:], begin + 1)
+        self.publisher.socket.send_multipart([v1_topic(KEY), frame])
+
+
+@pytest.mark.parametrize(("changed", "head"), [(1, 140), (1, 60), (101, 140)])
+def test_a_version_1_server_that_began_again(changed: int, head: int) -> None:
+    """Its head has passed the client's cursor, or has not yet; or it is the one that it was (V3)."""
+    gaps: list[Gap] = []
+    states: list[StateChange] = []
+    with Version1Server() as server:
+        server.add(KEY, 100)
+        with live_of(server) as live:
+            live.add_gap_callback(gaps.append)
+            live.add_state_callback(states.append)
+            live.subscribe("BTCUSDT", interval="1m", start="oldest")
+            live.start()
+            check(rows_until(live, 100), server, 1, 100)
+            server.close()
+            with Version1Server(pub=server.pub, rep=server.rep) as again:
+                again.add(KEY, 100)
+                another_history(again, changed, head)
+                again.subscribed(v1_topic(KEY))
+                again.send(2)
+                same = changed > 100
+                check(rows_until(live, head + 2), again, 101 if same else 1, head + 2)
+    assert [(gap.first_sequence, gap.last_sequence) for gap in gaps] == ([] if same else [(1, 100)])
+    assert all(gap.reason.startswith("void: the server ") for gap in gaps)
+    assert StreamState.FAILED not in {change.state for change in states}

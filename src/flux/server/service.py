@@ -39,7 +39,7 @@ from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
-from flux.server.watch import Watch
+from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
@@ -313,6 +313,8 @@ class Server:
         committer.join(left())
         self.projector.stop()
         projector.join(left())
+        if self.failure is None and self.vitals.has(DIRECTORY):
+            self.failure = StorageError("what was taken in last is lost: the data directory is gone")
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
         running = [thread.name for thread in self._threads if thread.is_alive()]
         if running or not answered:
