@@ -98,4 +98,4 @@ def test_rows_that_it_lost_begin_an_epoch_in_a_new_file(data: Path) -> None:
         life.write(ETH, 1)
     assert versions(data) == [1, 1, FORMAT]
     with Life(data) as life:
-        assert (life.epoch, life.reasons) == (2, "")
+        assert (life.epoch, life.heads["ETH 1m"]) == (2, 4)

@@ -21,7 +21,6 @@ from flux.server.view import Rows, StreamView
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 from tests.unit.served import KEY, Served, Stream, rows_at
-from tests.unit.vectors import CASES, Case, expect
 
 WAIT_MS = int(PATIENCE_S * 1_000)
 
@@ -186,27 +185,6 @@ def test_what_is_larger_than_any_request_ends_the_connection_not_the_server() ->
         assert watch.poll(WAIT_MS), "the connection was not ended"
         big.disable_monitor()
         assert not big.poll(0), "and nothing was answered"
-
-
-@pytest.mark.skipif(not CASES, reason="the wire vectors are not beside this checkout")
-@pytest.mark.parametrize("delimiter", [True, False])
-def test_every_vector_gets_exactly_one_reply_of_its_class(delimiter: bool) -> None:
-    with serving(candles()) as it:
-        dealer = it.client(zmq.DEALER)
-        for case in CASES:
-            _one_reply(dealer, case, [b""] if delimiter else [])
-        assert it.requests.counts.received == 2 * len(CASES)
-
-
-def _one_reply(dealer: zmq.Socket[bytes], case: Case, envelope: list[bytes]) -> None:
-    dealer.send_multipart([*envelope, case.frame])
-    dealer.send_multipart([*envelope, messages.health_request(correlation_id=case.name)])
-    # Health is answered at once, so a backfill's reply may come behind it; there are exactly two.
-    replies = [codec.decode(dealer.recv_multipart()[-1]) for _ in range(2)]
-    probe = [reply for reply in replies if reply.correlation_id == case.name]
-    assert len(probe) == 1
-    (reply,) = [reply for reply in replies if reply is not probe[0]]
-    expect(case, reply)
 
 
 class Gate:
