@@ -108,10 +108,9 @@ static inline int flux_loop_wait(flux_loop *l, int64_t until_ns) {
 /* ------------------------------------------------------------------ the committer's side */
 
 typedef struct { /* what Journal and Fence hold, lent for one call */
-    int fd, slot;
+    int fd, fence, slot; /* the fence's two slots are FLUX_FENCE_PAGE apart; `slot` is the newer one */
     uint32_t file, serial;
     uint64_t offset, synced, spoiled, limit; /* limit: a group must end before it */
-    uint8_t *fence;                          /* two slots, FLUX_FENCE_PAGE apart */
 } flux_journal_end;
 
 typedef struct {
@@ -135,31 +134,42 @@ typedef struct {
 
 #define FLUX_FENCE_PAGE 4096
 
-/* Replaces the older of the fence's two marks; the layout is flux/fence.py's. */
-static inline void flux_fence_store(flux_journal_end *j, uint64_t store_id, uint32_t epoch) {
-    j->slot = 1 - j->slot;
-    j->serial++;
+/* All of it, or -1 when the disk refuses. */
+static inline int flux_write_all(int fd, const uint8_t *data, uint64_t size, uint64_t at) {
+    while (size > 0) {
+        ssize_t written = pwrite(fd, data, size, (off_t)at);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) return -1;
+        data += written;
+        size -= (uint64_t)written;
+        at += (uint64_t)written;
+    }
+    return 0;
+}
+
+/* Replaces the older of the fence's two marks; the layout is flux/fence.py's. -1 when the disk refuses: the newer mark
+ * stays as it was. */
+static inline int flux_fence_store(flux_journal_end *j, uint64_t store_id, uint32_t epoch) {
+    int slot = 1 - j->slot;
     uint8_t mark[32];
     flux_put64(mark, store_id);
     flux_put32(mark + 8, epoch);
     flux_put32(mark + 12, j->file);
     flux_put64(mark + 16, j->offset);
-    flux_put32(mark + 24, j->serial);
+    flux_put32(mark + 24, j->serial + 1);
     flux_put32(mark + 28, flux_crc32c(0, mark, 28));
-    memcpy(j->fence + j->slot * FLUX_FENCE_PAGE, mark, sizeof mark);
+    if (flux_write_all(j->fence, mark, sizeof mark, (uint64_t)slot * FLUX_FENCE_PAGE)) return -1;
+    j->slot = slot;
+    j->serial++;
+    return 0;
 }
 
 /* Writes the group and its COMMIT at the journal's end: 0, or -1 when the disk refuses; then nothing was added, and the
  * group may be written again. */
 static inline int flux_journal_write(flux_journal_end *j, flux_group *g, int sync) {
-    uint64_t size = flux_group_seal(g, j->offset, j->synced), done = 0;
+    uint64_t size = flux_group_seal(g, j->offset, j->synced);
     if (j->spoiled < j->offset + size) j->spoiled = j->offset + size;
-    while (done < size) {
-        ssize_t written = pwrite(j->fd, g->data + done, size - done, (off_t)(j->offset + done));
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) return -1;
-        done += (uint64_t)written;
-    }
+    if (flux_write_all(j->fd, g->data, size, j->offset)) return -1;
     if (sync && fdatasync(j->fd)) return -1;
     j->offset += size;
     if (sync) j->synced = j->offset;
@@ -222,8 +232,13 @@ static inline int flux_commit_group(flux_committer *c, flux_journal_end *j) {
     if (x->filled[x->taken].noted || c->by_python || flux_hear_subscriber(c) ||
         j->offset + g->used + FLUX_COMMIT_SIZE > j->limit)
         return 1;
+    uint64_t start = j->offset;
     if (flux_journal_write(j, g, c->disk)) return 1;
-    flux_fence_store(j, c->store_id, c->epoch);
+    if (flux_fence_store(j, c->store_id, c->epoch)) { /* without its mark it is as if it were not written */
+        j->offset = start;
+        if (j->synced > start) j->synced = start;
+        return 1;
+    }
     flux_mark_runs(c->receiver, g);
     flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));
     flux_exchange_committed(x, j->file, j->offset);

@@ -71,10 +71,9 @@ cdef extern from "bridge.h" nogil:
         uint32_t *touched
 
     ctypedef struct flux_journal_end:
-        int fd, slot
+        int fd, fence, slot
         uint32_t file, serial
         uint64_t offset, synced, spoiled, limit
-        uint8_t *fence
 
     ctypedef struct flux_sent:
         uint64_t sent, sent_v1, bytes, blocked
@@ -102,7 +101,6 @@ cdef extern from "bridge.h" nogil:
         FLUX_TURN_TIME
         FLUX_TURN_WOKEN
         FLUX_TURN_NO_ROOM
-        FLUX_FENCE_PAGE
 
     int64_t flux_clock(int clock)
     int pthread_mutex_lock(pthread_mutex_t *lock)
@@ -322,14 +320,12 @@ cdef class Commits:
         self.committer.scratch_size = self.scratch.view.len
 
     def run(self, int64_t timeout_ns, *, int fd, uint32_t file, uint64_t offset, uint64_t synced, uint64_t spoiled,
-            uint64_t limit, object fence, int slot, uint32_t serial):
-        cdef _Borrowed marks = _Borrowed(fence, True, 2 * FLUX_FENCE_PAGE)
+            uint64_t limit, int fence, int slot, uint32_t serial):
         cdef flux_journal_end end
         cdef flux_sent sent
         cdef int noted
-        end.fd, end.file, end.slot, end.serial = fd, file, slot, serial
+        end.fd, end.file, end.fence, end.slot, end.serial = fd, file, fence, slot, serial
         end.offset, end.synced, end.spoiled, end.limit = offset, synced, spoiled, limit
-        end.fence = <uint8_t *>marks.view.buf
         self.committer.groups = self.committer.heard_size = 0
         memset(&self.committer.sent, 0, sizeof(flux_sent))
         with nogil:

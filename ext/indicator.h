@@ -9,7 +9,11 @@
  *               |- after[k] ----|      |- so far |
  *               |<------------- n values ------->|     sum = after[k] + so far
  *
- * When a block is full, `after` is summed anew from its end: n additions for n rows. */
+ * When a block is full, `after` is summed anew from its end: n additions for n rows.
+ *
+ * A NaN is no value: its row gives NaN and leaves the state alone, so that an indicator begins after the leading NaN of
+ * another one, and goes on after a hole. A candle with the time of the newest one revises it: the state goes back to
+ * what it was before that one (`before`), so that live, with every revision, ends where bulk does. */
 #ifndef FLUX_INDICATOR_H
 #define FLUX_INDICATOR_H
 
@@ -32,18 +36,23 @@ typedef struct {
 } flux_rolling;
 
 typedef struct {
-    int kind;
-    uint64_t n;    /* rows looked back */
-    uint64_t seen; /* values so far; RSI: changes; anchored VWAP: not used */
+    uint64_t seen;   /* values so far; RSI: changes; anchored VWAP: not used */
     double up, down; /* EMA, ATR: only up. Sums while seen < n, averages from then on; VWAP: turnover and volume */
     double last;     /* the value (RSI) or close (ATR) before */
     flux_rolling one, two;
-    flux_grid grid;         /* anchored VWAP: where sums begin anew */
-    int64_t anchored_until; /* last ms of the bucket */
-    int64_t newest;         /* time of the last candle, once there was any */
-    int any, any_value;
+    int64_t anchored_until; /* anchored VWAP: last ms of the bucket, once there was any */
+    int any_value;          /* there is a last, or a bucket */
+} flux_indicator_state;
+
+typedef struct {
+    int kind;
+    uint64_t n; /* rows looked back */
+    flux_indicator_state now, before; /* after the newest candle, and before it */
+    flux_grid grid; /* anchored VWAP: where sums begin anew */
+    int64_t newest; /* time of the last candle, once there was any */
+    int any;
     double value;     /* what the last row gave */
-    uint64_t skipped; /* candles not above the newest */
+    uint64_t skipped; /* candles older than the newest */
 } flux_indicator;
 
 static inline int flux_rolling_init(flux_rolling *rolling, uint64_t n) {
@@ -80,14 +89,14 @@ static inline int flux_indicator_init(flux_indicator *indicator, int kind, uint6
     indicator->grid.length = length;
     indicator->grid.origin = origin;
     indicator->value = NAN;
-    if ((kind == FLUX_SMA || kind == FLUX_VWAP) && flux_rolling_init(&indicator->one, n) != 0) return -1;
-    if (kind == FLUX_VWAP && flux_rolling_init(&indicator->two, n) != 0) return -1;
+    if ((kind == FLUX_SMA || kind == FLUX_VWAP) && flux_rolling_init(&indicator->now.one, n) != 0) return -1;
+    if (kind == FLUX_VWAP && flux_rolling_init(&indicator->now.two, n) != 0) return -1;
     return 0;
 }
 
 static inline void flux_indicator_free(flux_indicator *indicator) {
-    free(indicator->one.values);
-    free(indicator->two.values);
+    free(indicator->now.one.values);
+    free(indicator->now.two.values);
     memset(indicator, 0, sizeof *indicator);
 }
 
@@ -98,47 +107,53 @@ static inline double flux_wilder(double average, double value, uint64_t n, uint6
     return (average * (double)(n - 1) + value) / (double)n;
 }
 
-static inline double flux_sma_next(flux_indicator *indicator, double value) {
-    double sum = flux_rolling_add(&indicator->one, value);
-    return ++indicator->seen < indicator->n ? NAN : sum / (double)indicator->n;
+static inline double flux_sma_next(flux_indicator_state *now, double value, uint64_t n) {
+    double sum;
+    if (value != value) return NAN;
+    sum = flux_rolling_add(&now->one, value);
+    return ++now->seen < n ? NAN : sum / (double)n;
 }
 
-static inline double flux_ema_next(flux_indicator *indicator, double value) {
-    uint64_t seen = ++indicator->seen;
-    if (seen <= indicator->n) {
-        indicator->up = flux_wilder(indicator->up, value, indicator->n, seen);
+static inline double flux_ema_next(flux_indicator_state *now, double value, uint64_t n) {
+    uint64_t seen;
+    if (value != value) return NAN;
+    seen = ++now->seen;
+    if (seen <= n) {
+        now->up = flux_wilder(now->up, value, n, seen);
     } else {
-        indicator->up += (value - indicator->up) * (2.0 / ((double)indicator->n + 1.0));
+        now->up += (value - now->up) * (2.0 / ((double)n + 1.0));
     }
-    return seen < indicator->n ? NAN : indicator->up;
+    return seen < n ? NAN : now->up;
 }
 
-static inline double flux_rsi_next(flux_indicator *indicator, double value) {
-    double change = value - indicator->last;
-    int first = !indicator->any_value;
-    indicator->last = value;
-    indicator->any_value = 1;
+static inline double flux_rsi_next(flux_indicator_state *now, double value, uint64_t n) {
+    double change = value - now->last;
+    int first = !now->any_value;
+    if (value != value) return NAN;
+    now->last = value;
+    now->any_value = 1;
     if (first) return NAN;
-    ++indicator->seen;
-    indicator->up = flux_wilder(indicator->up, change > 0 ? change : 0.0, indicator->n, indicator->seen);
-    indicator->down = flux_wilder(indicator->down, change < 0 ? -change : 0.0, indicator->n, indicator->seen);
-    if (indicator->seen < indicator->n) return NAN;
-    if (indicator->down == 0.0) return indicator->up == 0.0 ? 50.0 : 100.0;
-    return 100.0 - 100.0 / (1.0 + indicator->up / indicator->down);
+    ++now->seen;
+    now->up = flux_wilder(now->up, change > 0 ? change : 0.0, n, now->seen);
+    now->down = flux_wilder(now->down, change < 0 ? -change : 0.0, n, now->seen);
+    if (now->seen < n) return NAN;
+    if (now->down == 0.0) return now->up == 0.0 ? 50.0 : 100.0;
+    return 100.0 - 100.0 / (1.0 + now->up / now->down);
 }
 
-static inline double flux_atr_next(flux_indicator *indicator, const flux_candle *row) {
+static inline double flux_atr_next(flux_indicator_state *now, const flux_candle *row, uint64_t n) {
     double range = row->high - row->low;
-    if (indicator->any_value) {
-        double up = fabs(row->high - indicator->last), down = fabs(row->low - indicator->last);
+    if (range + row->close != range + row->close) return NAN;
+    if (now->any_value) {
+        double up = fabs(row->high - now->last), down = fabs(row->low - now->last);
         range = up > range ? up : range;
         range = down > range ? down : range;
     }
-    indicator->last = row->close;
-    indicator->any_value = 1;
-    ++indicator->seen;
-    indicator->up = flux_wilder(indicator->up, range, indicator->n, indicator->seen);
-    return indicator->seen < indicator->n ? NAN : indicator->up;
+    now->last = row->close;
+    now->any_value = 1;
+    ++now->seen;
+    now->up = flux_wilder(now->up, range, n, now->seen);
+    return now->seen < n ? NAN : now->up;
 }
 
 /* What a candle turned over: known, or its typical price times its volume. */
@@ -147,25 +162,41 @@ static inline double flux_turnover(const flux_candle *row) {
 }
 
 static inline double flux_vwap_next(flux_indicator *indicator, const flux_candle *row) {
+    flux_indicator_state *now = &indicator->now;
+    double money = flux_turnover(row);
+    if (money + row->volume != money + row->volume) return NAN;
     if (indicator->kind == FLUX_VWAP) {
-        indicator->up = flux_rolling_add(&indicator->one, flux_turnover(row));
-        indicator->down = flux_rolling_add(&indicator->two, row->volume);
-        if (++indicator->seen < indicator->n) return NAN;
+        now->up = flux_rolling_add(&now->one, money);
+        now->down = flux_rolling_add(&now->two, row->volume);
+        if (++now->seen < indicator->n) return NAN;
     } else {
-        if (!indicator->any || row->ts_ms > indicator->anchored_until) {
-            indicator->anchored_until = flux_grid_find(&indicator->grid, row->ts_ms).last;
-            indicator->up = indicator->down = 0.0;
+        if (!now->any_value || row->ts_ms > now->anchored_until) {
+            now->anchored_until = flux_grid_find(&indicator->grid, row->ts_ms).last;
+            now->up = now->down = 0.0;
+            now->any_value = 1;
         }
-        indicator->up += flux_turnover(row);
-        indicator->down += row->volume;
+        now->up += money;
+        now->down += row->volume;
     }
-    return indicator->down == 0.0 ? NAN : indicator->up / indicator->down;
+    return now->down == 0.0 ? NAN : now->up / now->down;
 }
 
 static inline double flux_indicator_next(flux_indicator *indicator, double value) {
-    if (indicator->kind == FLUX_SMA) return flux_sma_next(indicator, value);
-    if (indicator->kind == FLUX_EMA) return flux_ema_next(indicator, value);
-    return flux_rsi_next(indicator, value);
+    if (indicator->kind == FLUX_SMA) return flux_sma_next(&indicator->now, value, indicator->n);
+    if (indicator->kind == FLUX_EMA) return flux_ema_next(&indicator->now, value, indicator->n);
+    return flux_rsi_next(&indicator->now, value, indicator->n);
+}
+
+static inline double flux_indicator_candle(flux_indicator *indicator, const uint8_t *row_at, uint64_t field) {
+    flux_candle row;
+    double value;
+    if (indicator->kind < FLUX_ATR) {
+        memcpy(&value, row_at + field, sizeof value);
+        return flux_indicator_next(indicator, value);
+    }
+    memcpy(&row, row_at, sizeof row);
+    if (indicator->kind == FLUX_ATR) return flux_atr_next(&indicator->now, &row, indicator->n);
+    return flux_vwap_next(indicator, &row);
 }
 
 /* One value out for each value in. */
@@ -180,28 +211,47 @@ static inline void flux_indicator_values(flux_indicator *indicator, const uint8_
     }
 }
 
-/* One value out for each candle in, taken from its double at byte `field` where one is asked for. A candle that is not
- * above the newest is skipped and gives the value before again. */
+/* Rows from i on that ascend, each above the one before it; where they end. */
+static inline uint64_t flux_indicator_ascend(const uint8_t *rows, uint64_t i, uint64_t n) {
+    int64_t at, next;
+    memcpy(&at, rows + i * sizeof(flux_candle), sizeof at);
+    for (i++; i < n; i++, at = next) {
+        memcpy(&next, rows + i * sizeof(flux_candle), sizeof next);
+        if (next <= at) break;
+    }
+    return i;
+}
+
+/* One value out for each candle in, taken from its double at byte `field` where one is asked for. A candle of the
+ * newest one's time takes its place; an older one is skipped and gives the value before again. Only the last of a run
+ * can be revised by what comes next, so `before` is written once a run. */
 static inline void flux_indicator_candles(flux_indicator *indicator, const uint8_t *rows, uint64_t n, uint64_t field,
                                           uint8_t *out) {
-    uint64_t i;
-    flux_candle row;
-    double value;
-    for (i = 0; i < n; i++) {
-        memcpy(&row, rows + i * sizeof row, sizeof row);
-        if (indicator->any && row.ts_ms <= indicator->newest) {
+    const uint64_t size = sizeof(flux_candle);
+    uint64_t i = 0, end;
+    int64_t ts;
+    while (i < n) {
+        memcpy(&ts, rows + i * size, sizeof ts);
+        if (indicator->any && ts < indicator->newest) {
             indicator->skipped++;
-        } else if (indicator->kind == FLUX_ATR) {
-            indicator->value = flux_atr_next(indicator, &row);
-        } else if (indicator->kind >= FLUX_VWAP) {
-            indicator->value = flux_vwap_next(indicator, &row);
-        } else {
-            memcpy(&value, rows + i * sizeof row + field, sizeof value);
-            indicator->value = flux_indicator_next(indicator, value);
+            memcpy(out + i++ * sizeof(double), &indicator->value, sizeof(double));
+            continue;
         }
-        if (!indicator->any || row.ts_ms > indicator->newest) indicator->newest = row.ts_ms;
+        end = i + 1;
+        if (indicator->any && ts == indicator->newest) {
+            indicator->now = indicator->before;
+        } else {
+            end = flux_indicator_ascend(rows, i, n);
+        }
+        for (; i + 1 < end; i++) {
+            double value = flux_indicator_candle(indicator, rows + i * size, field);
+            memcpy(out + i * sizeof value, &value, sizeof value);
+        }
+        indicator->before = indicator->now;
+        indicator->value = flux_indicator_candle(indicator, rows + i * size, field);
+        memcpy(&indicator->newest, rows + i * size, sizeof indicator->newest);
         indicator->any = 1;
-        memcpy(out + i * sizeof value, &indicator->value, sizeof value);
+        memcpy(out + i++ * sizeof(double), &indicator->value, sizeof(double));
     }
 }
 

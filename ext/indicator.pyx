@@ -49,6 +49,7 @@ VWAP_ANCHORED = int(FLUX_VWAP_ANCHORED)
 cdef class Indicator:
     cdef flux_indicator indicator
     cdef Py_buffer edges  # of the anchor's buckets in a named zone
+    cdef bint busy  # a thread is in here, maybe without the GIL
 
     def __cinit__(self, kind, n, length, origin):
         if flux_indicator_init(&self.indicator, kind, n, length, origin) != 0:
@@ -58,7 +59,13 @@ cdef class Indicator:
         PyBuffer_Release(&self.edges)
         flux_indicator_free(&self.indicator)
 
+    cdef int alone(self) except -1:
+        if self.busy:
+            raise RuntimeError("another thread is in this indicator: one thread at a time")
+        return 0
+
     def set_edges(self, edges):
+        self.alone()
         PyBuffer_Release(&self.edges)
         self.indicator.grid.edge_count = 0
         PyObject_GetBuffer(edges, &self.edges, PyBUF_SIMPLE)
@@ -78,6 +85,8 @@ cdef class Indicator:
                 assert <uint64_t>source.len == n * (sizeof(flux_candle) if candles else sizeof(double))
                 assert at + sizeof(double) <= sizeof(flux_candle)
                 assert candles or self.indicator.kind < FLUX_ATR
+                self.alone()
+                self.busy = True
                 with nogil:
                     if candles:
                         flux_indicator_candles(&self.indicator, <const uint8_t *>source.buf, n, at,
@@ -85,6 +94,7 @@ cdef class Indicator:
                     else:
                         flux_indicator_values(&self.indicator, <const uint8_t *>source.buf, n,
                                               <uint8_t *>target.buf)
+                self.busy = False
             finally:
                 PyBuffer_Release(&target)
         finally:

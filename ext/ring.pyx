@@ -92,6 +92,7 @@ cdef class Arena:
 cdef class Ring:
     cdef flux_ring ring
     cdef Arena arena
+    cdef bint busy  # a thread is in here, maybe without the GIL
 
     def __cinit__(self, capacity, row_size, Arena arena not None):
         self.arena = arena
@@ -105,6 +106,11 @@ cdef class Ring:
     def address(self):
         return <uintptr_t>&self.ring
 
+    cdef int alone(self) except -1:
+        if self.busy:
+            raise RuntimeError("another thread is in this ring: one thread at a time")
+        return 0
+
     def place(self, start, rows):
         cdef Py_buffer view
         cdef flux_placed out
@@ -114,8 +120,11 @@ cdef class Ring:
         try:
             assert view.len % self.ring.row_size == 0 and view.len // self.ring.row_size <= 0xFFFFFFFF
             n = <uint32_t>(view.len // self.ring.row_size)
+            self.alone()
+            self.busy = True
             with nogil:
                 flux_ring_place(&self.ring, sequence, view.buf, n, &out)
+            self.busy = False
         finally:
             PyBuffer_Release(&view)
         return out.placed, out.duplicates, out.conflicts, out.beyond, out.stale
@@ -143,9 +152,11 @@ cdef class Ring:
         return count
 
     def reset(self, first):
+        self.alone()
         flux_ring_reset(&self.ring, first)
 
     def skip(self, first):
+        self.alone()
         flux_ring_skip(&self.ring, first)
 
     @property

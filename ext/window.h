@@ -5,9 +5,13 @@
  *                   |           |
  *                  out         out      a bucket is out once a row behind it (or, with `row_ms`, its last row) came
  *
- *   kept      [ . . . . . . . . . . . . . ]   the newest rows, ascending: a row out of order finds its place here,
- *             ^                               and its bucket is folded anew
- *           dropped: time of the newest row that is no longer kept; buckets that reach down to it cannot be amended
+ *   kept      [ . . . . | . . . . . . . . ]   the newest `keep` rows and, with `whole_buckets`, all of the open bucket,
+ *             ^         |- base -|- tail -|   ascending: a row out of order finds its place here, and its bucket is
+ *          dropped      |---- carry ------|   folded anew; the open one from `base` on where the row is behind that
+ *
+ *   dropped   time of the newest row that is no longer kept; a closed bucket that reaches down to it cannot be amended.
+ *             Of the open bucket at most `limit` rows are kept: `floor` is the fold of those that had to go, and only a
+ *             row before these is too late for it
  *
  * There is one order of folding, that of time, and one result: the buckets of all rows sorted by time, of candles with
  * the same time the latest. Rows in order come to it by the carry alone, rows out of order through the kept ones, and
@@ -23,20 +27,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bucket.h"
 #include "grid.h"
 #include "row.h"
 
 #define FLUX_NS_PER_MS INT64_C(1000000)
 
-typedef struct {
-    int64_t open_ms;
-    int64_t first, last; /* unit of the rows, inclusive: what belongs into the bucket */
-    int64_t at;          /* time of the last row folded */
-    double open, high, low, close, volume, turnover;
-    uint64_t trade_count;
-    uint32_t all_flags, any_flags, last_flags; /* of the rows: and, or, the last row's own */
-    uint64_t rows;                             /* folded; 0 = no bucket is open */
-} flux_bucket;
+enum { FLUX_WINDOW_TAIL = 512 }; /* rows of the open bucket that are folded anew for a row out of order near its end */
 
 typedef struct {
     flux_grid grid;
@@ -44,12 +41,16 @@ typedef struct {
     uint32_t row_size; /* bytes */
     int64_t row_ms;    /* what a candle covers; 0 = not known */
     flux_bucket carry;
-    int64_t newest; /* rows up to here (candles) or below (others) are out of order, once there were any */
+    flux_bucket base;  /* the open bucket up to some row of it; rows = 0: none */
+    flux_bucket floor; /* the rows of the open bucket that are no longer kept; rows = 0: all are */
+    int64_t newest;    /* rows up to here (candles) or below (others) are out of order, once there were any */
     int any;
     uint8_t *kept;
     uint64_t kept_count, kept_room; /* rows */
     uint64_t keep;                  /* rows that stay when the kept ones are cut */
-    int whole_buckets;              /* cut no row of the open bucket: somebody else wants its rows */
+    uint64_t limit;                 /* rows of the open bucket that stay at most, with `whole_buckets` */
+    int whole_buckets;              /* the rows of the open bucket stay, too */
+    int by_hand;                    /* only flux_window_cut() cuts: somebody has indices into the kept rows */
     int any_dropped;
     int64_t dropped;
     uint64_t late, corrected; /* rows out of order: not applied, applied */
@@ -58,18 +59,6 @@ typedef struct {
 typedef struct {
     uint64_t from, count; /* rows of a bucket, as indices into the kept ones */
 } flux_rows_of;
-
-static inline int64_t flux_row_time(const uint8_t *row) { /* ts_ms and ts_ns both come first */
-    int64_t ts;
-    memcpy(&ts, row, sizeof ts);
-    return ts;
-}
-
-static inline double flux_double_at(const uint8_t *at) {
-    double value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
 
 static inline int64_t flux_window_ms(const flux_window *window, int64_t ts) {
     return window->kind == FLUX_ROWS_CANDLE ? ts : flux_floor_div(ts, FLUX_NS_PER_MS);
@@ -86,97 +75,8 @@ static inline void flux_bucket_begin(const flux_window *window, flux_bucket *buc
         bucket->last = flux_cut((flux_wide)span.last * FLUX_NS_PER_MS + (FLUX_NS_PER_MS - 1));
     }
     bucket->all_flags = UINT32_MAX;
-}
-
-/* Fold rows into the bucket while they belong to it and are in order; how many. The first row of a bucket is taken
- * unseen. One unsigned comparison asks both: at < ts <= last is ts - at - 1 < last - at. */
-static inline uint64_t flux_fold_candles(flux_bucket *bucket, const uint8_t *rows, uint64_t n) {
-    flux_bucket b = *bucket;
-    flux_candle row;
-    uint64_t i = 0, count = 0;
-    if (n == 0) return 0;
-    if (b.rows == 0) {
-        memcpy(&row, rows, sizeof row);
-        b.open = row.open, b.high = row.high, b.low = row.low, b.close = row.close;
-        b.volume = row.volume, b.turnover = row.turnover;
-        b.trade_count = row.trade_count;
-        b.all_flags = b.any_flags = row.flags;
-        b.at = row.ts_ms;
-        i = 1;
-    }
-    for (; i < n; i++) {
-        const uint8_t *from = rows + i * sizeof row;
-        int64_t ts = flux_row_time(from);
-        double high = flux_double_at(from + offsetof(flux_candle, high));
-        double low = flux_double_at(from + offsetof(flux_candle, low));
-        uint32_t ends[2]; /* trade_count, flags */
-        if ((uint64_t)ts - (uint64_t)b.at - 1 >= (uint64_t)b.last - (uint64_t)b.at) break;
-        memcpy(ends, from + offsetof(flux_candle, trade_count), sizeof ends);
-        b.high = high > b.high ? high : b.high;
-        b.low = low < b.low ? low : b.low;
-        b.volume += flux_double_at(from + offsetof(flux_candle, volume));
-        b.turnover += flux_double_at(from + offsetof(flux_candle, turnover));
-        count += ends[0];
-        b.all_flags &= ends[1];
-        b.any_flags |= ends[1];
-        b.at = ts;
-    }
-    if (i) {
-        memcpy(&row, rows + (i - 1) * sizeof row, sizeof row);
-        b.close = row.close;
-        b.last_flags = row.flags;
-    }
-    b.trade_count += count;
-    b.rows += i;
-    *bucket = b;
-    return i;
-}
-
-/* A price that traded, or (size 0) stood: what trades and quotes come down to. */
-static inline void flux_fold_price(flux_bucket *b, double price, double size) {
-    if (b->rows == 0) b->open = b->high = b->low = price;
-    b->high = price > b->high ? price : b->high;
-    b->low = price < b->low ? price : b->low;
-    b->close = price;
-    b->volume += size;
-    b->turnover += price * size;
-    b->rows++;
-}
-
-static inline int flux_fold_stops(const flux_bucket *b, int64_t ts) {
-    return b->rows && (uint64_t)ts - (uint64_t)b->at > (uint64_t)b->last - (uint64_t)b->at;
-}
-
-static inline uint64_t flux_fold_trades(flux_bucket *bucket, const uint8_t *rows, uint64_t n) {
-    flux_bucket b = *bucket;
-    flux_trade row;
-    uint64_t i;
-    for (i = 0; i < n; i++) {
-        memcpy(&row, rows + i * sizeof row, sizeof row);
-        if (flux_fold_stops(&b, row.ts_ns)) break;
-        flux_fold_price(&b, row.price, row.size);
-        b.at = row.ts_ns;
-    }
-    b.trade_count += i;
-    b.all_flags = FLUX_TRADED;
-    *bucket = b;
-    return i;
-}
-
-/* Halves before the sum: two large prices have a middle, too. */
-static inline uint64_t flux_fold_quotes(flux_bucket *bucket, const uint8_t *rows, uint64_t n) {
-    flux_bucket b = *bucket;
-    flux_quote row;
-    uint64_t i;
-    for (i = 0; i < n; i++) {
-        memcpy(&row, rows + i * sizeof row, sizeof row);
-        if (flux_fold_stops(&b, row.ts_ns)) break;
-        flux_fold_price(&b, row.bid * 0.5 + row.ask * 0.5, 0.0);
-        b.at = row.ts_ns;
-    }
-    b.all_flags = 0;
-    *bucket = b;
-    return i;
+    bucket->high = -INFINITY;
+    bucket->low = INFINITY;
 }
 
 static inline uint64_t flux_window_fold(const flux_window *window, flux_bucket *bucket, const uint8_t *rows,
@@ -186,27 +86,44 @@ static inline uint64_t flux_window_fold(const flux_window *window, flux_bucket *
     return flux_fold_quotes(bucket, rows, n);
 }
 
-/* The bucket as a candle: `flags` are CLOSED and the like; SYNTHETIC and INJECTED if any row has it, TRADED if all. */
-static inline void flux_bucket_candle(const flux_bucket *bucket, uint32_t flags, flux_candle *out) {
-    int traded = (bucket->all_flags & FLUX_TRADED) != 0;
-    out->ts_ms = bucket->open_ms;
-    out->open = bucket->open, out->high = bucket->high, out->low = bucket->low, out->close = bucket->close;
-    out->volume = bucket->volume;
-    out->turnover = traded ? bucket->turnover : 0.0;
-    out->trade_count = !traded ? 0 : bucket->trade_count > UINT32_MAX ? UINT32_MAX : (uint32_t)bucket->trade_count;
-    out->flags = flags | (bucket->any_flags & (FLUX_SYNTHETIC | FLUX_INJECTED)) | (traded ? FLUX_TRADED : 0);
+/* How many of the newest rows have to stay. */
+static inline uint64_t flux_window_stay(const flux_window *window) {
+    uint64_t open = window->whole_buckets ? window->carry.rows : 0;
+    if (open > window->limit) open = window->limit;
+    return open > window->keep ? open : window->keep;
 }
 
-/* No more than `keep` kept rows, or all of the open bucket where they are wanted. What goes is remembered by time. */
-static inline void flux_window_cut(flux_window *window) {
-    uint64_t stay = window->keep, gone;
-    if (window->whole_buckets && window->carry.rows > stay) stay = window->carry.rows;
-    if (window->kept_count <= stay) return;
-    gone = window->kept_count - stay;
-    window->dropped = flux_row_time(window->kept + (gone - 1) * window->row_size);
+/* Fold rows of the open bucket that are about to go into its floor. */
+static inline void flux_window_floor(flux_window *window, const uint8_t *rows, uint64_t n) {
+    if (n == 0) return;
+    if (window->floor.rows == 0) flux_bucket_begin(window, &window->floor, flux_row_time(rows));
+    flux_window_fold(window, &window->floor, rows, n);
+    if (window->base.rows < window->floor.rows) window->base = window->floor;
+}
+
+/* Let the oldest `gone` go of the kept rows and `n` more that follow them; how many of the n went. */
+static inline uint64_t flux_window_forget(flux_window *window, const uint8_t *rows, uint64_t n, uint64_t gone) {
+    uint64_t size = window->row_size, kept = window->kept_count, old = gone < kept ? gone : kept;
+    uint64_t open = window->carry.rows ? window->carry.rows - window->floor.rows : 0;
+    uint64_t closed = kept + n > open ? kept + n - open : 0; /* of them, before those of the open bucket */
+    if (gone == 0) return 0;
+    if (gone > kept) window->dropped = flux_row_time(rows + (gone - kept - 1) * size);
+    else window->dropped = flux_row_time(window->kept + (gone - 1) * size);
     window->any_dropped = 1;
-    memmove(window->kept, window->kept + gone * window->row_size, stay * window->row_size);
-    window->kept_count = stay;
+    if (closed < old) flux_window_floor(window, window->kept + closed * size, old - closed);
+    if (gone > kept && closed < gone) {
+        uint64_t from = closed > kept ? closed - kept : 0;
+        flux_window_floor(window, rows + from * size, gone - kept - from);
+    }
+    if (old) memmove(window->kept, window->kept + old * size, (kept - old) * size);
+    window->kept_count = kept - old;
+    return gone - old;
+}
+
+/* No more rows than have to stay. */
+static inline void flux_window_cut(flux_window *window) {
+    uint64_t stay = flux_window_stay(window);
+    if (window->kept_count > stay) flux_window_forget(window, NULL, 0, window->kept_count - stay);
 }
 
 /* Room for n more kept rows. 0, or -1: no memory. */
@@ -222,21 +139,16 @@ static inline int flux_window_reserve(flux_window *window, uint64_t n) {
     return 0;
 }
 
-/* Keep the newest of n rows that were in order: of more than `keep` only those, and the room is used twice over before
- * rows move, so that keeping costs one copy a row. */
+/* Keep the newest of n rows that were in order. The room is used twice over before rows move, so that keeping costs one
+ * copy a row. */
 static inline int flux_window_remember(flux_window *window, const uint8_t *rows, uint64_t n) {
-    if (!window->whole_buckets && n >= window->keep) {
-        uint64_t gone = n - window->keep;
-        if (gone || window->kept_count) {
-            window->dropped = gone ? flux_row_time(rows + (gone - 1) * window->row_size)
-                                   : flux_row_time(window->kept + (window->kept_count - 1) * window->row_size);
-            window->any_dropped = 1;
+    if (!window->by_hand) {
+        uint64_t stay = flux_window_stay(window);
+        if (n >= stay || window->kept_count + n > 2 * stay) {
+            uint64_t went = flux_window_forget(window, rows, n, window->kept_count + n - stay);
+            rows += went * window->row_size;
+            n -= went;
         }
-        rows += gone * window->row_size;
-        n = window->keep;
-        window->kept_count = 0;
-    } else if (!window->whole_buckets && window->kept_count + n > 2 * window->keep) {
-        flux_window_cut(window);
     }
     if (n == 0) return 0;
     if (flux_window_reserve(window, n) != 0) return -1;
@@ -284,18 +196,18 @@ static inline uint64_t flux_window_push(flux_window *window, const uint8_t *rows
             if (*written == room) break;
             flux_window_emit(window, out, spans, written, kept_before + at);
         }
-        if (carry->rows == 0) flux_bucket_begin(window, carry, ts);
+        if (carry->rows == 0) {
+            flux_bucket_begin(window, carry, ts);
+            window->base.rows = window->floor.rows = 0;
+        }
         at += flux_window_fold(window, carry, row, n - at);
         window->newest = carry->at;
         window->any = 1;
     }
-    if (at && (window->keep || window->whole_buckets)) {
+    if ((window->keep || window->whole_buckets) && at) {
         if (flux_window_remember(window, rows, at) != 0) *written = UINT64_MAX;
-    } else if (at) {
-        window->dropped = window->newest;
-        window->any_dropped = 1;
     }
-    if (*written < room && flux_window_complete(window)) {
+    if (flux_window_complete(window) && *written < room) {
         window->newest = carry->last;
         flux_window_emit(window, out, spans, written, window->kept_count);
     }
@@ -316,16 +228,52 @@ static inline uint64_t flux_window_seek(const flux_window *window, int64_t ts, i
     return low;
 }
 
+/* The open bucket with a row that now stands at `at` among the kept ones (`added`: which was not there before): folded
+ * anew from its base where the row is behind that, so that a forming candle, again and again, costs FLUX_WINDOW_TAIL
+ * rows however many the bucket has. */
+static inline void flux_window_refold(flux_window *window, uint64_t at, int added) {
+    uint64_t size = window->row_size, tail;
+    uint64_t from = window->kept_count - (uint64_t)added - (window->carry.rows - window->floor.rows);
+    flux_bucket *bucket = &window->carry;
+    if (window->base.rows > window->floor.rows && at >= from + (window->base.rows - window->floor.rows)) {
+        from += window->base.rows - window->floor.rows;
+        *bucket = window->base;
+    } else if (window->floor.rows) {
+        *bucket = window->floor;
+    } else {
+        flux_bucket_begin(window, bucket, flux_row_time(window->kept + at * size));
+    }
+    window->base = *bucket;
+    tail = window->kept_count - from;
+    if (tail > 2 * FLUX_WINDOW_TAIL) {
+        flux_window_fold(window, bucket, window->kept + from * size, tail - FLUX_WINDOW_TAIL);
+        from += tail - FLUX_WINDOW_TAIL;
+        tail = FLUX_WINDOW_TAIL;
+        window->base = *bucket;
+    }
+    flux_window_fold(window, bucket, window->kept + from * size, tail);
+}
+
+/* Whether the bucket of a row out of order can no longer be folded with it: a closed one that is not wholly kept, or a
+ * place in the open one among rows that had to go. */
+static inline int flux_window_is_late(const flux_window *window, const flux_bucket *bucket, int64_t ts) {
+    if (!window->keep && !window->whole_buckets) return 1;
+    if (!window->any_dropped || window->dropped < bucket->first) return 0;
+    if (!window->carry.rows || window->carry.open_ms != bucket->open_ms) return 1;
+    return ts < window->dropped || (window->kind == FLUX_ROWS_CANDLE && ts == window->dropped);
+}
+
 /* A row out of order: put it where it belongs among the kept rows and fold its bucket anew. A closed bucket is written
  * again, with CORRECTION if it had been out, with LATE if this row made it. 1: written; 0: nothing to write (the open
  * bucket, a repeat, or `late`); -1: no memory. */
 static inline int flux_window_amend(flux_window *window, const uint8_t *row, flux_candle *out, flux_rows_of *span) {
     uint64_t size = window->row_size, at, from, end;
     int64_t ts = flux_row_time(row);
+    int added = 1;
     flux_bucket bucket;
-    if (!window->whole_buckets && window->kept_count >= 2 * window->keep) flux_window_cut(window);
+    if (!window->by_hand && window->kept_count >= 2 * flux_window_stay(window)) flux_window_cut(window);
     flux_bucket_begin(window, &bucket, ts);
-    if (window->any_dropped && window->dropped >= bucket.first) {
+    if (flux_window_is_late(window, &bucket, ts)) {
         window->late++;
         return 0;
     }
@@ -333,6 +281,7 @@ static inline int flux_window_amend(flux_window *window, const uint8_t *row, flu
     if (window->kind == FLUX_ROWS_CANDLE && at < window->kept_count &&
         flux_row_time(window->kept + at * size) == ts) {
         if (memcmp(window->kept + at * size, row, size) == 0) return 0;
+        added = 0;
     } else {
         if (flux_window_reserve(window, 1) != 0) return -1;
         memmove(window->kept + (at + 1) * size, window->kept + at * size, (window->kept_count - at) * size);
@@ -340,13 +289,13 @@ static inline int flux_window_amend(flux_window *window, const uint8_t *row, flu
     }
     memcpy(window->kept + at * size, row, size);
     window->corrected++;
+    if (window->carry.rows && window->carry.open_ms == bucket.open_ms) {
+        flux_window_refold(window, at, added);
+        return 0;
+    }
     from = flux_window_seek(window, bucket.first, 1);
     end = flux_window_seek(window, bucket.last, 0);
     flux_window_fold(window, &bucket, window->kept + from * size, end - from);
-    if (window->carry.rows && window->carry.open_ms == bucket.open_ms) {
-        window->carry = bucket;
-        return 0;
-    }
     flux_bucket_candle(&bucket, FLUX_CLOSED | (bucket.rows > 1 ? FLUX_CORRECTION : FLUX_LATE), out);
     if (span) {
         span->from = from;

@@ -4,8 +4,9 @@
 What becomes of a row of time t:
 
     t above the newest (trades, quotes: or equal)   folded into the carry; a bucket it leaves behind is written
-    t below, its whole bucket still among the kept  put in its place, its bucket folded anew: `corrected`
-    t below, older than that                        `late`, not applied
+    t below, in the open bucket or in a closed one
+      that is still wholly among the kept           put in its place, its bucket folded anew: `corrected`
+    t below, its bucket closed and gone             `late`, not applied
     a candle with the bytes of the kept one         a repeat: nothing
 
 `push` works until its rows are used up, its room is full, or (not `amending`) a row is out of order. Doors check
@@ -42,7 +43,9 @@ cdef extern from "window.h" nogil:
         uint8_t *kept
         uint64_t kept_count
         uint64_t keep
+        uint64_t limit
         int whole_buckets
+        int by_hand
         uint64_t late
         uint64_t corrected
 
@@ -77,21 +80,30 @@ cdef uint64_t take(flux_window *window, const uint8_t *rows, uint64_t n, flux_ca
 cdef class Window:
     cdef flux_window window
     cdef Py_buffer edges
+    cdef bint busy  # a thread is in here, maybe without the GIL
 
-    def __cinit__(self, kind, length, origin, row_ms, keep, whole_buckets):
+    def __cinit__(self, kind, length, origin, row_ms, keep, limit, by_hand):
         self.window.kind = kind
         self.window.row_size = flux_row_size(kind)
         self.window.grid.length = length
         self.window.grid.origin = origin
         self.window.row_ms = row_ms
         self.window.keep = keep
-        self.window.whole_buckets = whole_buckets
+        self.window.limit = limit
+        self.window.whole_buckets = limit > 0
+        self.window.by_hand = by_hand
 
     def __dealloc__(self):
         PyBuffer_Release(&self.edges)
         free(self.window.kept)
 
+    cdef int alone(self) except -1:
+        if self.busy:
+            raise RuntimeError("another thread is in this window: one thread at a time")
+        return 0
+
     def set_edges(self, edges):
+        self.alone()
         PyBuffer_Release(&self.edges)
         self.window.grid.edge_count = 0
         PyObject_GetBuffer(edges, &self.edges, PyBUF_SIMPLE)
@@ -116,9 +128,12 @@ cdef class Window:
                     PyObject_GetBuffer(spans, &where, PyBUF_WRITABLE)
                     assert <uint64_t>where.len // 16 >= room
                     ranges = <flux_rows_of *>where.buf
+                self.alone()
+                self.busy = True
                 with nogil:
                     taken = take(&self.window, <const uint8_t *>source.buf + first * self.window.row_size, n - first,
                                  <flux_candle *>target.buf, ranges, room, &written, amend)
+                self.busy = False
             finally:
                 PyBuffer_Release(&where)
                 PyBuffer_Release(&target)
@@ -131,6 +146,7 @@ cdef class Window:
     def partial(self, out):
         cdef Py_buffer view
         cdef flux_candle candle
+        self.alone()
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
         try:
             assert view.len >= <Py_ssize_t>sizeof(flux_candle)
@@ -142,11 +158,13 @@ cdef class Window:
         return 1 if self.window.carry.rows else 0
 
     def cut(self):
+        self.alone()
         flux_window_cut(&self.window)
 
     def kept(self, start, out):
         cdef Py_buffer view
         cdef uint64_t first = start
+        self.alone()
         PyObject_GetBuffer(out, &view, PyBUF_WRITABLE)
         try:
             assert first + <uint64_t>view.len // self.window.row_size <= self.window.kept_count

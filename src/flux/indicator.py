@@ -1,13 +1,22 @@
 """The indicators' door: SMA, EMA, RSI, ATR and VWAP over a live stream.
 
 Each object takes rows as they come and gives one float64 for each, NaN while it has too few; in bulk is one push of
-everything, and equal to the bit. Rows are CANDLE rows in order of time; one that is not newer than the newest (a
-correction, a late one) is `skipped` and gives the value before again: to have it counted, push the corrected rows
-into a new object. SMA, EMA and RSI also take plain float64 arrays. One thread pushes; an object owns its memory.
+everything, and equal to the bit. Rows are CANDLE rows in order of time. One of the newest one's time (a correction,
+the same forming candle again) takes its place, so that live, with every revision, ends where the final candles in bulk
+end. An older one (late, or a correction further back) is `skipped` and gives the value before again: to have it
+counted, push the corrected rows into a new object. SMA, EMA and RSI also take plain float64 arrays, every value a row
+of its own.
+
+A NaN is no value: its row gives NaN and is otherwise as if it had not been. So an indicator of an indicator begins
+after the leading NaN, as TA-Lib's do, and one goes on after a hole over the last `n` values that were there. ATR looks
+at high, low and close, VWAP at volume and at turnover or high, low and close.
+
+One thread at a time pushes (another gets `RuntimeError`); an object owns its memory.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -36,6 +45,7 @@ class _Indicator:
     _takes_values: ClassVar[bool] = False
 
     def __init__(self, kind: int, n: int, *, field: str = "close", length: int = 0, origin: int = 0) -> None:
+        n = operator.index(n)
         if not 1 <= n <= MAX_INDICATOR_ROWS:
             raise ValueError(f"{n} rows are not 1 to {MAX_INDICATOR_ROWS}")
         if field not in _FIELDS:
@@ -59,12 +69,12 @@ class _Indicator:
 
     @property
     def value(self) -> float:
-        """What the last row gave; NaN before there were enough."""
+        """What the newest row gave; NaN before there were enough, and where that row has one."""
         return self._kernel.value
 
     @property
     def skipped(self) -> int:
-        """Candles that were not newer than the newest."""
+        """Candles that were older than the newest."""
         return self._kernel.skipped
 
 
@@ -74,7 +84,8 @@ class SMA(_Indicator):
     _takes_values = True
 
     def __init__(self, n: int, *, field: str = "close") -> None:
-        """`n` rows, 1 to `limits.MAX_INDICATOR_ROWS`; `field` of a candle. Raises `ValueError`."""
+        """`n` rows, 1 to `limits.MAX_INDICATOR_ROWS`; `field` of a candle. Raises `ValueError`, and `TypeError` for
+        an `n` that is no whole number."""
         super().__init__(_kernel.SMA, n, field=field)
 
 

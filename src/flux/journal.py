@@ -11,6 +11,7 @@ file that has a name and no valid HEADS in front is damaged, never half made.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -178,7 +179,9 @@ class Journal:
         self._synced = offset
         self._spoiled = offset  # behind the last byte that a failed commit may have left
         self._file_bytes = file_bytes
-        self._changing = threading.Lock()  # the descriptor
+        self._syncing = threading.Lock()  # held for a sync, and to change the descriptor
+        self._doubtful: int | None = None  # from here on a sync that failed may have dropped what was written
+        self._settling = 0  # syncs that must still hold before nothing is doubtful
         self._prepared = 0  # the file after this one was seen to
 
     @classmethod
@@ -245,12 +248,28 @@ class Journal:
             raise ValueError(f"{group.used} bytes do not fit behind {self.position}: rotate first")
         return self._commit(group, sync)
 
+    def take_back(self, position: Position) -> None:
+        """What was committed behind `position` in this file counts as a commit that failed: it was shown to nobody."""
+        self._offset, self._synced = position.offset, min(self._synced, position.offset)
+
     def sync(self) -> None:
         """Wait until all that is committed is on the disk."""
-        if self._synced < self._offset:
-            with translated(path_of(self._directory, self._number)):
-                os.fdatasync(self._fd)
-            self._synced = self._offset
+        with translated(path_of(self._directory, self._number)):
+            self._sync()
+
+    def sync_beside(self, position: Position) -> bool:
+        """Wait until what was committed up to `position` is on the disk; for another thread than the journal's own.
+        False when the journal is in another file by then, which is on the disk itself, or closed."""
+        with self._syncing:
+            if self._fd < 0 or self._number != position.file:
+                return False
+            with translated(path_of(self._directory, position.file)):
+                self._wait_for_disk(position.offset)
+                if self._doubtful is not None:
+                    # A group that was being written when the sync failed begins where this one ended, at the latest.
+                    self._settling -= 1
+                    self._doubtful = position.offset if self._settling else None
+        return True
 
     @property
     def end(self) -> JournalEnd:
@@ -259,15 +278,9 @@ class Journal:
         return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
 
     def went_on(self, offset: int, synced: int, spoiled: int) -> None:
-        """The bridge wrote groups up to `offset`."""
+        """The bridge wrote groups up to `offset`, and may have left behind what a failed one began up to `spoiled`."""
         self._offset, self._spoiled = offset, spoiled
         self._synced = max(self._synced, synced)
-
-    def duplicate(self, file: int) -> int | None:
-        """A descriptor of that file for another thread to sync, which is the caller's; None when the journal is in
-        another one, or closed. From any thread."""
-        with self._changing:
-            return os.dup(self._fd) if self._fd >= 0 and self._number == file else None
 
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""
@@ -289,7 +302,7 @@ class Journal:
         self._wipe_spoiled()
         self.sync()
         fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes)
-        with self._changing:
+        with self._syncing:
             os.close(self._fd)
             self._fd, self._number = fd, self._number + 1
         self._offset = self._synced = self._spoiled = offset
@@ -305,7 +318,7 @@ class Journal:
                 group.append(CLOSE, b"")
                 self._commit(group, sync=True)
         finally:
-            with self._changing:
+            with self._syncing:
                 os.close(self._fd)
                 self._fd = -1
 
@@ -318,9 +331,8 @@ class Journal:
                 with memoryview(group._kernel) as data:
                     write(self._fd, data[:size], start)
                 self._offset = start + size
-            if sync and self._synced < self._offset:
-                os.fdatasync(self._fd)
-                self._synced = self._offset
+            if sync:
+                self._sync()
         except OSError as error:
             self._offset = start
             raise StorageError.of(path_of(self._directory, self._number), error) from error
@@ -331,8 +343,36 @@ class Journal:
         if self._spoiled > self._offset:
             with translated(path_of(self._directory, self._number)):
                 write_zeros(self._fd, self._offset, self._spoiled)
-                os.fdatasync(self._fd)
-            self._synced = self._spoiled = self._offset
+                self._synced = min(self._synced, self._offset - 1)  # a sync there must be
+                self._sync()
+            self._spoiled = self._offset
+
+    def _sync(self) -> None:
+        """Nobody writes meanwhile. Raises `OSError`."""
+        if self._synced < self._offset:
+            with self._syncing:
+                self._wait_for_disk(self._offset)
+                self._doubtful = None
+            self._synced = self._offset
+
+    def _wait_for_disk(self, end: int) -> None:
+        """Sync what is committed up to `end`. After a sync that failed, the system counts what it did not write as
+        written: the next sync would pass it over, so it is written again first. Raises `OSError`."""
+        path = path_of(self._directory, self._number)
+        if self._doubtful is not None and self._doubtful < end:
+            data = read_file(path, self._doubtful)
+            with memoryview(data) as view, view[:end] as committed:
+                if scan(committed, self._doubtful).committed != end:
+                    raise OSError(
+                        errno.EIO, "it reads otherwise than it was written, after a sync that failed"
+                    )
+                write(self._fd, committed[self._doubtful :], self._doubtful)
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._doubtful = self._synced if self._doubtful is None else self._doubtful
+            self._settling = 2
+            raise
 
 
 def scan(buffer: Buffer, start: int = 0) -> Scan:

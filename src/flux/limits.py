@@ -34,6 +34,9 @@ LATE_SEARCH_ROWS: Final = 4_096  # rows looked back for a row that is not newer 
 
 # Windows
 WINDOW_KEPT_ROWS: Final = LATE_SEARCH_ROWS  # newest rows a window remembers: what a server can still correct
+WINDOW_OPEN_ROWS: Final = (
+    1_048_576  # rows of the open bucket that a window remembers: 64 MiB, twice that for moments
+)
 WINDOW_OUT_ROWS: Final = 65_536  # buckets written by one call of the kernel
 AGGREGATE_ROWS: Final = 65_536  # rows between two calls of the user's function
 MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate may need: 256 MiB
@@ -110,7 +113,7 @@ MAX_ASKS: Final = 16  # requests in flight per client
 ASK_TIMEOUT_MS: Final = 3_000  # a client waits longer than a server may take
 RECONNECT_MIN_MS: Final = 100
 RECONNECT_MAX_MS: Final = 5_000
-CACHE_FLUSH_MS: Final = 250
+CACHE_FLUSH_MS: Final = 250  # an acked batch is in the cache this much later at most (C6)
 CACHE_PENDING_ROWS: Final = 1_000_000  # acked and not yet in the cache: then consumers wait for the disk
 REORDER_GRACE_MS: Final = 20  # a hole in a ring may close by itself for this long
 MARK_GRACE_MS: Final = 100  # a heartbeat's mark may be ahead of the rows for this long

@@ -8,6 +8,9 @@ rules are drawn in `ext/window.h`.
 Flags of a bucket: CLOSED once something came behind it; SYNTHETIC and INJECTED if any of its rows has it; TRADED if
 all have it, else turnover and trade_count are 0. Trades give all of it. Quotes give candles of the mid price,
 bid / 2 + ask / 2, with volume 0 and not TRADED: nothing was traded.
+
+NaN is no value: every column leaves it out, as pandas does, so that the open is the first one that is a number, the
+close the last, and volume and turnover are the sums of the others. A bucket without any price has NaN there.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from flux.limits import (
     MAX_BUCKET_ROWS,
     RESAMPLED_BYTES,
     WINDOW_KEPT_ROWS,
+    WINDOW_OPEN_ROWS,
     WINDOW_OUT_ROWS,
 )
 from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
@@ -58,13 +62,15 @@ def resample(rows: Rows, interval: str, *, timezone: str = "UTC", of: str | None
 
 
 class Window:
-    """Closes buckets as rows come. One thread pushes; the window copies what it needs and lends nothing.
+    """Closes buckets as rows come. One thread at a time pushes (another gets `RuntimeError`); the window copies what
+    it needs and lends nothing.
 
-    It remembers the newest `keep` rows (64 or 40 bytes each). A row out of order (a correction, a late one, the same
-    forming candle again) is put in its place there and its bucket made anew: the open one silently, one that was out
-    comes again with CORRECTION (LATE if it had no rows before). The latest revision of each bucket then has the
-    numbers that `resample` gives for all rows together. A row of a bucket that reaches further back than what is
-    remembered changes nothing and counts as `late`.
+    It remembers the rows of the open bucket (`limits.WINDOW_OPEN_ROWS` at most) and the newest `keep` rows, 64 or 40
+    bytes each. A row out of order (a correction, a late one, the same forming candle again) is put in its place there
+    and its bucket made anew: the open one silently, one that was out comes again with CORRECTION (LATE if it had no
+    rows before). The latest revision of each bucket then has the numbers that `resample` gives for all rows together.
+    A row changes nothing and counts as `late` only when its bucket is out and no longer wholly among the newest `keep`
+    rows, or when more than `limits.WINDOW_OPEN_ROWS` rows of its own open bucket came after it.
 
     `of`, the interval of the pushed candles, lets a bucket out with its last row, when that has CLOSED; without it a
     bucket is out when the first row behind it comes.
@@ -136,7 +142,9 @@ class Window:
     def _made(self, rows: Rows) -> _kernel.Window:
         kind = _kind(rows)
         if self._kernel is None:
-            kernel = self._plan.kernel(kind, keep=self._keep, whole_buckets=self._each is not None)
+            kernel = self._plan.kernel(
+                kind, keep=self._keep, limit=WINDOW_OPEN_ROWS, by_hand=self._each is not None
+            )
             self._kernel, self._dtype = kernel, rows.dtype
             if self._each is not None:
                 self._valued(kernel, np.empty(0, CANDLE), np.empty((0, 2), np.uint64))
@@ -268,11 +276,11 @@ class _Plan(NamedTuple):
     def zoned(self) -> bool:
         return self.timezone != "UTC" and self.interval in zone.CALENDAR
 
-    def kernel(self, kind: RowKind, *, keep: int, whole_buckets: bool = False) -> _kernel.Window:
+    def kernel(self, kind: RowKind, *, keep: int, limit: int = 0, by_hand: bool = False) -> _kernel.Window:
         if self.row_ms and kind is not RowKind.CANDLE:
             raise ValueError("of= is the interval of candles; trades and quotes have none")
         origin = _MONDAY_MS if self.interval == "1w" else 0
-        return _kernel.Window(kind, INTERVALS_MS[self.interval], origin, self.row_ms, keep, whole_buckets)
+        return _kernel.Window(kind, INTERVALS_MS[self.interval], origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
         """See that the edges of a named zone cover these rows."""

@@ -1,7 +1,7 @@
 /* window: rows of any time and any value into buckets of every grid, in pieces and as a whole.
  *
- *   input   | kind u8 | grid u8 | keep u8 | mode u8 | (how the time goes on u8 | bits of the values u16) ... |
- *   mode    bit 0 whole buckets, bit 1 row_ms is known, bits 2-4 room for output, bits 5-7 rows in a piece
+ *   input   | kind u8 | grid u8 | keep u8 (bits 6-7: rows of the open bucket kept) | mode u8 | (how the time goes on u8 | bits of the values u16) ... |
+ *   mode    bit 0 whole buckets, cut by hand, bit 1 row_ms is known, bits 2-4 room for output, bits 5-7 rows in a piece
  *
  * Rows in order, pushed in pieces, must give the same bytes as pushed at once. */
 #include "target_window.h"
@@ -32,7 +32,9 @@ static void fuzz_window_begin(flux_window *w, const uint8_t head[4]) {
     }
     w->row_ms = head[3] & 2 && w->kind == FLUX_ROWS_CANDLE ? 1000 : 0;
     w->keep = head[2] & 63;
-    w->whole_buckets = head[3] & 1;
+    w->by_hand = head[3] & 1;
+    w->limit = w->by_hand ? UINT64_MAX : (uint64_t[]){0, 3, 20, UINT64_MAX}[head[2] >> 6];
+    w->whole_buckets = w->limit > 0;
 }
 
 static void fuzz_check_window(const flux_window *w) {
@@ -50,7 +52,7 @@ static uint64_t fuzz_window_take(flux_window *w, const fuzz_rows *given, uint64_
     for (int last = 0; at < given->count || last < 2; last += at == given->count) { /* twice more, for what had no room */
         uint64_t n = given->count - at < piece ? given->count - at : piece, written = 0;
         flux_candle *made = malloc(room * sizeof *made);
-        flux_rows_of *spans = w->whole_buckets ? malloc(room * sizeof *spans) : NULL;
+        flux_rows_of *spans = w->by_hand ? malloc(room * sizeof *spans) : NULL;
         uint64_t taken = flux_window_push(w, given->rows + at * w->row_size, n, made, spans, room, &written);
         FUZZ_HOLDS(taken <= n && written <= room);
         for (uint64_t i = 0; spans && i < written; i++)
@@ -66,7 +68,7 @@ static uint64_t fuzz_window_take(flux_window *w, const fuzz_rows *given, uint64_
         if (written) memcpy(out + total, made, written * sizeof *made);
         total += written;
         fuzz_check_window(w);
-        if (w->whole_buckets) flux_window_cut(w);
+        if (w->by_hand) flux_window_cut(w);
         free(made);
         free(spans);
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import isnan
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.oracle import indicator as oracle
 HOUR = 3_600_000
 CLOSE = 32  # byte of the field in a candle
 PRICES = st.one_of(st.floats(0.5, 1e5), st.sampled_from([100.0, 0.1, 1e15, 1e-9]))
+NAN = float("nan")
 
 
 @st.composite
@@ -27,7 +29,10 @@ def candles(draw: st.DrawFn) -> list[oracle.Candle]:
         low, *middle, high = sorted(draw(PRICES) for _ in range(4))
         volume = draw(st.one_of(st.just(0.0), st.floats(0.001, 1e6)))
         flags = draw(st.sampled_from([1, 33]))
-        rows.append((at, middle[0], high, low, middle[1], volume, volume * middle[0], 3, flags))
+        row = [at, middle[0], high, low, middle[1], volume, volume * middle[0], 3, flags]
+        for field in draw(st.sampled_from([(), (), (), (1, 2, 3, 4), (2,), (3,), (4,), (5,), (6,)])):
+            row[field] = NAN
+        rows.append(tuple(row))
     return rows
 
 
@@ -60,6 +65,8 @@ CASES: dict[int, Callable[[Sequence[oracle.Candle], int], float]] = {
     kernel.VWAP_ANCHORED: lambda rows, _: oracle.vwap_anchored(rows, 24 * HOUR),
 }
 
+LOOKED_AT = {kernel.ATR: "atr", kernel.VWAP: "vwap", kernel.VWAP_ANCHORED: "vwap"}
+
 
 @pytest.mark.parametrize("kind", CASES)
 @settings(max_examples=120, deadline=None)
@@ -67,10 +74,9 @@ CASES: dict[int, Callable[[Sequence[oracle.Candle], int], float]] = {
 def test_candles_to_the_bit(kind: int, rows: list[oracle.Candle], n: int, seed: int) -> None:
     made = kernel.Indicator(kind, n, 24 * HOUR, 0)
     found = pushed(made, np.array(rows, CANDLE), CLOSE, seed)
-    expected = oracle.stream(lambda taken: CASES[kind](taken, n), rows)
+    expected = oracle.stream(LOOKED_AT.get(kind, ""), lambda taken: CASES[kind](taken, n), rows)
     same(found, expected)
-    newer = [i for i, row in enumerate(rows) if i == 0 or row[0] > max(r[0] for r in rows[:i])]
-    assert made.skipped == len(rows) - len(newer)
+    assert made.skipped == sum(row[0] < max(r[0] for r in rows[: i + 1]) for i, row in enumerate(rows))
     same(np.array([made.value]), expected[-1:] or [np.nan])
 
 
@@ -78,19 +84,28 @@ def test_candles_to_the_bit(kind: int, rows: list[oracle.Candle], n: int, seed: 
     ("kind", "twin"), [(kernel.SMA, oracle.sma), (kernel.EMA, oracle.ema), (kernel.RSI, oracle.rsi)]
 )
 @settings(max_examples=120, deadline=None)
-@given(values=st.lists(PRICES, max_size=60), n=st.integers(1, 9), seed=st.integers(0, 2**31))
+@given(
+    values=st.lists(st.one_of(PRICES, PRICES, st.just(NAN)), max_size=60),
+    n=st.integers(1, 9),
+    seed=st.integers(0, 2**31),
+)
 def test_values_to_the_bit(
     kind: int, twin: Callable[[Sequence[float], int], float], values: list[float], n: int, seed: int
 ) -> None:
     found = pushed(kernel.Indicator(kind, n, 0, 0), np.array(values, np.float64), None, seed)
-    same(found, [twin(values[: i + 1], n) for i in range(len(values))])
+    numbers = [[value for value in values[: i + 1] if value == value] for i in range(len(values))]
+    same(
+        found,
+        [NAN if isnan(value) else twin(so_far, n) for value, so_far in zip(values, numbers, strict=True)],
+    )
 
 
-def test_a_nan_leaves_a_rolling_mean_with_its_row() -> None:
+def test_what_left_a_rolling_mean_leaves_no_error_behind() -> None:
     values = np.ones(20)
     values[4], values[9] = np.nan, 1e300
     out = pushed(kernel.Indicator(kernel.SMA, 3, 0, 0), values, None, 0)
-    assert np.isnan(out[4:7]).all()
+    assert np.isnan(out[[0, 1, 4]]).all()
+    assert (out[[2, 3, 5, 6, 7, 8]] == 1.0).all()
     assert (out[12:] == 1.0).all()
 
 

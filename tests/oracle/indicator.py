@@ -1,10 +1,13 @@
-"""The indicators in plain Python, each value from all rows so far: the specification of ext/indicator.h."""
+"""The indicators in plain Python, each value from all rows so far: the specification of ext/indicator.h.
+
+A row that holds a NaN where the indicator looks gives NaN, and is as if it had not been.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import nan
+from math import isnan, nan
 
 TRADED = 32
 Candle = tuple  # ts_ms, open, high, low, close, volume, turnover, trade_count, flags
@@ -91,14 +94,28 @@ def vwap_anchored(candles: Sequence[Candle], length: int) -> float:
     return money / volume if volume else nan
 
 
-def stream(indicator: Callable[[Sequence[Candle]], float], candles: Sequence[Candle]) -> list[float]:
-    """One value for each candle; one that is not above the newest is skipped."""
+def looked_at(kind: str, candle: Candle, close: int = 4) -> float:
+    """NaN where the indicator cannot use this candle."""
+    if kind == "atr":
+        return candle[2] - candle[3] + candle[4]
+    if kind == "vwap":
+        return turnover(candle) + candle[5]
+    return candle[close]
+
+
+def stream(
+    kind: str, indicator: Callable[[Sequence[Candle]], float], candles: Sequence[Candle]
+) -> list[float]:
+    """One value for each candle; one of the newest one's time takes its place, an older one is skipped."""
     taken: list[Candle] = []
     out: list[float] = []
     for candle in candles:
-        if not taken or candle[0] > taken[-1][0]:
-            taken.append(candle)
-            out.append(indicator(taken))
-        else:
+        if taken and candle[0] < taken[-1][0]:
             out.append(out[-1])
+            continue
+        if taken and candle[0] == taken[-1][0]:
+            taken.pop()
+        taken.append(candle)
+        good = [row for row in taken if not isnan(looked_at(kind, row))]
+        out.append(nan if isnan(looked_at(kind, candle)) else indicator(good))
     return out

@@ -1,13 +1,16 @@
 """The window in plain Python, all rows remembered: the specification of ext/grid.h and ext/window.h.
 
-Rows are tuples in the order of their struct. Sums are taken in order of time, one row after the other.
+Rows are tuples in the order of their struct. A NaN is left out of its column. Sums are taken in
+order of time, one row after the other.
 """
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isnan, nan
 
 CLOSED, CORRECTION, SYNTHETIC, INJECTED, LATE, TRADED = 1, 2, 4, 8, 16, 32
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
@@ -61,6 +64,11 @@ class Grid:
         return cut(MONTHS[at] + era), cut(MONTHS[at + 1] + era - 1)
 
 
+def numbers(values: Sequence[float]) -> list[float]:
+    """Those that are one; a NaN when none is."""
+    return [value for value in values if not isnan(value)] or [nan]
+
+
 def fold(kind: int, rows: list[Row], open_ms: int, flags: int) -> bytes:
     """One bucket out of its rows, in order of time."""
     if kind == 1:
@@ -73,14 +81,16 @@ def fold(kind: int, rows: list[Row], open_ms: int, flags: int) -> bytes:
         middles = [row[1] * 0.5 + row[2] * 0.5 for row in rows]
         prices = [(middle,) * 4 for middle in middles]
         sizes = [(0.0, 0.0, 0) for _ in rows]
-    high, low = prices[0][1], prices[0][2]
-    for price in prices:
-        high = price[1] if price[1] > high else high
-        low = price[2] if price[2] < low else low
+    opens, highs, lows, closes = (numbers(column) for column in zip(*prices, strict=True))
     # Candles go on from the first one's sums, trades from nothing: -0.0 is the difference.
-    volume, turnover, count = sizes[0] if kind == 1 else (0.0, 0.0, 0)
-    for size in sizes[1 if kind == 1 else 0 :]:
-        volume, turnover, count = volume + size[0], turnover + size[1], count + size[2]
+    volume, turnover, count = 0.0, 0.0, 0
+    for at, size in enumerate(sizes):
+        if at == 0 and kind == 1:
+            volume, turnover = (0.0 if isnan(value) else value for value in size[:2])
+        else:
+            volume = volume if isnan(size[0]) else volume + size[0]
+            turnover = turnover if isnan(size[1]) else turnover + size[1]
+        count += size[2]
     if kind == 1:
         traded = all(row[8] & TRADED for row in rows)
         flags |= SYNTHETIC * any(row[8] & SYNTHETIC for row in rows)
@@ -90,8 +100,13 @@ def fold(kind: int, rows: list[Row], open_ms: int, flags: int) -> bytes:
     if not traded:
         turnover, count = 0.0, 0
     flags |= TRADED * traded
+    high, low = highs[0], lows[0]
+    for value in highs:
+        high = value if value > high else high
+    for value in lows:
+        low = value if value < low else low
     return CANDLE.pack(
-        open_ms, prices[0][0], high, low, prices[-1][3], volume, turnover, min(count, 2**32 - 1), flags
+        open_ms, opens[0], high, low, closes[-1], volume, turnover, min(count, 2**32 - 1), flags
     )
 
 

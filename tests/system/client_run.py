@@ -26,8 +26,6 @@ def main(pub: str, rpc: str, cache: str, log: str, key_text: str, upto: str) -> 
         out.write(np.zeros(1, RECORD).tobytes())
         live.subscribe(key.symbol, interval=key.interval, source=key.source_id, start="cache")
         for batch in live:
-            if batch.cached:
-                continue
             records = np.zeros(len(batch), RECORD)
             records["sequence"] = np.arange(batch.start_sequence, batch.end_sequence + 1)
             records["epoch"] = batch.epoch

@@ -38,8 +38,7 @@ def read_plainly(path: Path) -> NDArray[np.void]:
 
 
 def cached(path: Path, key: StreamKey) -> NDArray[np.void]:
-    cache = Cache.open(path).cache
-    assert cache is not None
+    cache = Cache(path)
     found = cache.load(key, 1_000_000)
     cache.close()
     assert found is not None

@@ -1,4 +1,7 @@
-"""What is on the disk, as far as this process saw to it: a stand-in for the power cut that a test cannot have."""
+"""What is on the disk, as far as this process saw to it: a stand-in for the power cut that a test cannot have.
+
+As Linux has it, a sync that fails is reported once, and what it did not write counts as written from then on.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +12,59 @@ import pytest
 
 
 class Disk:
-    """Watches the syncs and writes of this process's Python; what stood in a file at its last sync is on the disk."""
+    """Watches the syncs and writes of this process's Python. What stood in a file before counts as not yet synced."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.durable: dict[int, bytes] = {}  # by inode: files get their names late
         self.folders: set[Path] = set()
         self.writes: list[tuple[Path, int, int]] = []
-        """(path, offset, size) of every write, until the file's next sync that holds."""
+        """(path, offset, size) of every write."""
         self.failing = 0
-        """So many of the next syncs fail with EIO."""
+        """So many of the next syncs of a file fail with EIO."""
+        self._durable: dict[int, bytearray] = {}  # by inode: a file may get its name late
+        self._dirty: dict[int, list[tuple[int, int]]] = {}
         for name in ("fsync", "fdatasync"):
-            monkeypatch.setattr(os, name, self._syncing(getattr(os, name)))
-        real_write = os.pwrite
+            monkeypatch.setattr(os, name, self._sync)
+        self._write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", self._pwrite)
 
-        def pwrite(fd: int, data: bytes, offset: int) -> int:
-            written = real_write(fd, data, offset)
-            self.writes.append((_path(fd), offset, written))
-            return written
+    def _pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        dirty = self._dirty_of(fd)
+        written = self._write(fd, data, offset)
+        dirty.append((offset, offset + written))
+        self.writes.append((_path(fd), offset, written))
+        return written
 
-        monkeypatch.setattr(os, "pwrite", pwrite)
+    def _sync(self, fd: int) -> None:
+        path = _path(fd)
+        if path.is_dir():
+            self.folders.add(path)
+            return
+        dirty, data = self._dirty_of(fd), path.read_bytes()
+        durable = self._durable[os.fstat(fd).st_ino]
+        durable.extend(bytes(len(data) - len(durable)))
+        stretches = dirty[:]
+        dirty.clear()
+        if self.failing:
+            self.failing -= 1
+            raise OSError(5, "Input/output error")
+        for start, end in stretches:
+            durable[start:end] = data[start:end]
 
-    def _syncing(self, real: object) -> object:
-        def sync(fd: int) -> None:
-            path = _path(fd)
-            if path.is_dir():
-                self.folders.add(path)
-                return
-            if self.failing:
-                self.failing -= 1
-                raise OSError(5, "Input/output error")
-            self.durable[os.fstat(fd).st_ino] = path.read_bytes()
+    def _dirty_of(self, fd: int) -> list[tuple[int, int]]:
+        said = os.fstat(fd)
+        if said.st_ino not in self._dirty:
+            self._durable[said.st_ino] = bytearray(said.st_size)
+            self._dirty[said.st_ino] = [(0, said.st_size)]
+        return self._dirty[said.st_ino]
 
-        return sync
-
-    def has(self, path: Path) -> bool:
-        """Whether all that stands in the file now is on the disk."""
-        return self.durable.get(path.stat().st_ino) == path.read_bytes()
+    def has(self, path: Path, end: int | None = None) -> bool:
+        """Whether all that stands in the file now, or before `end`, is on the disk."""
+        return self._durable.get(path.stat().st_ino, b"")[:end] == path.read_bytes()[:end]
 
     def written(self, path: Path, start: int, end: int) -> bool:
         """Whether every byte of that stretch was written."""
         at = start
-        for _, offset, size in sorted(w for w in self.writes if w[0] == path):
+        for _, offset, size in sorted(write for write in self.writes if write[0] == path):
             if offset <= at:
                 at = max(at, offset + size)
         return at >= end

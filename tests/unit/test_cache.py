@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flux.client.cache import Cache, CacheBatch
-from flux.errors import ConfigError, InUseError, NewerFormatError
+from flux.client.warmup import Past
+from flux.errors import DataError, InUseError, NewerFormatError
 from flux.model import ROW_DTYPES, Cursor, RowKind, StreamKey
 
 KEY = StreamKey("SIM", "BTC/USDT", "1m")
@@ -196,63 +197,59 @@ def test_another_store_sets_the_stream_aside(cache: Cache, path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM candles").fetchone() == (20,)
 
 
-def test_in_use_elsewhere_the_client_goes_on_without(cache: Cache, path: Path) -> None:
-    opened = Cache.open(path)
-    assert opened.cache is None
-    assert "going on without" in opened.message
-    assert str(os.getpid()) in opened.message
-    with pytest.raises(InUseError):
+def test_in_use_elsewhere_it_is_refused_with_the_pid(cache: Cache, path: Path) -> None:
+    with pytest.raises(InUseError, match=str(os.getpid())):
         Cache(path)
     cache.append(KEY, STORE, 1, 1, rows(1, 10), 10)  # and the one in use is none the worse
-    code = f"from flux.client.cache import Cache; print(Cache.open({str(path)!r}).message)"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"in use by pid {os.getpid()}" in other.stdout
+    code = f"from flux.client.cache import Cache; Cache({str(path)!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert other.returncode == 1
+    assert f"in use by pid {os.getpid()}" in other.stderr
 
 
-@pytest.mark.parametrize("damage", ["junk", "cut", "empty"])
-def test_a_damaged_cache_is_moved_aside(path: Path, damage: str) -> None:
-    for number in (1, 2):
-        cache = Cache(path)
+@pytest.mark.parametrize("damage", ["blocks", "cut"])
+def test_a_damaged_cache_is_refused_and_left_as_it_is(path: Path, damage: str) -> None:
+    with Cache(path) as cache:
         cache.append(KEY, STORE, 1, 1, rows(1, 200_000), 200_000)
         cache.idle()
-        cache.close()
-        content = path.read_bytes()
-        path.write_bytes({"junk": b"x" * 10_000, "cut": content[: len(content) // 2], "empty": b""}[damage])
-        opened = Cache.open(path)
-        assert opened.cache is not None
-        assert f"cache.duckdb.damaged{number}" in opened.message
-        assert path.with_name(f"cache.duckdb.damaged{number}").exists()
-        assert opened.cache.keys() == []
-        opened.cache.close()
-
-
-def test_what_is_not_ours_is_left_alone(path: Path) -> None:
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE meta (mine INTEGER)")
-    before = path.read_bytes()
-    opened = Cache.open(path)
-    assert opened.cache is None
-    assert "something else" in opened.message
-    assert path.read_bytes() == before
-    with pytest.raises(ConfigError):
+    content = path.read_bytes()
+    harmed = {"blocks": content[:4_096] + b"x" * (len(content) - 4_096), "cut": content[: len(content) // 2]}
+    path.write_bytes(harmed[damage])
+    with pytest.raises(DataError, match=r"corrupt[\s\S]*Delete it"):
         Cache(path)
+    assert path.read_bytes() == harmed[damage]
 
 
 def test_a_newer_cache_is_left_alone(path: Path) -> None:
     Cache(path).close()
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE meta SET format_version = 99")
-    opened = Cache.open(path)
-    assert opened.cache is None
-    assert "upgrade flux" in opened.message
-    with pytest.raises(NewerFormatError):
+    with pytest.raises(NewerFormatError, match="upgrade flux"):
         Cache(path)
 
 
-def test_no_place_for_a_cache(tmp_path: Path) -> None:
-    opened = Cache.open(tmp_path / "none" / "cache.duckdb")
-    assert opened.cache is None
-    assert "No such file" in opened.message
+def test_begun_anew_it_keeps_what_is_certain(cache: Cache) -> None:
+    for first, left in ((8, 7), (11, 10), (30, 10), (1, 0)):
+        cache.append(KEY, STORE, 1, 1, rows(1, 10), 10)
+        cache.begin_anew(KEY, STORE, 1, first)
+        cursor = cache.cursor(KEY)
+        assert (cursor.sequence if cursor else 0) == left
+        cache.forget(KEY)
+    cache.append(KEY, STORE, 1, 1, rows(1, 10), 10)
+    cache.begin_anew(KEY, STORE, 2, 30)
+    assert cache.cursor(KEY) is None, "of an earlier epoch: nobody said where it ended"
+
+
+def test_where_a_warmup_begins(cache: Cache) -> None:
+    assert cache.begin_of(KEY, Past(3)) == 0
+    cache.append(KEY, STORE, 1, 11, rows(11, 10), 18)
+    assert [cache.begin_of(KEY, Past(n)) for n in (1, 3, 8, 9)] == [18, 16, 11, 11]
+    assert cache.begin_of(KEY, Past()) == 11
+    cache.append(KEY, STORE, 1, 31, rows(31, 5), 35, after_gap=True)
+    assert [cache.begin_of(KEY, Past(n)) for n in (5, 6)] == [31, 20]
+    assert [cache.begin_of(KEY, Past(ms=60_000 * n)) for n in (0, 4, 15, 24, 10**6)] == [35, 31, 20, 11, 11]
+    cache.append(TRADES, STORE, 1, 1, rows(1, 5, RowKind.TRADE), 5)
+    assert cache.begin_of(TRADES, Past(ms=10**12)) == 1
 
 
 def test_a_cursor_on_a_repeated_row_has_the_epoch_that_the_row_came_with(path: Path) -> None:

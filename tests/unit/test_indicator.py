@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -122,12 +124,90 @@ def test_live_is_bulk_to_the_bit(make: type[SMA]) -> None:
     assert live.value == bulk[-1]
 
 
-def test_a_candle_that_is_not_newer_is_skipped() -> None:
+def test_a_candle_older_than_the_newest_is_skipped() -> None:
     rows = candles(5)
     mean = SMA(2)
     mean.push(rows)
     assert mean.push(rows[2:4]).tolist() == [mean.value, mean.value]
     assert mean.skipped == 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("make", [SMA, EMA, RSI, ATR, VWAP, lambda n: VWAP(anchor="1h")])
+def test_a_corrected_last_bar_is_what_bulk_would_have_had(make: Callable[[int], SMA], n: int) -> None:
+    """C-12: forming candles, and every final one corrected once more; before the epoch too."""
+    rows = candles(300)
+    rows["ts_ms"] -= 100 * 60_000
+    rng = np.random.default_rng(3)
+    rows["close"] += rng.normal(0, 1, 300)
+    wrong = rows.copy()
+    wrong["close"] = rng.normal(50, 9, 300)
+    wrong["high"] *= 3
+    wrong["volume"] += 5
+    wrong["close"][17] = np.nan
+    live, values = make(n), []
+    for i in range(300):
+        live.push(np.concatenate([wrong[i : i + 1], wrong[i : i + 1]]))
+        live.push(wrong[i : i + 1])
+        values.append(live.push(rows[i : i + 1])[0])
+    assert live.skipped == 0
+    bulk = make(n).push(rows)
+    np.testing.assert_array_equal(values, bulk)
+    assert make(n).push(np.repeat(rows, 2))[1::2].tobytes() == bulk.tobytes()
+
+
+def test_indicators_begin_after_the_leading_nan_as_ta_lib_does() -> None:
+    """N2."""
+    leading = np.array([np.nan, 1.0, 2.0, 3.0, 4.0, 5.0])
+    for make in (SMA, EMA):
+        np.testing.assert_array_equal(make(3).push(leading), [np.nan, np.nan, np.nan, 2.0, 3.0, 4.0])
+    assert np.isnan(RSI(2).push(np.full(5, np.nan))).all()
+    of_rsi = EMA(3).push(RSI(2).push(np.arange(10.0) % 4))
+    assert np.isnan(of_rsi[:4]).all()
+    assert np.isfinite(of_rsi[4:]).all()
+
+
+@pytest.mark.parametrize("make", [SMA, EMA, RSI, ATR, VWAP, lambda n: VWAP(anchor="1h")])
+def test_a_nan_inside_gives_nan_and_is_otherwise_as_if_it_had_not_been(make: Callable[[int], SMA]) -> None:
+    """N2, for one push and for many."""
+    rows = candles(100)
+    holes = np.array([0, 1, 20, 21, 50])
+    for name in ("open", "high", "low", "close", "volume", "turnover"):
+        rows[name][holes] = np.nan
+    left = np.delete(rows, holes)
+    expected = np.insert(make(4).push(left), holes - np.arange(len(holes)), np.nan)
+    np.testing.assert_array_equal(make(4).push(rows), expected)
+    live = make(4)
+    np.testing.assert_array_equal(np.concatenate([live.push(row) for row in np.split(rows, 100)]), expected)
+
+
+def test_a_close_that_is_nan_does_not_move_the_true_range() -> None:
+    rows = candles(4)
+    rows["close"][2] = np.nan
+    found = ATR(1).push(rows)
+    assert np.isnan(found[2])
+    assert found[3] == rows["high"][3] - rows["close"][1]
+
+
+def test_nothing_traded_has_no_price() -> None:
+    """N5: volume 0 of either sign, in a TRADED row."""
+    rows = candles(4)
+    rows["volume"], rows["turnover"] = [0.0, -0.0, 0.0, 2.0], [0.0, 0.0, -0.0, 8.0]
+    for make in (lambda: VWAP(1), VWAP):
+        np.testing.assert_array_equal(make().push(rows), [np.nan, np.nan, np.nan, 4.0])
+    assert np.isnan(VWAP(2).push(rows)[:3]).all()
+
+
+@pytest.mark.parametrize("make", [SMA, EMA, RSI, ATR, VWAP])
+@pytest.mark.parametrize("n", [2.9, 2.0, "3", None])
+def test_a_length_is_a_whole_number(make: type[SMA], n: object) -> None:
+    """N5."""
+    if make is VWAP and n is None:
+        return  # anchored
+    unchecked: Callable[[object], SMA] = make
+    with pytest.raises(TypeError):
+        unchecked(n)
+    assert len(unchecked(np.int64(3)).push(candles(2))) == 2
 
 
 def test_what_is_asked_for_is_checked() -> None:

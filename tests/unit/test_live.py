@@ -7,15 +7,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from flux import codec
 from flux.batch import Batch
-from flux.client.live import Live
 from flux.errors import ConfigError, FluxError, InvalidNameError, NotFoundError, VersionError
 from flux.model import Gap, StreamKey
 from flux.protocol.stream_state import StreamState
@@ -23,9 +19,8 @@ from flux.schema import messages
 from flux.schema.generated.Envelope import Envelope
 from flux.transport.topics import BEAT, stream_topic, v2_prefix
 from tests.patience import PATIENCE_S
+from tests.unit.followed import KEY, check, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
-
-KEY = StreamKey("SIM", "BTCUSDT", "1m")
 
 
 @pytest.fixture
@@ -33,28 +28,6 @@ def server() -> Iterator[LiveServer]:
     with LiveServer() as made:
         made.add(KEY, 100)
         yield made
-
-
-def live_of(server: LiveServer, cache: Path | None = None) -> Live:
-    return Live(pub=server.pub, rep=server.rep, cache=cache)
-
-
-def rows_until(live: Live, last: int) -> list[Batch]:
-    """Batches up to the one that ends at `last`; the iterator is asked no further."""
-    batches: list[Batch] = []
-    for batch in live:
-        batches.append(batch)
-        if batch.end_sequence >= last:
-            break
-    return batches
-
-
-def check(batches: list[Batch], server: LiveServer, first: int, last: int, key: StreamKey = KEY) -> None:
-    """The batches are exactly rows `first` to `last`, each once, in order, to the bit."""
-    sequences = [n for batch in batches for n in range(batch.start_sequence, batch.end_sequence + 1)]
-    assert sequences == list(range(first, last + 1))
-    rows = np.concatenate([batch.rows for batch in batches])
-    assert rows.tobytes() == server.stream(key).rows[first - 1 : last].tobytes()
 
 
 def of_version(version: int, frame: bytes) -> bytes:
@@ -257,66 +230,6 @@ def test_an_ended_epoch_voids_rows_and_goes_on(server: LiveServer) -> None:
         check(batches, server, 91, 105)
         assert {batch.epoch for batch in batches} == {2}
     assert [(gap.first_sequence, gap.last_sequence) for gap in gaps] == [(91, 100)]
-
-
-def test_the_cache_paints_first_and_goes_on_behind_what_was_acked(server: LiveServer, tmp_path: Path) -> None:
-    cache = tmp_path / "cache.duckdb"
-    with live_of(server, cache) as live:
-        live.subscribe("BTCUSDT", interval="1m", start="cache")
-        live.start()
-        server.subscribed(stream_topic(KEY))
-        server.beat()
-        check(rows_until(live, 100), server, 1, 100)
-    server.publish(KEY, 20)
-    with live_of(server, cache) as live:
-        live.subscribe("BTCUSDT", interval="1m", start="cache")
-        painted = list(islice(live, 1))
-        assert painted[0].cached, "without a word from the server"
-        check(painted, server, 1, 100)
-        server.subscribed(stream_topic(KEY))
-        server.beat()
-        check(rows_until(live, 120), server, 101, 120)
-
-
-def test_what_was_given_but_not_handled_comes_again(server: LiveServer, tmp_path: Path) -> None:
-    cache = tmp_path / "cache.duckdb"
-
-    def consumer() -> None:
-        with live_of(server, cache) as live:
-            live.subscribe("BTCUSDT", interval="1m", start="cache")
-            live.start()
-            server.subscribed(stream_topic(KEY))
-            server.beat()
-            rows_until(live, 100)
-            server.publish(KEY, 5)
-            for _ in live:
-                raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        consumer()
-    with live_of(server, cache) as live:
-        live.subscribe("BTCUSDT", interval="1m", start="cache")
-        live.start()
-        server.subscribed(stream_topic(KEY))
-        server.beat()
-        batches = rows_until(live, 105)
-        assert [batch.cached for batch in batches if batch.end_sequence <= 100] == [True]
-        check(batches, server, 1, 105)
-
-
-def test_resync_fetches_all_that_the_server_keeps(server: LiveServer, tmp_path: Path) -> None:
-    cache = tmp_path / "cache.duckdb"
-    with live_of(server, cache) as live:
-        live.subscribe("BTCUSDT", interval="1m", start="cache")
-        live.start()
-        server.subscribed(stream_topic(KEY))
-        server.beat()
-        rows_until(live, 100)
-        live.resync(KEY)
-        check(rows_until(live, 100), server, 1, 100)
-    with live_of(server, cache) as live:
-        live.subscribe("BTCUSDT", interval="1m", start="cache")
-        check(list(islice(live, 1)), server, 1, 100)
 
 
 def test_another_major_version_is_one_clear_error(server: LiveServer) -> None:

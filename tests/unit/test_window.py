@@ -217,6 +217,33 @@ def test_a_row_too_old_is_counted_and_changes_nothing() -> None:
     assert (window.late, window.corrected) == (20, 1)
 
 
+def test_two_swapped_trades_of_a_bucket_of_thousands_are_both_there() -> None:
+    """N1."""
+    trades = np.zeros(9_000, TRADE)
+    trades["ts_ns"] = np.arange(9_000) * 300_000_000
+    trades["price"], trades["size"] = 10 + np.arange(9_000) % 7, 0.1
+    swapped = trades.copy()
+    swapped[[-1, -2]] = swapped[[-2, -1]]
+    for pieces in (1, 90, 9_000):
+        window = Window("1h")
+        assert sum(len(window.push(part)) for part in np.array_split(swapped, pieces)) == 0
+        assert window.late == 0
+        assert window.partial().tobytes() == resample(trades, "1h").tobytes()
+
+
+def test_forming_candles_of_a_month_are_all_counted() -> None:
+    """N1: every minute is seen forming before it is closed."""
+    rows = minutes(20_000)
+    forming = rows.copy()
+    forming["close"], forming["flags"] = 1.0, 0
+    both = np.stack([forming, rows], axis=1).reshape(-1)
+    window = Window("1M", of="1m")
+    for part in np.array_split(both, 500):
+        window.push(part)
+    assert window.late == 0
+    assert window.partial().tobytes() == resample(rows, "1M").tobytes()
+
+
 def test_the_same_forming_candle_again_and_again() -> None:
     rows = minutes(4)
     window = Window("5m")

@@ -2,7 +2,7 @@
 
     commit   rows of several streams ─┐
              their cursors ───────────┴─ one transaction: after any kill each row is there once, no hole
-    load     the latest rows up to the cursor, for the first paint without a server
+    load     the latest rows up to the cursor, without a server
 
 Rows above the cursor were received but not acknowledged; they are kept, not shown, and when they come again
 they are recognised by their sequence. A hole that the server said will stay is in the table `gaps`; there is
@@ -12,10 +12,10 @@ no other.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import duckdb
 import numpy as np
@@ -35,13 +35,14 @@ from flux.client.cache_tables import (
     select,
     write_streams,
 )
-from flux.errors import ConfigError, DataError, InUseError, NewerFormatError, StorageError
+from flux.client.warmup import Past
+from flux.errors import ConfigError, NewerFormatError
 from flux.limits import STORE_IDLE_WAL_BYTES
 from flux.model import ROW_DTYPES, Cursor, RowKind, StreamKey
 from flux.store.base import Rows
 from flux.store.database import Database, create, insert, one, probe, structured
 
-__all__ = ["Cache", "CacheBatch", "Cached", "CachedRun", "OpenedCache"]
+__all__ = ["Cache", "CacheBatch", "Cached", "CachedRun"]
 
 FORMAT_VERSION = 1
 _ADVICE = "Delete it, and the rows are fetched again from the server"
@@ -63,13 +64,6 @@ class CachedRun(NamedTuple):
     rows: Rows
 
 
-class OpenedCache(NamedTuple):
-    """`cache` None: go on without one. `message`: what to tell the user once, empty when all is well."""
-
-    cache: Cache | None
-    message: str
-
-
 class Cache:
     """The cache in `path`. One thread writes; any thread may read.
 
@@ -78,30 +72,16 @@ class Cache:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Open or make it; see `Cache.open` for one that never fails.
+        """Open or make it.
 
-        Raises `InUseError`, `DataError`, `StorageError`, or `ConfigError` for somebody else's database.
+        Raises `InUseError` (another process or `Live` has it), `ConfigError` (no cache, but a file or a database
+        of something else; a place that cannot be written), `DataError` (damaged, or of a newer flux), or
+        `StorageError` (the disk is full). What is there is left as it is.
         """
         self._path = Path(path)
+        _look_at(self._path)
         self._database = Database(self._path, _ADVICE, self._prepare)
         self._known: list[Stream] | None = None  # of the writing thread; None: to be read
-
-    @classmethod
-    def open(cls, path: Path | str) -> OpenedCache:
-        """The cache in `path`, or what one can do without it: a client never fails for its cache.
-
-        In use elsewhere, newer or not ours: left alone, no cache. Damaged: moved aside, a new one begun.
-        """
-        try:
-            return OpenedCache(cls(path), "")
-        except (ConfigError, InUseError, NewerFormatError, StorageError) as error:
-            return OpenedCache(None, f"going on without the cache: {error}")
-        except DataError as error:
-            try:
-                moved = _move_aside(Path(path))
-                return OpenedCache(cls(path), f"{error}. It was moved to {moved} and begun anew")
-            except (OSError, InUseError, DataError, StorageError) as again:
-                return OpenedCache(None, f"going on without the cache: {error}; {again}")
 
     def append(
         self,
@@ -203,6 +183,51 @@ class Cache:
         rows = structured(found, ROW_DTYPES[key.kind])
         return CachedRun(first, int(epochs[0]), rows[: breaks[0] + 1] if len(breaks) else rows)
 
+    def begin_of(self, key: StreamKey, past: Past) -> int:
+        """The first sequence of the newest `past.rows` rows up to the cursor, none of them older than `past.ms`
+        before the newest; the cursor's own where there are none.
+        """
+        table, time = TABLES[key.kind], "ts_ms" if key.kind is RowKind.CANDLE else "ts_ns"
+        with self._database.reading() as reader:
+            stream = find(reader, key)
+            if stream is None:
+                return 0
+            mine = [stream.stream_id, stream.cursor_sequence]
+            upto = f"FROM {table} WHERE stream_id = ? AND sequence <= ?"
+            first = stream.first_sequence
+            if past.rows is not None and past.rows < stream.cursor_sequence - first + 1:
+                found = one(
+                    reader,
+                    f"SELECT sequence {upto} ORDER BY sequence DESC LIMIT 1 OFFSET ?",
+                    [*mine, past.rows - 1],
+                )
+                first = found[0] if found else first
+            if past.ms is not None:
+                span = past.ms * (1 if time == "ts_ms" else 1_000_000)
+                (since,) = one(
+                    reader,
+                    f"SELECT min(sequence) {upto} AND {time} >= (SELECT max({time}) {upto}) - ?",
+                    [*mine, *mine, span],
+                ) or (None,)
+                first = max(first, stream.cursor_sequence + 1 if since is None else since)
+            return first
+
+    def begin_anew(self, key: StreamKey, store_id: int, epoch: int, first: int) -> None:
+        """Rows from `first` on come from a run that does not go on at the cursor: they take the place of those here.
+
+        What is here of another store is set aside; of an earlier epoch it is forgotten, for nobody said where that
+        ended.
+        """
+        stream = self._active(key)
+        if stream is None:
+            return
+        if stream.store_id != store_id:
+            self.set_aside(key)
+        elif stream.cursor_epoch != epoch:
+            self.forget(key)
+        else:
+            self.drop_above(key, first - 1)
+
     def drop_above(self, key: StreamKey, sequence: int) -> None:
         """An epoch ended at `sequence`: rows above it are void, and the cursor goes back to it at most."""
         stream = self._active(key)
@@ -253,6 +278,12 @@ class Cache:
         """Let go of the file; a second call does nothing."""
         self._database.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A transaction; the streams are read again after it, whether it came through or not."""
@@ -273,6 +304,11 @@ class Cache:
         return next((stream for stream in self._streams() if stream.key == key and not stream.aside), None)
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        if one(connection, "SELECT 1 FROM duckdb_databases() WHERE NOT internal AND path IS NULL"):
+            # DuckDB opens a CSV or a Parquet file as a view of its rows in a database in memory.
+            raise ConfigError(
+                f"{self._path} is no cache, but a file of something else: give the cache another file"
+            )
         if not one(connection, "SELECT 1 FROM duckdb_tables() LIMIT 1"):
             create(connection, "tables.sql")
             connection.execute(BOOKKEEPING)
@@ -292,11 +328,13 @@ class Cache:
             probe(connection, table)
 
 
-def _move_aside(path: Path) -> Path:
-    """Rename a damaged cache and its write-ahead log; an earlier one is never overwritten."""
-    names = (path.with_name(f"{path.name}.damaged{number}") for number in itertools.count(1))
-    aside = next(name for name in names if not name.exists())
-    path.rename(aside)
-    with contextlib.suppress(FileNotFoundError):
-        path.with_name(f"{path.name}.wal").rename(aside.with_name(f"{aside.name}.wal"))
-    return aside
+def _look_at(path: Path) -> None:
+    """Refuse a place where no cache can be. The file is not opened here: closing it would give up the lock that this
+    process may have on it.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a directory: give the cache a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: a cache cannot be made here: {path.parent} is no directory")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: give the cache another file")

@@ -17,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+import numpy as np
+
 from flux.batch import Batch, Candles, Quotes, Trades
 from flux.errors import FluxError
-from flux.limits import MAX_DELIVERY_BATCHES, MAX_NOTICES
+from flux.limits import MAX_DELIVERY_BATCHES, MAX_DELIVERY_ROWS, MAX_NOTICES
 from flux.model import MAX_SEQUENCE, Gap, RowKind, StreamKey
 from flux.protocol.stream_state import StreamState
 
@@ -29,29 +31,57 @@ BATCHES: Final = {RowKind.CANDLE: Candles, RowKind.TRADE: Trades, RowKind.QUOTE:
 
 
 class Tenure:
-    """What holds for a stream's batches from one rewind to the next.
+    """What holds for a stream's items from one rewind to the next.
 
-    `kept`: they go into the cache once they are acked. `upto`: rows above it turned out void, late acks
-    included.
+    `kept`: batches go into the cache once they are acked. `anew`: none of them has been acked, and they do not
+    continue what the cache has. `upto`: rows above it turned out void, late acks included. `consumed`: the consumer
+    is done up to here. The loop's thread puts, the consumer's takes note.
     """
 
-    __slots__ = ("kept", "upto")
+    __slots__ = ("_waiting", "anew", "consumed", "kept", "upto")
 
-    def __init__(self, kept: bool) -> None:
+    def __init__(self, kept: bool, *, anew: bool = False, before: int = 0) -> None:
         self.kept = kept
+        self.anew = anew
         self.upto = MAX_SEQUENCE
+        self.consumed = before
+        self._waiting: deque[tuple[int, int]] = deque()  # last sequence of an item, and when it was put (ns)
+
+    def put(self, last: int, now: int) -> None:
+        """An item that ends at `last` waits for the consumer from `now` on."""
+        self._waiting.append((last, now))
+
+    def done(self, last: int) -> None:
+        """The consumer is done with everything up to `last`."""
+        self.consumed = last
+        while self._waiting and self._waiting[0][0] <= last:
+            self._waiting.popleft()
+
+    def waiting_since(self) -> int | None:
+        """When the oldest item was put that the consumer is not done with (monotonic ns); None: there is none."""
+        try:
+            return self._waiting[0][1]
+        except IndexError:  # the consumer took note of it meanwhile
+            return None
 
 
 class Delivery(NamedTuple):
-    """An item and what holds for it. `after_gap`: what lies between it and the batch before will not come."""
+    """An item and what holds for it. `upto`: where the consumer is once it is done with it. `after_gap`: what lies
+    between it and the batch before will not come.
+    """
 
     item: Item
     tenure: Tenure
+    upto: int
     after_gap: bool = False
 
 
 class Handover:
-    """A queue of at most `limit` batches. One thread offers, any may take."""
+    """A queue of at most `limit` batches. One thread offers, any may take.
+
+    A consumer that is slower than rows come gets what waits of a stream in one batch, up to MAX_DELIVERY_ROWS rows,
+    rather than message by message.
+    """
 
     def __init__(self, wake: Callable[[], None], limit: int = MAX_DELIVERY_BATCHES) -> None:
         self._wake = wake
@@ -91,13 +121,42 @@ class Handover:
                 if self._error is not None:
                     raise self._error
                 return None
-            item = self._items.popleft()
+            item = self._taken()
             wake = self._wanted and len(self._items) <= self._limit // 2
             if wake:
                 self._wanted = False
         if wake:
             self._wake()
         return item
+
+    def _taken(self) -> Delivery:
+        """The first item, with all that waits of the same stream and fits one batch with it."""
+        first = self._items.popleft()
+        if not isinstance(first.item, Batch) or not self._items:
+            return first
+        parts, rest, open_ = [first.item], deque[Delivery](), True
+        count = len(first.item)
+        for delivery in self._items:
+            item = delivery.item
+            if delivery.tenure is not first.tenure or not open_:
+                rest.append(delivery)
+                continue
+            open_ = (
+                isinstance(item, Batch)
+                and not delivery.after_gap
+                and item.start_sequence == parts[-1].end_sequence + 1
+                and (item.epoch, item.cached) == (first.item.epoch, first.item.cached)
+                and count + len(item) <= MAX_DELIVERY_ROWS
+            )
+            if open_ and isinstance(item, Batch):
+                parts.append(item)
+                count += len(item)
+            else:
+                rest.append(delivery)
+        if len(parts) == 1:
+            return first
+        self._items = rest
+        return first._replace(item=joined(parts), upto=parts[-1].end_sequence)
 
     def when_changed(self, waiter: Callable[[], None]) -> None:
         """Call `waiter` once, from whatever thread, when there is an item or the end: at once if that is
@@ -128,6 +187,19 @@ class Handover:
             waiter()
 
 
+def joined(parts: list[Batch]) -> Batch:
+    """Batches of one stream and epoch that follow each other, as one: a copy of their rows."""
+    first = parts[0]
+    return type(first)(
+        first.key,
+        first.start_sequence,
+        np.concatenate([part.rows for part in parts]),
+        epoch=first.epoch,
+        store_id=first.store_id,
+        cached=first.cached,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class StateChange:
     """A stream's state as callbacks get it; `reason` says why and what to do, where that is known."""
@@ -140,7 +212,10 @@ class StateChange:
 @dataclass(frozen=True, slots=True)
 class LiveStatus:
     """Where a followed stream stands. Sequences; `head` is the highest known to exist, `delivered` the last
-    handed over.
+    handed over to wait for the consumer, `consumed` the last that the consumer is done with.
+
+    `lag_s`: seconds (monotonic) for which the oldest row that was received in order has waited for the consumer; 0
+    when it is done with all of them.
 
     The counters are rows: seen again (`duplicates`), seen again with other bytes (`conflicts`, the first are
     kept), too far ahead to be kept when they came (`beyond`, fetched later), older than what is kept
@@ -159,11 +234,18 @@ class LiveStatus:
     conflicts: int
     beyond: int
     stale: int
+    consumed: int
+    lag_s: float
 
     @property
     def behind(self) -> int:
         """Rows that are known to exist and not delivered yet."""
         return max(0, self.head - self.delivered)
+
+    @property
+    def lag_rows(self) -> int:
+        """Rows that are known to exist and that the consumer is not done with: the consumer's own lag."""
+        return max(0, self.head - self.consumed)
 
 
 class Notices:

@@ -1,30 +1,38 @@
 """Keeps the cache: batches that consumers are done with go into it, late by CACHE_FLUSH_MS at most, in one
 thread.
 
-    ack ──► [ batch batch drop_above batch ] ── each 250 ms ──► Cache: rows and cursors in one transaction
+    ack ──► [ batch batch drop_above batch ] ── every 250 ms ──► Cache: rows and cursors in one transaction
 
 So the cache's cursor is that of the last acked batch, and its rows are exactly those up to it: what was
 delivered but not acked comes again after a restart, nothing is skipped.
+
+A disk that is full for a while only makes the cache late. A cache that is damaged while it is used ends the client
+with a `DataError`, for a consumer that relies on it would begin at the wrong place; one that asked to go on without
+(`on_cache_error="without"`) does so, and that is logged once.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from flux.batch import Batch
 from flux.client.cache import Cache, CacheBatch
 from flux.client.deliver import BATCHES, Delivery
-from flux.errors import DataError, StorageError
-from flux.limits import CACHE_FLUSH_MS, CACHE_PENDING_ROWS, MAX_DELIVERY_ROWS
+from flux.client.warmup import Past
+from flux.errors import ConfigError, DataError, FluxError, InUseError, StorageError
+from flux.limits import CACHE_FLUSH_MS, CACHE_PENDING_ROWS, LOG_REPEAT_NS, MAX_DELIVERY_ROWS
 from flux.model import Cursor, StreamKey
 from flux.threads import WatchedThread
 
 _LOG: Final = logging.getLogger("flux.client")
+
+T = TypeVar("T")
 
 _Step: TypeAlias = CacheBatch | Callable[[], None]
 
@@ -32,55 +40,65 @@ _Step: TypeAlias = CacheBatch | Callable[[], None]
 class Keeper:
     """`ack` and the others may come from any thread; they return at once unless far too much waits."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, *, without: bool = False) -> None:
         self._cache = cache
+        self._without = without
+        self._on_break: Callable[[FluxError], None] = _ignore
         self._steps: deque[_Step] = deque()
         self._pending = 0  # rows among the steps
         self._changed = threading.Condition()
         self._closing = False
         self._broken = False
-        self._thread = WatchedThread(self._run, name="flux cache", failed=self._break)
+        self._log_next_ns = 0
+        self._thread = WatchedThread(self._run, name="flux cache", failed=self._failed)
         self._thread.start()
 
     @classmethod
-    def open(cls, path: Path) -> Keeper | None:
-        """The keeper of the cache in `path`; None, with a message, where a client must do without."""
-        cache, message = Cache.open(path)
-        if message:
-            _LOG.warning("%s", message)
-        return None if cache is None else cls(cache)
+    def open(cls, path: Path, *, without: bool = False) -> Keeper | None:
+        """The keeper of the cache in `path`. Raises what `Cache` raises; `without`: None then, and a warning."""
+        try:
+            return cls(Cache(path), without=without)
+        except (ConfigError, InUseError, DataError, StorageError) as error:
+            if not without:
+                raise
+            _LOG.warning("going on without the cache: %s", error)
+            return None
+
+    def when_broken(self, report: Callable[[FluxError], None]) -> None:
+        """Have `report` called once, from whatever thread, when the cache can be used no longer."""
+        self._on_break = report
 
     def cursor(self, key: StreamKey) -> Cursor | None:
         """How far the consumer of an earlier run had come."""
-        try:
-            return self._cache.cursor(key)
-        except (StorageError, DataError) as error:
-            self._break(error)
-            return None
+        return self._read(lambda: self._cache.cursor(key), None)
 
     def kept(self) -> list[StreamKey]:
         """The streams that earlier runs kept."""
-        try:
-            return self._cache.keys()
-        except (StorageError, DataError) as error:
-            self._break(error)
-            return []
+        return self._read(self._cache.keys, [])
 
-    def pages(self, key: StreamKey, cursor: Cursor) -> Iterator[Batch]:
-        """The rows that earlier runs kept of a stream, in order, up to the cursor."""
-        sequence = 0
+    def pages(self, key: StreamKey, cursor: Cursor, past: Past) -> Iterator[Batch]:
+        """As much as is asked for of the rows that earlier runs kept of a stream, in order, up to the cursor."""
+        sequence = self._read(lambda: self._cache.begin_of(key, past), cursor.sequence + 1) - 1
         while sequence < cursor.sequence:
-            try:
-                run = self._cache.read(key, sequence, MAX_DELIVERY_ROWS)
-            except (StorageError, DataError) as error:
-                self._break(error)
-                return
+            run = self._read(lambda: self._cache.read(key, sequence, MAX_DELIVERY_ROWS), None)  # noqa: B023  called at once
             if run is None:
                 return
             sequence = run.first_sequence + len(run.rows) - 1
             yield BATCHES[key.kind](
                 key, run.first_sequence, run.rows, epoch=run.epoch, store_id=cursor.store_id, cached=True
             )
+
+    def _read(self, read: Callable[[], T], otherwise: T) -> T:
+        """What `read` finds; a cache that cannot be read is an error, or to be done without."""
+        if self._broken:
+            return otherwise
+        try:
+            return read()
+        except (StorageError, DataError) as error:
+            if not self._without:
+                raise
+            self._break(error)
+            return otherwise
 
     def ack(self, delivery: Delivery) -> None:
         """A consumer is done with a batch."""
@@ -90,6 +108,9 @@ class Keeper:
         rows = batch.rows[: max(0, tenure.upto - batch.start_sequence + 1)]
         if len(rows):
             last = batch.start_sequence + len(rows) - 1
+            anew, tenure.anew = tenure.anew, False
+            if anew:
+                self.begin_anew(batch.key, batch.store_id, batch.epoch, batch.start_sequence)
             self._add(
                 CacheBatch(
                     batch.key,
@@ -98,9 +119,13 @@ class Keeper:
                     batch.start_sequence,
                     rows,
                     last,
-                    delivery.after_gap,
+                    delivery.after_gap or anew,
                 )
             )
+
+    def begin_anew(self, key: StreamKey, store_id: int, epoch: int, first: int) -> None:
+        """What is kept from `first` on comes again, from a run that does not go on at the cursor."""
+        self._add(lambda: self._cache.begin_anew(key, store_id, epoch, first))
 
     def drop_above(self, key: StreamKey, sequence: int) -> None:
         """Rows above `sequence` are void."""
@@ -174,10 +199,19 @@ class Keeper:
                     following()
                     done += 1
         except StorageError as error:
-            _LOG.warning("the cache is behind, and tries again: %s", error)
-        except (DataError, ValueError) as error:
+            self._log_late(error)
+        except DataError as error:
             self._break(error)
+        except ValueError as error:
+            self._break(DataError(f"the cache does not fit what was received: {error}"))
         return done
+
+    def _log_late(self, error: StorageError) -> None:
+        """At most once in LOG_REPEAT_NS: it is tried again far more often."""
+        now = time.monotonic_ns()
+        if now >= self._log_next_ns:
+            self._log_next_ns = now + LOG_REPEAT_NS
+            _LOG.warning("the cache is late, and tries again: %s", error)
 
     def _rest(self) -> None:
         try:
@@ -185,11 +219,23 @@ class Keeper:
         except (StorageError, DataError) as error:
             _LOG.warning("the cache could not be tidied up: %s", error)
 
-    def _break(self, error: BaseException) -> None:
-        """Go on without the cache: it ends at the last batch that came through."""
-        _LOG.error("going on without the cache: %s", error)
+    def _failed(self, error: BaseException) -> None:
+        self._break(FluxError(f"the cache's thread ended by an error of its own: {error!r}"))
+
+    def _break(self, error: FluxError) -> None:
+        """The cache ends at the last batch that came through; whether the client does too was its user's choice."""
         with self._changed:
+            if self._broken:
+                return
             self._broken = True
             self._steps.clear()
             self._pending = 0
             self._changed.notify_all()
+        if self._without:
+            _LOG.error("going on without the cache: %s", error)
+        else:
+            self._on_break(error)
+
+
+def _ignore(_: FluxError) -> None:
+    """Nobody wants to know yet."""

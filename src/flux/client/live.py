@@ -17,9 +17,10 @@ from flux.batch import Batch
 from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange
 from flux.client.keeper import Keeper
 from flux.client.loop import Loop, Start
+from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
-from flux.model import Gap, StreamKey
+from flux.model import MAX_SEQUENCE, Gap, StreamKey
 from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
 
@@ -39,21 +40,34 @@ class Live:
     """Follows streams of one server: each row once, in order, repaired, also over restarts of either side.
 
     `pub` and `rep` are the server's endpoints (default: FLUX_LIVE_PUB, FLUX_CHUNK_REP, else this machine's).
-    `cache`: a file that keeps rows and, per stream, how far the consumer has come (`ack`), for
-    `start="cache"`.
+    `cache`: a file that keeps the rows of every stream that is followed and, per stream, how far the consumer has
+    come (`ack`), for `start="cache"`. One that is in use elsewhere, damaged, not writable, or no cache raises
+    `InUseError`, `DataError` or `ConfigError`; with `on_cache_error="without"` the client goes on without a cache,
+    which is logged once, and `start="cache"` then begins as "oldest".
 
     Batches come by iteration (`for`, `async for`), or to callbacks in a thread of their own; not by both. A
     consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing.
     """
 
     def __init__(
-        self, *, cache: str | Path | None = None, pub: str | None = None, rep: str | None = None
+        self,
+        *,
+        cache: str | Path | None = None,
+        on_cache_error: OnCacheError = "raise",
+        pub: str | None = None,
+        rep: str | None = None,
     ) -> None:
+        if on_cache_error not in ("raise", "without"):
+            raise ConfigError(f"on_cache_error is 'raise' or 'without', not {on_cache_error!r}")
+        without = on_cache_error == "without"
+        self._has_cache = cache is not None
+        self._keeper = None if cache is None else Keeper.open(Path(cache), without=without)
         self._wake = Wake()
         self._handover = Handover(self._wake.set)
         self._notices = Notices()
-        self._keeper = None if cache is None else Keeper.open(Path(cache))
         self._loop = Loop(endpoints(pub, rep), self._handover, self._notices, self._wake, self._keeper)
+        if self._keeper is not None:
+            self._keeper.when_broken(lambda error: self._loop.post(partial(self._loop.broke, error)))
         self._threads: list[WatchedThread] = []
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -74,26 +88,35 @@ class Live:
         interval: str,
         source: str | None = None,
         start: Start = None,
+        warmup: Warmup | None = None,
     ) -> None:
         """Follow `symbols` (one, several, or "*" for all there are and will be) of a source and an interval.
 
-        `start`: None (from now on), "cache" (behind what this consumer was done with; without a cache entry
-        as "oldest"), "oldest" (all that the server keeps), or a sequence. A stream that is followed already
-        is left alone. Raises `InvalidNameError` for names outside the grammar, `ConfigError` for another
-        `start`.
+        `start`: None (from now on), "cache" (after what this consumer was done with, nothing older; without a
+        cache entry as "oldest"), "oldest" (all that the server keeps), or a sequence. `warmup`, with
+        `start="cache"`: so many rows, "1d" (back from the newest cached row; s, m, h, d, w) or "all" of what the
+        cache has come first, at once, without the server, as batches with `cached` True: for what a consumer has to
+        know again before it goes on, not for what it acts on. A stream that is followed already is left alone.
+        Raises `InvalidNameError` for names outside the grammar, `ConfigError` for another `start` or `warmup`, and
+        for `start="cache"` without a cache.
         """
         if isinstance(start, bool) or (isinstance(start, str) and start not in ("cache", "oldest")):
             raise ConfigError(f"start is None, 'cache', 'oldest' or a sequence, not {start!r}")
-        if isinstance(start, int) and start < 1:
-            raise ConfigError(f"sequences begin at 1, not {start}")
+        if isinstance(start, int) and not 1 <= start <= MAX_SEQUENCE:
+            raise ConfigError(f"sequences are 1 to {MAX_SEQUENCE}, not {start}")
+        if start == "cache" and not self._has_cache:
+            raise ConfigError("start='cache' needs a cache: Live(cache=FILE)")
+        if warmup is not None and start != "cache":
+            raise ConfigError(f"warmup goes with start='cache', not with {start!r}")
+        wanted = past(warmup)
         source = value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
         for symbol in [symbols] if isinstance(symbols, str) else symbols:
             if symbol == "*":
                 StreamKey(source, "ANY", interval).checked()
-                self._post(partial(self._loop.follow_all, source, interval, start))
+                self._post(partial(self._loop.follow_all, source, interval, start, wanted))
             else:
                 key = StreamKey(source, symbol, interval).checked()
-                self._post(partial(self._loop.follow, key, start))
+                self._post(partial(self._loop.follow, key, start, wanted))
 
     def resync(self, key: StreamKey | str) -> None:
         """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError` if
@@ -109,6 +132,7 @@ class Live:
         return self
 
     def __next__(self) -> Batch:
+        self._begin_iteration()
         self._done_with_current()
         while (delivery := self._handover.take(None)) is not None:
             if (batch := self._received(delivery)) is not None:
@@ -120,6 +144,7 @@ class Live:
         return self
 
     async def __anext__(self) -> Batch:
+        self._begin_iteration()
         self._done_with_current()
         while True:
             closed = self._handover.closed  # looked at first: nothing comes after it
@@ -275,6 +300,7 @@ class Live:
         if isinstance(item, Batch):
             self._current = delivery
             return item
+        delivery.tenure.done(delivery.upto)
         if not self._gap_callbacks:
             _LOG.warning("%s: %d to %d: %s", item.key, item.first_sequence, item.last_sequence, item.reason)
         for callback in self._gap_callbacks:
@@ -285,10 +311,13 @@ class Live:
         with self._lock:
             if self._running:
                 self._loop.stop(drain)
-            elif not self._ended.is_set():
-                self._handover.close()
-                self._notices.close()
-                self._ended.set()
+                return
+            waiters, self._ended_waiters = self._ended_waiters, []
+            self._ended.set()
+        self._handover.close()
+        self._notices.close()
+        for waiter in waiters:
+            waiter()
 
     # -- small things ----------------------------------------------------------------------------------------
 
@@ -303,7 +332,10 @@ class Live:
 
     def _done_with_current(self) -> None:
         delivery, self._current = self._current, None
-        if delivery is not None and self._keeper is not None:
+        if delivery is None:
+            return
+        delivery.tenure.done(delivery.upto)
+        if self._keeper is not None:
             self._keeper.ack(delivery)
 
     def _slot(self, key: StreamKey | str) -> int:
@@ -327,10 +359,10 @@ class Live:
         def run() -> None:
             try:
                 future.set_result(act())
-            except FluxError as error:
+            except Exception as error:  # raised where it was asked for
                 future.set_exception(error)
 
-        self._loop.post(run)
+        self._loop.post(run, after_end=True)
         return future.result(CALL_TIMEOUT_S)
 
     def _when_ended(self, waiter: Callable[[], None]) -> None:

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 from flux import codec
 from flux.batch import Batch
 from flux.client import asking
-from flux.client.deliver import BATCHES, Delivery, Handover, Item, LiveStatus, Notices, StateChange, Tenure
+from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange, Tenure
+from flux.client.outbox import Outbox
 from flux.errors import DecodeError, FluxError, InvalidNameError, VersionError
-from flux.limits import MAX_DELIVERY_ROWS, MAX_STREAMS, MAX_TURNS
-from flux.model import Cursor, Gap, RowKind, StreamKey
+from flux.limits import MAX_STREAMS, MAX_TURNS
+from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol import effects as fx
 from flux.protocol.coordinator import Coordinator
 from flux.transport.pump import Drained, Receiver, Streams, UnknownStream
@@ -36,6 +37,7 @@ from flux.transport.topics import BEAT, TopicKind, stream_topic, v1_topic, v2_pr
 
 if TYPE_CHECKING:
     from flux.client.keeper import Keeper
+    from flux.client.warmup import Past
     from flux.config import Endpoints
 
 _LOG: Final = logging.getLogger("flux.client")
@@ -60,7 +62,9 @@ class Loop:
         self._notices = notices
         self._keeper = keeper
         self._wake = wake
-        self._posted: deque[Callable[[], None]] = deque()
+        self._posted: deque[tuple[Callable[[], None], bool]] = (
+            deque()
+        )  # and whether it is called after the end too
         self._stopping = False
         self._drain = True
         self._closing = threading.Lock()
@@ -68,22 +72,19 @@ class Loop:
 
         self.coordinator = Coordinator(random.Random())
         self.streams = Streams()
+        outbox = self._outbox = Outbox(self.coordinator, self.streams, handover, keeper)
         self.counters: dict[str, int] = {}
         self._version = 2
         self._wildcards: dict[tuple[str, str], Start] = {}
         self._asked: dict[int, int] = {}  # the requester's id -> the coordinator's number
-        self._offered: dict[int, None] = {}  # slots with rows to hand over, in order
-        self._tenures: dict[int, Tenure] = {}
-        self._kept: set[int] = set()  # slots whose batches go into the cache
-        self._after_gap: set[int] = set()  # slots whose next batch has a gap before it
-        # Streams whose cached rows are to be handed over first.
-        self._painting: deque[tuple[StreamKey, Cursor, Iterator[Batch]]] = deque()
+        # Streams of which the consumer asked for cached rows first.
+        self._warming: deque[tuple[StreamKey, Cursor, Iterator[Batch]]] = deque()
         self._deliveries: dict[type[fx.Effect], Callable[[Any], None]] = {
             fx.Ask: self._ask,
-            fx.Deliver: self._offer,
-            fx.DeliverGap: self._gap,
-            fx.Rewind: self._rewind,
-            fx.SetAside: self._set_aside,
+            fx.Deliver: outbox.offer,
+            fx.DeliverGap: outbox.gap,
+            fx.Rewind: outbox.rewind,
+            fx.SetAside: outbox.set_aside,
             fx.SetExpected: lambda effect: self.streams.expect(effect.slot, effect.store_id, effect.epoch),
             fx.Join: self._join,
             fx.Speak: self._speak,
@@ -93,14 +94,17 @@ class Loop:
 
     # -- from other threads ----------------------------------------------------------------------------------
 
-    def post(self, act: Callable[[], None]) -> None:
-        """Have the loop's thread call `act` soon; after the end it is called at once."""
+    def post(self, act: Callable[[], None], *, after_end: bool = False) -> None:
+        """Have the loop's thread call `act` soon. When the loop has ended there is nothing to act on: then it is
+        called at once if `after_end`, else never.
+        """
         with self._closing:
             if not self._closed:
-                self._posted.append(act)
+                self._posted.append((act, after_end))
                 self._wake.set()
                 return
-        act()
+        if after_end:
+            act()
 
     def stop(self, drain: bool) -> None:
         """End the loop after this turn; `drain`: what was received in order is handed over while there is
@@ -124,9 +128,9 @@ class Loop:
         finally:
             with self._closing:
                 self._closed = True
-            self._do_posted()
             self._handover.close(error, drop=not self._drain)
             self._notices.close()
+            self._do_posted(ended=True)
         return error
 
     def _run(self, sockets: Sockets) -> None:
@@ -149,7 +153,7 @@ class Loop:
                 poller.add(asked)
             self.coordinator.tick(time.monotonic_ns())
             self._carry_out()
-            self._paint()
+            self._warm_up()
             self._hand_over()
         self._requester.close()
 
@@ -162,9 +166,11 @@ class Loop:
             waits.append(self._requester.next_deadline() - time.monotonic())
         return math.ceil(max(0.0, min(waits)) * 1_000) / 1_000 if waits else None
 
-    def _do_posted(self) -> None:
+    def _do_posted(self, *, ended: bool = False) -> None:
         while self._posted:
-            self._posted.popleft()()
+            act, after_end = self._posted.popleft()
+            if after_end or not ended:
+                act()
 
     def _link(self, event: LinkEvent) -> None:
         now = time.monotonic_ns()
@@ -217,18 +223,18 @@ class Loop:
 
     # -- subscriptions ---------------------------------------------------------------------------------------
 
-    def follow(self, key: StreamKey, start: Start) -> None:
-        """Subscribe one stream: cached rows first, then what follows them."""
-        if self.streams.slot(key) is not None or self._is_painting(key):
+    def follow(self, key: StreamKey, start: Start, past: Past | None = None) -> None:
+        """Subscribe one stream: as much of the cached rows as is asked for, then what follows the cursor."""
+        if self.streams.slot(key) is not None or self._is_warming(key):
             return
         subscribe(self._live, stream_topic(key) if self._version == 2 else v1_topic(key))
         cursor = self._keeper.cursor(key) if self._keeper is not None and start == "cache" else None
-        if cursor is None:
-            self._start(key, start, None)
-        elif self._keeper is not None:
-            self._painting.append((key, cursor, self._keeper.pages(key, cursor)))
+        if cursor is None or past is None or self._keeper is None:
+            self._start(key, start, cursor)
+        else:
+            self._warming.append((key, cursor, self._keeper.pages(key, cursor, past)))
 
-    def follow_all(self, source_id: str, interval: str, start: Start) -> None:
+    def follow_all(self, source_id: str, interval: str, start: Start, past: Past | None = None) -> None:
         """Subscribe every symbol of a source and an interval, now and later."""
         if (source_id, interval) in self._wildcards:
             return
@@ -238,7 +244,7 @@ class Loop:
         if start == "cache" and self._keeper is not None:
             for key in self._keeper.kept():
                 if (key.source_id, key.interval) == (source_id, interval):
-                    self.follow(key, start)
+                    self.follow(key, start, past)
 
     def _subscribe_all(self, source_id: str, interval: str) -> None:
         kind = StreamKey(source_id, "*", interval).kind
@@ -249,8 +255,8 @@ class Loop:
 
     def _start(self, key: StreamKey, start: Start, cursor: Cursor | None) -> None:
         slot = self.streams.add(key)
-        if start == "cache":
-            self._kept.add(slot)
+        if cursor is None:
+            self._outbox.anew(slot)
         self.coordinator.subscribe(key, slot, self.streams.ring(slot), start, time.monotonic_ns(), cursor)
 
     def _first_seen(self, unknown: UnknownStream, now: int) -> bool:
@@ -260,13 +266,14 @@ class Loop:
         except (UnicodeDecodeError, InvalidNameError):
             return False
         wildcard = (key.source_id, key.interval)
-        if wildcard not in self._wildcards or len(self.streams) >= MAX_STREAMS or self._is_painting(key):
+        if wildcard not in self._wildcards or len(self.streams) >= MAX_STREAMS or self._is_warming(key):
             return False
         start = self._wildcards[wildcard]
         if start is not None:
             self._start(key, start, None)
             return True
         slot = self.streams.add(key, first=unknown.start)
+        self._outbox.anew(slot)
         self.coordinator.first_seen(
             key,
             slot,
@@ -279,11 +286,11 @@ class Loop:
         )
         return True
 
-    def _is_painting(self, key: StreamKey) -> bool:
-        return any(key == painted for painted, _, _ in self._painting)
+    def _is_warming(self, key: StreamKey) -> bool:
+        return any(key == warming for warming, _, _ in self._warming)
 
     def _join(self, effect: fx.Join) -> None:
-        if self.streams.slot(effect.key) is None and not self._is_painting(effect.key):
+        if self.streams.slot(effect.key) is None and not self._is_warming(effect.key):
             self._start(effect.key, effect.start, None)
 
     def _speak(self, effect: fx.Speak) -> None:
@@ -305,44 +312,12 @@ class Loop:
     def _ask(self, ask: fx.Ask) -> None:
         self._asked[asking.send(self._requester, ask)] = ask.number
 
-    def _offer(self, effect: fx.Deliver) -> None:
-        self._offered[effect.slot] = None
-
-    def _gap(self, effect: fx.DeliverGap) -> None:
-        self._after_gap.add(effect.slot)
-        self._put(effect.slot, effect.gap)
-
-    def _rewind(self, effect: fx.Rewind) -> None:
-        if self._keeper is not None:
-            self._keeper.drop_above(effect.key, effect.to_sequence)
-        self._end_tenure(effect.slot, effect.to_sequence)
-        reason = "void: the epoch ended before them"
-        self._put(effect.slot, Gap(effect.key, effect.to_sequence + 1, effect.last_sequence, reason))
-
-    def _set_aside(self, effect: fx.SetAside) -> None:
-        _LOG.warning("%s is fetched anew: %s", effect.key, effect.reason)
-        if self._keeper is not None:
-            self._keeper.set_aside(effect.key)
-        self._end_tenure(effect.slot, 0)
-        self._after_gap.add(effect.slot)
-        self._offered.pop(effect.slot, None)
-
-    def _end_tenure(self, slot: int, upto: int) -> None:
-        """Batches that are still with consumers are void above `upto`: late acks must not bring them back."""
-        tenure = self._tenures.pop(slot, None)
-        if tenure is not None:
-            tenure.upto = upto
-
-    def _put(self, slot: int, item: Item) -> None:
-        tenure = self._tenures.get(slot)
-        if tenure is None:
-            tenure = self._tenures[slot] = Tenure(slot in self._kept)
-        self._handover.put(Delivery(item, tenure, isinstance(item, Batch) and slot in self._after_gap))
-        if isinstance(item, Batch):
-            self._after_gap.discard(slot)
-
     def _tell(self, effect: fx.Tell) -> None:
         self._notices.put(StateChange(effect.key, effect.state, effect.reason))
+
+    def broke(self, error: FluxError) -> None:
+        """Something that belongs to this client failed for good: so does the client."""
+        raise error
 
     def _fail(self, effect: fx.Fail) -> None:
         raise VersionError(effect.reason) if effect.wrong_version else FluxError(effect.reason)
@@ -359,7 +334,9 @@ class Loop:
         """Where a stream stands."""
         coordinator, ring = self.coordinator, self.streams.ring(slot)
         stream = coordinator.stream(slot)
-        state, reason = coordinator.state(slot, time.monotonic_ns())
+        now = time.monotonic_ns()
+        state, reason = coordinator.state(slot, now)
+        since = self._outbox.waiting_since(slot)
         return LiveStatus(
             key=stream.key,
             state=state,
@@ -373,38 +350,24 @@ class Loop:
             conflicts=ring.conflicts,
             beyond=ring.beyond,
             stale=ring.stale,
+            consumed=self._outbox.consumed(slot),
+            lag_s=0.0 if since is None else (now - since) / 1e9,
         )
 
     # -- handing over ----------------------------------------------------------------------------------------
 
-    def _paint(self) -> None:
+    def _warm_up(self) -> None:
         """Hand over cached rows while there is room; a stream whose rows are all out goes on with the
         server.
         """
-        while self._painting and self._handover.room():
-            key, cursor, pages = self._painting[0]
+        while self._warming and self._handover.room():
+            key, cursor, pages = self._warming[0]
             batch = next(pages, None)
             if batch is None:
-                self._painting.popleft()
+                self._warming.popleft()
                 self._start(key, "cache", cursor)
             else:
-                self._handover.put(Delivery(batch, Tenure(kept=False)))
+                self._handover.put(Delivery(batch, Tenure(kept=False), batch.end_sequence))
 
     def _hand_over(self) -> None:
-        """Copy newly contiguous rows out of the rings, as much as consumers leave room for."""
-        while self._offered and self._handover.room():
-            slot = next(iter(self._offered))
-            del self._offered[slot]
-            stream, ring = self.coordinator.stream(slot), self.streams.ring(slot)
-            first = stream.delivered + 1
-            if ring.contiguous < first:
-                continue
-            rows = ring.window(first, min(ring.contiguous, stream.delivered + MAX_DELIVERY_ROWS))
-            assert len(rows), "a ring let go of rows that were not delivered"
-            last = first + len(rows) - 1
-            make = BATCHES[stream.key.kind]
-            self._put(slot, make(stream.key, first, rows, epoch=stream.epoch, store_id=stream.store_id))
-            if last < ring.contiguous:
-                self._offered[slot] = None
-            self.coordinator.delivered(slot, last, time.monotonic_ns())
-            self._carry_out()
+        self._outbox.hand_over(self._carry_out)

@@ -78,7 +78,7 @@ class Commits:
         synced: int,
         spoiled: int,
         limit: int,
-        fence: _Buffer,
+        fence: int,
         slot: int,
         serial: int,
     ) -> tuple[tuple[int, int, int], tuple[int, int], bool, int, tuple[int, int, int, int], int, int]: ...

@@ -5,8 +5,13 @@ from typing import final
 @final
 class Window:
     def __new__(
-        cls, kind: int, length: int, origin: int, row_ms: int, keep: int, whole_buckets: bool
-    ) -> Window: ...
+        cls, kind: int, length: int, origin: int, row_ms: int, keep: int, limit: int, by_hand: bool
+    ) -> Window:
+        """`limit`: rows of the open bucket that stay besides the newest `keep`; `by_hand`: only `cut` lets rows go.
+
+        Every method raises `RuntimeError` while another thread is in one.
+        """
+
     def set_edges(self, edges: object) -> None: ...
     def push(self, rows: object, at: int, out: object, spans: object, amending: bool) -> tuple[int, int]: ...
     def partial(self, out: object) -> int: ...

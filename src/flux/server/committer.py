@@ -200,8 +200,13 @@ class Committer:
         if not self._journal.fits(filled.group):
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
+        before = self._journal.position
         position = self._journal.commit(filled.group, self._disk)
-        self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        try:
+            self._fence.store(self._identity.store_id, self._identity.epoch, *position)
+        except StorageError:
+            self._journal.take_back(before)
+            raise
         remember(self._sources, filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record

@@ -46,6 +46,9 @@ def serve(config: ServeConfig, faults: Faults | None = None) -> int:
             pass
     finally:
         server.stop()
+        if server.left_open:  # ending the interpreter would close, or wait for, what a thread still uses
+            print(f"flux serve: {server.failure}", file=sys.stderr, flush=True)
+            os._exit(1)
     if isinstance(server.failure, FluxError):
         raise server.failure
     if server.failure is not None:

@@ -147,13 +147,15 @@ class Requests:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Refuse what still waits, close the socket and end both threads."""
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Refuse what still waits, close the socket and end both threads; whether they ended within `timeout` seconds
+        each."""
         self._stopping = True
         self._wake.set()
         self._to_store.put(None)
         for thread in self._threads:
             thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
 
     # The store's worker
 

@@ -69,6 +69,8 @@ class Server:
         self._inputs: list[ReplayInput] = []
         self._ended = threading.Event()
         self.failure: BaseException | None = None
+        self.left_open = False
+        """A thread did not end in time: what it uses is open until the process ends."""
         self.vitals = Vitals()
 
     def start(self) -> None:
@@ -265,20 +267,35 @@ class Server:
         """Stop ingest, drain, sync, say goodbye: within 5 s. What is not projected by then, the next start projects."""
         self._stopping = True
         deadline = time.monotonic() + STOP_S
+
+        def left() -> float:
+            return max(0.1, deadline - time.monotonic())
+
         for source in self._inputs:
             source.stop()
         self.loop.stop()
         projector, committer, loop, heart = self._threads
-        loop.join(deadline - time.monotonic())
-        self._requests.stop()
+        loop.join(left())
+        answered = self._requests.stop(left())
         self.committer.heart.stop()
-        heart.join(max(0.1, deadline - time.monotonic()))
+        heart.join(left())
         self.committer.close()
-        committer.join(max(0.1, deadline - time.monotonic()))
+        committer.join(left())
         self.projector.stop()
-        projector.join(max(0.1, deadline - time.monotonic()))
+        projector.join(left())
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
-        self._release()
+        running = [thread.name for thread in self._threads if thread.is_alive()]
+        if running or not answered:
+            # What they were lent stays open: the next file opened would get the number of one that was closed.
+            self.left_open = True
+            self._failed(
+                StorageError(
+                    f"{', '.join(running) or 'the requests'} did not end within {STOP_S:g} s: does the disk stand "
+                    "still? What was acknowledged is in the journal"
+                )
+            )
+        else:
+            self._release()
         self._ended.set()
 
     def _release(self) -> None:

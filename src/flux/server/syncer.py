@@ -1,12 +1,11 @@
 """What is done for the journal beside the committer, each 100 ms, by a thread that nobody waits for.
 
-It preallocates the next file, and with durability `process` it syncs: through a descriptor of its own what is committed
-by then. The committer, who owns the journal, notes how far that came when it comes round.
+It preallocates the next file, and with durability `process` it syncs what is committed by then; what a sync that failed
+may have dropped is written again. The committer, who owns the journal, notes how far that came when it comes round.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -69,10 +68,5 @@ class Syncer:
         self._journal.prepare(position)
         if self._disk or position <= self.reached:
             return
-        descriptor = self._journal.duplicate(position.file)
-        if descriptor is not None:
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+        if self._journal.sync_beside(position):
             self.reached = position

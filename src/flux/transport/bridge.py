@@ -176,8 +176,8 @@ class Commits:
         end, stored, noted, groups, sent, error, heard = self._kernel.run(
             _ns(timeout), **lent._asdict(), fence=marks, slot=slot, serial=serial
         )
+        journal.went_on(*end)
         if groups:
-            journal.went_on(*end)
             fence.went_on(*stored, FenceMark(self._store_id, self._epoch, lent.file, end[0]))
         if error:
             raise _error(error)

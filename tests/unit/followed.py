@@ -1,0 +1,37 @@
+"""What the tests of `flux.Live` share: a client of a server of the test, and what it must have been given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flux.batch import Batch
+from flux.client.live import Live
+from flux.client.warmup import OnCacheError
+from flux.model import StreamKey
+from tests.unit.live_server import LiveServer
+
+KEY = StreamKey("SIM", "BTCUSDT", "1m")
+
+
+def live_of(server: LiveServer, cache: Path | None = None, on_cache_error: OnCacheError = "raise") -> Live:
+    return Live(pub=server.pub, rep=server.rep, cache=cache, on_cache_error=on_cache_error)
+
+
+def rows_until(live: Live, last: int) -> list[Batch]:
+    """Batches up to the one that ends at `last`; the iterator is asked no further."""
+    batches: list[Batch] = []
+    for batch in live:
+        batches.append(batch)
+        if batch.end_sequence >= last:
+            break
+    return batches
+
+
+def check(batches: list[Batch], server: LiveServer, first: int, last: int, key: StreamKey = KEY) -> None:
+    """The batches are exactly rows `first` to `last`, each once, in order, to the bit."""
+    sequences = [n for batch in batches for n in range(batch.start_sequence, batch.end_sequence + 1)]
+    assert sequences == list(range(first, last + 1))
+    rows = np.concatenate([batch.rows for batch in batches])
+    assert rows.tobytes() == server.stream(key).rows[first - 1 : last].tobytes()

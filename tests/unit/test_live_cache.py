@@ -1,0 +1,218 @@
+"""The cache behind `flux.Live`: goes on where the consumer was, gives the past only to who asks, and never fails
+silently (C6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flux.batch import Batch
+from flux.client.cache import Cache
+from flux.client.live import Live
+from flux.client.warmup import Past, Warmup, past
+from flux.errors import ConfigError
+from flux.model import Cursor, Gap, StreamKey
+from flux.protocol.stream_state import StreamState
+from flux.transport.topics import stream_topic
+from tests.unit.followed import KEY, check, live_of, rows_until
+from tests.unit.live_server import LiveServer, eventually
+from tests.unit.served import STORE_ID
+
+
+@pytest.fixture
+def server() -> Iterator[LiveServer]:
+    with LiveServer() as made:
+        made.add(KEY, 100)
+        yield made
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache.duckdb"
+
+
+def follow(
+    server: LiveServer, live: Live, start: str | int | None = "cache", warmup: Warmup | None = None
+) -> None:
+    live.subscribe("BTCUSDT", interval="1m", start=start, warmup=warmup)
+    live.start()
+    server.subscribed(stream_topic(KEY))
+    server.beat()
+
+
+def handled(server: LiveServer, cache: Path, last: int, start: str | int | None = "cache") -> list[Batch]:
+    """One run of a consumer that is done with everything up to `last`."""
+    with live_of(server, cache) as live:
+        follow(server, live, start)
+        return rows_until(live, last)
+
+
+# -- going on ------------------------------------------------------------------------------------------------
+
+
+def test_it_goes_on_behind_what_was_acked_and_gives_nothing_older(server: LiveServer, cache: Path) -> None:
+    check(handled(server, cache, 100), server, 1, 100)
+    server.publish(KEY, 20)
+    batches = handled(server, cache, 120)
+    check(batches, server, 101, 120)
+    assert not any(batch.cached for batch in batches)
+
+
+def test_what_was_given_but_not_handled_comes_again(server: LiveServer, cache: Path) -> None:
+    def consumer() -> None:
+        with live_of(server, cache) as live:
+            follow(server, live)
+            rows_until(live, 100)
+            server.publish(KEY, 5)
+            for _ in live:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        consumer()
+    check(handled(server, cache, 105), server, 101, 105)
+
+
+def test_resync_fetches_all_that_the_server_keeps(server: LiveServer, cache: Path) -> None:
+    with live_of(server, cache) as live:
+        follow(server, live)
+        rows_until(live, 100)
+        live.resync(KEY)
+        check(rows_until(live, 100), server, 1, 100)
+    with live_of(server, cache) as live:
+        live.subscribe("BTCUSDT", interval="1m", start="cache", warmup="all")
+        check([next(live)], server, 1, 100)
+
+
+# -- the past, for who asks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("warmup", "first"), [("all", 1), (30, 71), (1, 100), (1_000, 1), ("20s", 80)])
+def test_warmup_gives_so_much_of_the_cache_at_once_without_the_server(
+    server: LiveServer, cache: Path, warmup: Warmup, first: int
+) -> None:
+    """The rows of the server are a second apart."""
+    handled(server, cache, 100)
+    with Live(cache=cache, pub="tcp://127.0.0.1:1", rep="tcp://127.0.0.1:1") as live:
+        live.subscribe("BTCUSDT", interval="1m", start="cache", warmup=warmup)
+        warmed = [next(live)]
+        check(warmed, server, first, 100)
+        assert warmed[0].cached
+    server.publish(KEY, 5)
+    with live_of(server, cache) as live:
+        follow(server, live, warmup=warmup)
+        batches = rows_until(live, 105)
+        check(batches, server, first, 105)
+        assert [batch.cached for batch in batches if batch.end_sequence <= 100] == [True]
+        assert not any(batch.cached for batch in batches if batch.start_sequence > 100)
+
+
+def test_a_wildcard_warms_every_stream_that_was_kept(server: LiveServer, cache: Path) -> None:
+    other = StreamKey("SIM", "ETH/USDT", "1m")
+    server.add(other, 7)
+    with live_of(server, cache) as live:
+        live.subscribe(["BTCUSDT", "ETH/USDT"], interval="1m", start="oldest")
+        live.start()
+        server.subscribed(stream_topic(other))
+        server.beat()
+        heads: dict[StreamKey | None, int] = {}
+        while heads != {KEY: 100, other: 7}:
+            batch = next(live)
+            heads[batch.key] = batch.end_sequence
+    with Live(cache=cache, pub="tcp://127.0.0.1:1", rep="tcp://127.0.0.1:1") as live:
+        live.subscribe("*", interval="1m", start="cache", warmup=3)
+        warmed = {batch.key: (batch.start_sequence, batch.end_sequence) for batch in (next(live), next(live))}
+    assert warmed == {KEY: (98, 100), other: (5, 7)}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "", "1", "1y", "d", "0d", "-1d", "1 d", "ALL", b"all"])
+def test_a_warmup_that_cannot_be_is_said_at_once(wrong: object) -> None:
+    with pytest.raises(ConfigError, match="warmup is a number of rows"):
+        past(wrong)  # type: ignore[arg-type]  # what a caller without types may give
+
+
+def test_how_much_a_warmup_is() -> None:
+    assert past(None) is None
+    assert (past(500), past("all"), past("2d")) == (Past(500), Past(), Past(ms=2 * 86_400_000))
+
+
+# -- every start stores --------------------------------------------------------------------------------------------
+
+
+def test_every_start_is_kept(server: LiveServer, cache: Path) -> None:
+    check(handled(server, cache, 100, "oldest"), server, 1, 100)
+    server.publish(KEY, 10)
+    check(handled(server, cache, 110), server, 101, 110)
+
+
+def test_begun_anew_the_cache_holds_what_came_this_time(server: LiveServer, cache: Path) -> None:
+    handled(server, cache, 100, "oldest")
+    check(handled(server, cache, 100, 41), server, 41, 100)
+    assert kept(cache) == [(1, 100)]
+    with live_of(server, cache) as live:  # killed in the middle of a run that began anew
+        follow(server, live, "oldest")
+        live.ack(next(live))
+    server.publish(KEY, 10)
+    assert handled(server, cache, 110)[0].start_sequence == 101
+
+
+def test_a_start_ahead_of_the_cache_leaves_a_gap_and_not_a_hole(server: LiveServer, cache: Path) -> None:
+    handled(server, cache, 100, "oldest")
+    server.publish(KEY, 100)
+    with live_of(server, cache) as live:
+        follow(server, live, None)
+        eventually(lambda: live.status(KEY).state is StreamState.IDLE)
+        server.publish(KEY, 5)
+        check(rows_until(live, 205), server, 201, 205)
+    assert kept(cache) == [(1, 100), (201, 205)]
+
+
+def test_a_start_before_the_cache_fills_it_from_there(server: LiveServer, cache: Path) -> None:
+    handled(server, cache, 100, 61)
+    assert kept(cache) == [(61, 100)]
+    handled(server, cache, 100, "oldest")
+    assert kept(cache) == [(1, 100)]
+
+
+def test_a_start_in_another_store_sets_the_old_rows_aside(server: LiveServer, cache: Path) -> None:
+    handled(server, cache, 100, "oldest")
+    server.served.store_id = STORE_ID + 1
+    check(handled(server, cache, 100, "oldest"), server, 1, 100)
+    with Cache(cache) as opened:
+        assert opened.cursor(KEY) == Cursor(STORE_ID + 1, 1, 100)
+
+
+def test_a_start_in_a_later_epoch_keeps_no_void_row(server: LiveServer, cache: Path) -> None:
+    handled(server, cache, 100, "oldest")
+    stream = server.stream(KEY)
+    stream.rows, stream.epoch_ends, server.served.epoch = stream.rows[:90], {1: 90}, 2
+    server.publish(KEY, 30)
+    with live_of(server, cache) as live:
+        follow(server, live, None)
+        eventually(lambda: live.status(KEY).state is StreamState.IDLE)
+        server.publish(KEY, 5)
+        rows_until(live, 125)
+    assert kept(cache) == [(121, 125)]
+
+
+def kept(path: Path) -> list[tuple[int, int]]:
+    """The stretches of sequences that the cache has of the stream."""
+    found, at = [], 0
+    with Cache(path) as opened:
+        while (run := opened.read(KEY, at, 1_000)) is not None:
+            at = run.first_sequence + len(run.rows) - 1
+            found.append((run.first_sequence, at))
+    return found
+
+
+def test_a_gap_in_the_cache_is_passed_by_a_warmup(server: LiveServer, cache: Path) -> None:
+    server.stream(KEY).first = server.stream(KEY).ring_first = 41
+    gaps: list[Gap] = []
+    with live_of(server, cache) as live:
+        live.add_gap_callback(gaps.append)
+        follow(server, live, 11)
+        check(rows_until(live, 100), server, 41, 100)
+    assert kept(cache) == [(41, 100)]
+    assert [(gap.first_sequence, gap.last_sequence) for gap in gaps] == [(11, 40)]

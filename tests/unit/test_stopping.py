@@ -1,0 +1,61 @@
+"""A stop while the disk stands still: what a thread uses stays open, and whoever stopped it is told (D17)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from flux import journal
+from flux.config import Replay, ServeConfig
+from flux.errors import InUseError, StorageError
+from flux.feed import synth
+from flux.journal import Group, Journal, Position
+from flux.server import service
+from flux.server.directory import DirectoryLock
+from tests.patience import PATIENCE_S
+
+LOCAL = "tcp://127.0.0.1:*"
+
+
+def test_what_the_committer_uses_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synth.write_csv(tmp_path / "SAMPLE.csv", synth.candles(100))
+    standing, goes_on, real = threading.Event(), threading.Event(), Journal.commit
+
+    def commit(self: Journal, group: Group, sync: bool) -> Position:
+        if group.count:
+            standing.set()
+            assert goes_on.wait(PATIENCE_S)
+        return real(self, group, sync)
+
+    monkeypatch.setattr(Journal, "commit", commit)
+    monkeypatch.setattr(service, "STOP_S", 0.5)
+    data = tmp_path / "data"
+    server = service.Server(ServeConfig(data, LOCAL, LOCAL, replays=(Replay(tmp_path / "SAMPLE.csv"),)))
+    server.start()
+    try:
+        assert standing.wait(PATIENCE_S)
+        server.stop()
+        assert server.left_open
+        with pytest.raises(StorageError, match=r"flux committer.* did not end within 0\.5 s"):
+            raise server.failure or AssertionError("it says nothing")
+        path = journal.path_of(data, 1)
+        opened = [
+            os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if exists(name)
+        ]
+        for lent in (path, data / "fence"):
+            assert str(lent) in opened
+        with pytest.raises(InUseError):
+            DirectoryLock(data)
+    finally:
+        goes_on.set()
+        for thread in server._threads:
+            thread.join(PATIENCE_S)
+        server._release()
+    assert journal.scan(journal.read_file(path)).reason == "end"
+
+
+def exists(name: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{name}")
