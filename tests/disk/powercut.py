@@ -36,6 +36,8 @@ class Told(NamedTuple):
     """Images that began a new epoch, or were in one."""
     shown: int
     """Rows that were shown before the cut, over all images."""
+    rebuilt: int
+    """Images whose database did not read: a torn write-ahead log is one that DuckDB refuses."""
 
 
 def campaign(folder: Path, durability: str, count: int, rng: random.Random) -> Told:
@@ -52,7 +54,11 @@ def campaign(folder: Path, durability: str, count: int, rng: random.Random) -> T
             found += _round(folder / str(number), here, *parts)
     violations = [f"{told.name}: {violation}" for told in found for violation in told.violations]
     return Told(
-        len(found), violations, sum(told.epoch > 1 for told in found), sum(told.shown for told in found)
+        len(found),
+        violations,
+        sum(told.epoch > 1 for told in found),
+        sum(told.shown for told in found),
+        sum(told.rebuilt for told in found),
     )
 
 

@@ -27,7 +27,10 @@ def test_a_power_cut_at_any_moment(
 ) -> None:
     count = int(request.config.getoption("--images")) // 2
     told = campaign(tmp_path, durability, count, rng)
-    print(f"{told.images} images, {told.new_epochs} in a new epoch, {told.shown} rows had been shown")
+    print(
+        f"{told.images} images, {told.new_epochs} in a new epoch, {told.rebuilt} with a database to be rebuilt, "
+        f"{told.shown} rows had been shown"
+    )
     assert told.images == count
     assert told.shown > 100 * count, "next to nothing was shown before the cuts: they prove nothing"
     assert not told.violations, f"{len(told.violations)}:\n" + "\n".join(told.violations)
