@@ -4,8 +4,8 @@
 The server runs the same C over its rings and inbox (ext/receive.h); this module is for tests and for other people's code.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from row cimport flux_row_size
@@ -21,13 +21,52 @@ cdef extern from "admit.h" nogil:
 
     int flux_row_fault(int kind, const void *row)
     int flux_look_back(int kind, const uint8_t *row, const flux_span *spans, int span_count)
-    uint32_t flux_admitted_flags(uint32_t flags, int outcome)
+    uint32_t flux_admitted_flags(int kind, uint32_t flags, int outcome)
+    int flux_admit_fault(int kind, const void *row, int64_t grid_ms, int64_t latest_ms)
+    int64_t flux_grid_of(int kind, const char *interval, size_t size)
 
 
-OUTCOMES = ("new", "repeat", "correction", "late", "not_finite", "high_low", "open_close", "time")
+OUTCOMES = ("new", "repeat", "correction", "late", "not_finite", "high_low", "open_close", "time", "volume",
+            "grid", "future", "forming")
 """What may become of a row, by number; the first, third and fourth are numbered."""
 
 assert len(OUTCOMES) == FLUX_ADMIT_OUTCOMES
+
+
+def grid(int kind, bytes interval):
+    """What the times of that interval's candles are multiples of, ms; 0 for trades and quotes."""
+    return flux_grid_of(kind, interval, len(interval))
+
+
+def faults(int kind, object rows, object out, int64_t grid_ms=0, int64_t latest_ms=INT64_MAX):
+    """Judges rows end to end: `out` (u1, one per row) gets a number of OUTCOMES for each, 0 where it is sound.
+
+    `grid_ms`: what a candle's time must be a multiple of (0 = anything); `latest_ms`: no row may be later. Returns how
+    many are not sound.
+    """
+    cdef uint8_t copy[64]
+    cdef Py_buffer given, found
+    cdef uint32_t size = flux_row_size(kind)
+    cdef uint64_t i, n, unsound = 0
+    cdef uint8_t *marks
+    PyObject_GetBuffer(rows, &given, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(out, &found, PyBUF_WRITABLE)
+        try:
+            n = given.len // size
+            if given.len % size or <uint64_t>found.len < n:
+                raise ValueError(f"{given.len} bytes are no rows of {size}, or there is no room for their faults")
+            marks = <uint8_t *>found.buf
+            with nogil:
+                for i in range(n):
+                    memcpy(copy, <const uint8_t *>given.buf + i * size, size)
+                    marks[i] = flux_admit_fault(kind, copy, grid_ms, latest_ms)
+                    unsound += marks[i] != 0
+        finally:
+            PyBuffer_Release(&found)
+    finally:
+        PyBuffer_Release(&given)
+    return unsound
 
 
 def fault(int kind, object row):
@@ -66,6 +105,6 @@ def look_back(int kind, object row, object earlier):
     return outcome
 
 
-def flags(uint32_t given, int outcome):
-    """The flags that a candle with `given` flags is stored with."""
-    return flux_admitted_flags(given, outcome)
+def flags(int kind, uint32_t given, int outcome):
+    """The flags that a candle or trade with `given` flags is stored with."""
+    return flux_admitted_flags(kind, given, outcome)

@@ -51,7 +51,8 @@ static inline uint32_t flux_number(flux_streams *t, const flux_arrival *arrivals
 typedef struct {
     flux_receiver *receiver;
     flux_exchange *exchange;
-    uint64_t store_id, room; /* bytes that the records of one turn may take */
+    uint64_t store_id, room; /* bytes that the records of one turn may take ... */
+    uint32_t room_records;   /* ... and how many they may be */
     uint32_t epoch, max_rows;
     int pull_fd, wake_fd;    /* -1: there is no such socket */
     int more;                /* messages may wait that no descriptor tells of */
@@ -311,7 +312,7 @@ static inline int flux_loop_turns(flux_loop *l, int64_t until_ns) {
         __atomic_store_n(&l->turned_ns, flux_clock(CLOCK_MONOTONIC), __ATOMIC_RELAXED);
         if (status != FLUX_DRAINED) return status;
         if (l->pull_fd < 0) continue; /* rows come by the receiver's offer alone */
-        if (!flux_exchange_room(l->exchange, l->room, until_ns)) return FLUX_TURN_NO_ROOM;
+        if (!flux_exchange_room(l->exchange, l->room, l->room_records, until_ns)) return FLUX_TURN_NO_ROOM;
         l->more = 1;
         status = flux_receive(l->receiver);
         if (l->receiver->arrival_count && flux_loop_pass_on(l, status == FLUX_DRAINED)) return -1;

@@ -64,7 +64,7 @@ cdef extern from "bridge.h" nogil:
         flux_receiver *receiver
         flux_exchange *exchange
         uint64_t store_id, room
-        uint32_t epoch, max_rows
+        uint32_t room_records, epoch, max_rows
         int pull_fd, wake_fd, more
         int64_t turned_ns
         flux_run_rows *runs
@@ -108,7 +108,7 @@ cdef extern from "bridge.h" nogil:
     int pthread_cond_broadcast(pthread_cond_t *condition)
     int flux_exchange_init(flux_exchange *x, flux_group *first, flux_group *second)
     void flux_exchange_free(flux_exchange *x)
-    int flux_exchange_room(flux_exchange *x, uint64_t need, int64_t until_ns)
+    int flux_exchange_room(flux_exchange *x, uint64_t need, uint32_t records, int64_t until_ns)
     int flux_exchange_take(flux_exchange *x, int64_t until_ns)
     void flux_exchange_give_back(flux_exchange *x)
     int flux_exchange_leave_beat(flux_exchange *x, const uint8_t *frame, size_t size, int64_t until_ns)
@@ -161,10 +161,10 @@ cdef class Exchange:
         if self.made:
             flux_exchange_free(&self.x)
 
-    def room(self, uint64_t need, int64_t timeout_ns):
+    def room(self, uint64_t need, uint32_t records, int64_t timeout_ns):
         cdef int found
         with nogil:
-            found = flux_exchange_room(&self.x, need, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
+            found = flux_exchange_room(&self.x, need, records, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
         return bool(found)
 
     def lock(self):
@@ -259,13 +259,13 @@ cdef class Turns:
     cdef Exchange exchange
 
     def __cinit__(self, Exchange exchange not None, uintptr_t receiver, *, uint64_t store_id, uint32_t epoch,
-                  uint32_t max_rows, uint64_t room, int pull_fd, int wake_fd):
+                  uint32_t max_rows, uint64_t room, uint32_t room_records, int pull_fd, int wake_fd):
         memset(&self.loop, 0, sizeof(self.loop))
         self.exchange = exchange
         self.loop.exchange = &exchange.x
         self.loop.receiver = <flux_receiver *>receiver
         self.loop.store_id, self.loop.epoch = store_id, epoch
-        self.loop.max_rows, self.loop.room = max_rows, room
+        self.loop.max_rows, self.loop.room, self.loop.room_records = max_rows, room, room_records
         self.loop.pull_fd, self.loop.wake_fd = pull_fd, wake_fd
         self.loop.more = pull_fd >= 0
         self.loop.runs = <flux_run_rows *>calloc(self.loop.receiver.arrival_limit, 32)

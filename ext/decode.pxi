@@ -8,21 +8,25 @@
 #                                 view.rows_at
 
 cdef object _text(const uint8_t *frame, uint32_t at, uint32_t size):
-    return None if size == FLUX_NULL else PyUnicode_DecodeUTF8(<const char *>frame + at, size, NULL)
+    return None if size == FLUX_NULL else PyUnicode_DecodeUTF8(<const char *>frame + at, size, "replace")
 
 
 cdef object _name(const uint8_t *frame, uint32_t at, uint32_t size):
-    return "" if size == FLUX_NULL else PyUnicode_DecodeUTF8(<const char *>frame + at, size, NULL)
+    return "" if size == FLUX_NULL else PyUnicode_DecodeUTF8(<const char *>frame + at, size, "replace")
 
 
 @cython.final
 @cython.no_gc
 @cython.freelist(64)
 cdef class Frame:
-    """A verified frame of a row message, and where things stand in it. Keeps the buffer it was made from."""
+    """A verified frame of a row message, and where things stand in it. Keeps the buffer it was made from.
+
+    A caller may write into that buffer later. So no offset is read from it again: what was verified is remembered in the
+    view, and what is read later are the bytes of names and rows alone, whatever they are by then."""
 
     cdef Py_buffer buffer
     cdef flux_view view
+    cdef bint has_key
     cdef cnp.ndarray tables  # version 1: its candles as rows
     cdef Decoder decoder
 
@@ -49,7 +53,7 @@ cdef class Frame:
     def key(self):
         cdef flux_view *view = &self.view
         cdef const uint8_t *frame = <const uint8_t *>self.buffer.buf
-        if not view.message_at or not flux_wire_slot(frame, view.message_at, 0):
+        if not self.has_key:
             return None
         return self.decoder.key(
             _name(frame, view.source_at, view.source_size),
@@ -103,12 +107,12 @@ cdef object _lend(Frame owner, cnp.dtype dtype, uint32_t at, uint32_t count):
     return array
 
 
-cdef cnp.ndarray _tables(const uint8_t *frame, const flux_view *view, cnp.dtype dtype):
+cdef cnp.ndarray _tables(const uint8_t *frame, const flux_view *view, cnp.dtype dtype, bint fixed):
     cdef cnp.npy_intp size = view.row_count
     Py_INCREF(dtype)
     cdef cnp.ndarray array = PyArray_NewFromDescr(&PyArray_Type, <PyObject *>dtype, 1, &size, NULL, NULL, 0, NULL)
     cdef flux_candle *out = <flux_candle *>cnp.PyArray_DATA(array)
-    if size < 1024:
+    if size < 1024 or not fixed:
         flux_v1_rows(frame, view, out)
     else:
         with nogil:
@@ -146,18 +150,24 @@ cdef class Decoder:
         cdef const uint8_t *data = <const uint8_t *>held.buffer.buf
         cdef size_t size = <size_t>held.buffer.len
         cdef int reason
+        cdef bint fixed = PyBytes_CheckExact(frame), tables
         if size < 65536:
             reason = flux_verify_as(data, size, checksum, &held.view)
         else:
             with nogil:
                 reason = flux_verify_as(data, size, checksum, &held.view)
+            tables = held.view.row_kind == FLUX_ROWS_NONE or held.view.row_kind == FLUX_ROWS_CANDLE_V1
+            if tables and not fixed and reason == FLUX_OK:
+                # Its tables are read next: another thread may have written into it while the GIL was away.
+                reason = flux_verify_as(data, size, checksum, &held.view)
         if reason != FLUX_OK:
             raise self.error(REASONS[reason], held.view.error_at)
+        held.has_key = held.view.message_at != 0 and flux_wire_slot(data, held.view.message_at, 0) != 0
         if held.view.row_kind == FLUX_ROWS_NONE:
             return self.message(held)
         held.decoder = self
         if held.view.row_kind == FLUX_ROWS_CANDLE_V1:
-            held.tables = _tables(data, &held.view, self.candle)
+            held.tables = _tables(data, &held.view, self.candle, fixed)
         cdef object made = self.row_classes[held.view.row_kind]
         made = (<PyTypeObject *>made).tp_new(made, <PyObject *>_empty_args, NULL)
         made._frame = held
@@ -219,5 +229,5 @@ cdef class Decoder:
             return _lend(held, self.mark, at, count)
         if of == FLUX_TABLE_CANDLE:
             view.rows_at, view.row_count = at, count
-            return _tables(frame, &view, self.candle)
+            return _tables(frame, &view, self.candle, False)
         return [self.slots(held, flux_wire_follow(frame, at + 4 * i), of) for i in range(count)]

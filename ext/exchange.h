@@ -64,13 +64,14 @@ static inline int flux_exchange_wait(flux_exchange *x, pthread_cond_t *change, i
     return pthread_cond_timedwait(change, &x->lock, &t) == 0;
 }
 
-/* Whether the group being filled has room for `need` bytes, waiting for it until then. */
-static inline int flux_exchange_room(flux_exchange *x, uint64_t need, int64_t until_ns) {
+/* Whether the group being filled has room for `need` bytes in `records` records, waiting for it until then. Both are
+ * bounds of a group: a turn that brings no rows writes many small records. */
+static inline int flux_exchange_room(flux_exchange *x, uint64_t need, uint32_t records, int64_t until_ns) {
     int room, waited = 1;
     pthread_mutex_lock(&x->lock);
     for (;;) {
         const flux_group *g = x->filled[x->filling].group;
-        room = g->capacity - g->used >= need;
+        room = g->capacity - g->used >= need && g->entry_capacity - g->count >= records;
         if (room || !waited) break;
         waited = flux_exchange_wait(x, &x->changed, until_ns);
     }

@@ -48,6 +48,8 @@ cdef extern from "pump.h" nogil:
         uint8_t *names
         flux_template out
         flux_v1_template *out_v1
+        int64_t grid_ms
+        uint64_t refused
 
     ctypedef struct flux_streams:
         flux_stream **streams
@@ -83,8 +85,12 @@ cdef extern from "pump.h" nogil:
 
     ctypedef struct flux_feed_run:
         uint64_t run_id, taken, recorded, committed
-        uint32_t source_hash, owner, serial, name_size
+        uint32_t source_hash, owner, serial, name_size, incarnation
         uint8_t *name
+        uint64_t refused_total
+
+    ctypedef struct flux_refused:
+        pass
 
     ctypedef struct flux_receiver:
         flux_zmq zmq
@@ -105,6 +111,10 @@ cdef extern from "pump.h" nogil:
         int holding, socket_errno
         flux_view held
         uint32_t held_slot
+        int64_t ahead_ms
+        uint64_t turn
+        uint32_t *last_refused
+        uint32_t last_shared
         uint64_t *counters
 
     ctypedef struct flux_sent:
@@ -127,7 +137,9 @@ cdef extern from "pump.h" nogil:
         FLUX_NO_SLOT
         FLUX_NO_RUN
         FLUX_RUN_NAME_MAX
-        FLUX_LATE_SEARCH_ROWS
+        FLUX_REFUSED_KEPT
+        FLUX_ADMIT_OUTCOMES
+        FLUX_COUNT_OWNER
 
     uint64_t FLUX_GATHER_BROKEN
     uint32_t flux_crc32c(uint32_t crc, const void *data, size_t size)
@@ -144,7 +156,12 @@ cdef extern from "pump.h" nogil:
     uint32_t flux_find_run(const flux_receiver *r, uint64_t run_id, uint32_t source_hash)
     uint64_t flux_room(const flux_receiver *r, const flux_stream *s)
     flux_arrival *flux_arrive(flux_receiver *r, uint32_t slot, const flux_view *v)
-    void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival *a, const uint8_t *rows, uint64_t n)
+    void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival *a, const uint8_t *rows, uint64_t n,
+                         flux_feed_run *feed, uint64_t first)
+    void flux_turn_begin(flux_receiver *r)
+    void flux_receiver_free(flux_receiver *r)
+    uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t after, uint64_t upto, flux_refused *out)
+    int64_t flux_grid_of(int kind, const char *interval, size_t size)
     int flux_receive(flux_receiver *r)
     void flux_let_go(flux_receiver *r)
     void flux_refuse(flux_receiver *r, uint32_t run)

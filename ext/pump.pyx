@@ -24,15 +24,17 @@ from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
 
 COUNTERS = (
     "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
-    "refused_stream", "others_dropped", "owner", "ahead", "resent",
-    "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time",
+    "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim",
+    "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time", "volume", "grid",
+    "future", "forming",
 )
-"""What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on."""
+"""What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared` and
+`older_claim`, which are messages."""
 
 assert len(COUNTERS) == FLUX_COUNTERS
 
-LATE_SEARCH_ROWS = int(FLUX_LATE_SEARCH_ROWS)
-"""Rows looked back for one that is not newer than the newest."""
+REFUSED_KEPT = int(FLUX_REFUSED_KEPT)
+"""Refused rows of a run that can be asked for."""
 
 ZMQ_FUNCTIONS = ("zmq_msg_init", "zmq_msg_recv", "zmq_msg_close", "zmq_msg_data", "zmq_msg_size", "zmq_msg_more",
                  "zmq_send", "zmq_errno")
@@ -83,7 +85,8 @@ cdef class Receiver:
     cdef _Borrowed arrivals, inbox, others, scratch
 
     def __cinit__(self, Streams streams, uintptr_t socket, *, bint server, int topic_frames, uint64_t max_frame,
-                  bint native, uint64_t max_rows, uint32_t run_limit, object arrivals, object inbox, object others, object scratch):
+                  bint native, uint64_t max_rows, uint32_t run_limit, int64_t ahead_ms, object arrivals, object inbox,
+                  object others, object scratch):
         memset(&self.r, 0, sizeof(self.r))
         self.streams = streams
         self.arrivals, self.inbox = _Borrowed(arrivals, True), _Borrowed(inbox, True)
@@ -101,13 +104,15 @@ cdef class Receiver:
         if not server and <uint64_t>self.scratch.view.len < max_rows * sizeof(flux_candle):
             raise ValueError("scratch holds fewer rows than a message may")
         self.r.run_limit = run_limit
+        self.r.ahead_ms = ahead_ms
+        self.r.turn = 1
         self.r.runs = <flux_feed_run *>calloc(run_limit + 1, sizeof(flux_feed_run))
         if self.r.runs == NULL:
             raise MemoryError("no memory for the positions of feeds")
 
     def __dealloc__(self):
         flux_let_go(&self.r)
-        free(self.r.runs)
+        flux_receiver_free(&self.r)
 
     def receive(self):
         """Drains what waits: (arrivals, status). The status numbers are enum flux_drained.
@@ -132,9 +137,7 @@ cdef class Receiver:
 
     def begin(self):
         """Empties arrivals and inbox without touching the socket, for a turn that only offers."""
-        self.r.arrival_count = 0
-        self.r.inbox_used = 0
-        self.r.others_used = 0
+        flux_turn_begin(&self.r)
 
     @property
     def socket_errno(self):
@@ -182,7 +185,8 @@ cdef class Receiver:
             at += 4 + size
         return found
 
-    def add_run(self, bytes source, uint64_t run_id, uint64_t taken, uint32_t owner, bytes name=b""):
+    def add_run(self, bytes source, uint64_t run_id, uint64_t taken, uint32_t owner, bytes name=b"",
+                uint32_t incarnation=0):
         """Remembers a feed's run, of which `taken` rows are known, and gives its index.
 
         When the table is full the oldest run goes and this one has its index. `name`: how a SOURCE record of it begins.
@@ -196,6 +200,7 @@ cdef class Receiver:
         else:
             self.r.run_count += 1
         run.run_id, run.taken, run.owner, run.recorded, run.committed = run_id, taken, owner, taken, 0
+        run.incarnation, run.refused_total = incarnation, 0
         run.source_hash = flux_crc32c(0, <const char *>source, len(source))
         run.name_size = <uint32_t>len(name)
         memcpy(run.name, <const char *>name, len(name))
@@ -220,6 +225,26 @@ cdef class Receiver:
             raise IndexError(f"run {index} of {self.r.run_count}")
         return self.r.runs[index].committed
 
+    def run_refused(self, uint32_t index, uint64_t after, uint64_t upto, object out):
+        """(rows of that run refused since this server began, how many of them, with a number above `after` and at most
+        `upto`, were copied to `out`, REFUSED records for REFUSED_KEPT of them). From any thread."""
+        cdef _Borrowed buffer = _Borrowed(out, True)
+        if index >= self.r.run_count:
+            raise IndexError(f"run {index} of {self.r.run_count}")
+        if buffer.view.len < 16 * FLUX_REFUSED_KEPT:
+            raise ValueError(f"room for {FLUX_REFUSED_KEPT} refused rows is needed")
+        return (self.r.runs[index].refused_total,
+                flux_copy_refused(&self.r.runs[index], after, upto, <flux_refused *>buffer.view.buf))
+
+    def last_refused(self):
+        """The slot of the last row that was refused, by reason; from any thread."""
+        return {COUNTERS[FLUX_COUNTERS - FLUX_ADMIT_OUTCOMES + i]: self.r.last_refused[i] - 1
+                for i in range(FLUX_ADMIT_OUTCOMES) if self.r.last_refused[i]}
+
+    def last_shared(self):
+        """The slot of a stream that two live runs write, the last that was found; None when there is none."""
+        return self.r.last_shared - 1 if self.r.last_shared else None
+
     def address(self):
         """Where the C struct is, for the bridge, which keeps this object alive."""
         return <uintptr_t>&self.r
@@ -228,10 +253,11 @@ cdef class Receiver:
         """Rows of this stream that can be offered now."""
         return flux_room(&self.r, self.streams.at(slot))
 
-    def offer(self, uint32_t slot, object rows):
+    def offer(self, uint32_t slot, object rows, uint32_t owner=0):
         """Admits rows of a source in this process into the inbox, as one arrival; there must be `room` for all.
 
-        `rows` is a contiguous buffer of the stream's rows. Returns how many were admitted.
+        `rows` is a contiguous buffer of the stream's rows. `owner`: the input they come from (0 = whoever owns the
+        stream); rows of another than the stream's are counted `owner`. Returns how many were admitted.
         """
         cdef _Borrowed buffer = _Borrowed(rows, False)
         cdef flux_stream *s = self.streams.at(slot)
@@ -240,12 +266,15 @@ cdef class Receiver:
         cdef flux_arrival *a
         if n > flux_room(&self.r, s) or self.r.arrival_count >= self.r.arrival_limit:
             raise ValueError(f"no room for {n} rows")
+        if owner and owner != s.owner:
+            self.r.counters[FLUX_COUNT_OWNER] += n
+            return 0
         memset(&v, 0, sizeof(v))
         v.row_count = <uint32_t>n
         v.row_kind = s.kind
         with nogil:
             a = flux_arrive(&self.r, slot, &v)
-            flux_admit_rows(&self.r, slot, a, <const uint8_t *>buffer.view.buf, n)
+            flux_admit_rows(&self.r, slot, a, <const uint8_t *>buffer.view.buf, n, NULL, 0)
         return a.rows
 
 

@@ -51,6 +51,7 @@ cdef class Streams:
         s.kind = kind
         s.stream_id = stream_id
         s.owner = owner
+        s.grid_ms = flux_grid_of(kind, interval, len(interval))
         s.highest = s.committed_highest = 0 if flux_row_size(kind) == 40 else INT64_MIN
         return flux_streams_add(&self.table, s)
 
@@ -99,6 +100,10 @@ cdef class Streams:
 
     def owner(self, uint32_t slot):
         return self.at(slot).owner
+
+    def refused(self, uint32_t slot):
+        """Rows of this stream that were refused since the start, for whatever reason. From any thread."""
+        return self.at(slot).refused
 
     def want_v1(self, uint32_t slot, bint wanted):
         """Whether `publish` also sends version 1 batches of this stream."""

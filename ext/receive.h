@@ -9,6 +9,7 @@
 #define FLUX_RECEIVE_H
 
 #include <errno.h>
+#include <time.h>
 
 #include "receiver.h"
 #include "take.h"
@@ -176,17 +177,24 @@ static inline void flux_refuse(flux_receiver *r, uint32_t run) {
     flux_feed_run *feed = &r->runs[run];
     const flux_view *v = &r->held;
     if (!r->holding) return;
-    if (v->start_sequence <= feed->taken + 1 && v->start_sequence + v->row_count > feed->taken + 1)
-        feed->taken = v->start_sequence + v->row_count - 1;
+    if (v->start_sequence <= feed->taken + 1 && v->start_sequence + v->row_count > feed->taken + 1) {
+        while (feed->taken < v->start_sequence + v->row_count - 1)
+            flux_note_refused(feed, ++feed->taken, FLUX_REFUSED_STREAM);
+    }
     r->counters[FLUX_COUNT_REFUSED_STREAM]++;
     flux_let_go(r);
 }
 
+static inline int64_t flux_now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 /* Drains the socket until it is empty or something must be decided; see enum flux_drained. */
 static inline int flux_receive(flux_receiver *r) {
-    r->arrival_count = 0;
-    r->inbox_used = 0;
-    r->others_used = 0;
+    flux_turn_begin(r);
+    if (r->ahead_ms) r->latest_ms = flux_now_ms() + r->ahead_ms;
     for (;;) {
         if (r->arrival_count == r->arrival_limit) return FLUX_FULL;
         if (!r->holding) {

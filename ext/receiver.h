@@ -9,11 +9,13 @@
 #ifndef FLUX_RECEIVER_H
 #define FLUX_RECEIVER_H
 
+#include "orders.h"
 #include "streams.h"
 #include "zmq_calls.h"
 
 #define FLUX_NO_RUN UINT32_MAX
 #define FLUX_RUN_NAME_MAX 72
+#define FLUX_REFUSED_KEPT 256 /* refused rows of a run that can be asked for */
 
 /* Why flux_receive came back. */
 enum flux_drained {
@@ -48,6 +50,8 @@ enum flux_counter {
     FLUX_COUNT_OWNER,
     FLUX_COUNT_AHEAD,
     FLUX_COUNT_RESENT,
+    FLUX_COUNT_SHARED, /* messages */
+    FLUX_COUNT_OLDER_CLAIM,
     FLUX_COUNT_ADMIT, /* FLUX_ADMIT_OUTCOMES counters in rows follow */
     FLUX_COUNTERS = FLUX_COUNT_ADMIT + FLUX_ADMIT_OUTCOMES
 };
@@ -64,6 +68,16 @@ typedef struct { /* flux.model.ARRIVAL */
 
 _Static_assert(sizeof(flux_arrival) == 64, "as in flux/model.py");
 
+/* Why a row was refused, beside enum flux_admitted. On the wire (RefusedRow.reason): append only. */
+enum flux_refused_reason { FLUX_REFUSED_OWNER = 32, FLUX_REFUSED_STREAM };
+
+typedef struct { /* flux.model.REFUSED */
+    uint64_t row; /* the run's number of it */
+    uint32_t reason, reserved;
+} flux_refused;
+
+_Static_assert(sizeof(flux_refused) == 16, "as in flux/model.py");
+
 typedef struct { /* how far a feed's run has been taken: rows of that run admitted or refused */
     uint64_t run_id, taken;
     uint32_t source_hash, owner;
@@ -72,6 +86,9 @@ typedef struct { /* how far a feed's run has been taken: rows of that run admitt
     uint32_t serial;    /* counts the runs there ever were: a place in the table is used again */
     uint32_t name_size; /* how a SOURCE record of this run begins */
     uint8_t name[FLUX_RUN_NAME_MAX];
+    uint32_t incarnation;   /* the process that has a durable run: messages of an older one are dropped */
+    uint64_t refused_total; /* rows; written after `refused`, read by other threads */
+    flux_refused *refused;  /* the last FLUX_REFUSED_KEPT of them, used in turn; made by the first */
 } flux_feed_run;
 
 typedef struct {
@@ -95,8 +112,53 @@ typedef struct {
     uint64_t partial;                 /* rows of the held message that were taken already */
     flux_view held;
     uint32_t held_slot;
+    int64_t ahead_ms, latest_ms;      /* server: how far a live row may be ahead of the clock (0: as far as it likes) */
+    uint64_t turn;                    /* counts the turns: what arrived in this one */
+    flux_orders turn_rows;            /* the inbox's rows of streams that something not newer came for in this turn */
+    uint32_t *turn_streams;
+    uint32_t last_refused[FLUX_ADMIT_OUTCOMES]; /* slot + 1 of the last row refused so; read by other threads */
+    uint32_t last_shared;             /* the same of a stream that two live runs write */
     uint64_t counters[FLUX_COUNTERS];
 } flux_receiver;
+
+/* Empties what the last turn brought. */
+static inline void flux_turn_begin(flux_receiver *r) {
+    r->arrival_count = 0;
+    r->inbox_used = 0;
+    r->others_used = 0;
+    r->turn++;
+    flux_orders_clear(&r->turn_rows);
+}
+
+static inline void flux_receiver_free(flux_receiver *r) {
+    for (uint32_t i = 0; r->runs && i < r->run_limit; i++) free(r->runs[i].refused);
+    free(r->runs);
+    flux_orders_free(&r->turn_rows);
+    free(r->turn_streams);
+}
+
+/* Remembers a row of a run that was refused. */
+static inline void flux_note_refused(flux_feed_run *run, uint64_t row, uint32_t reason) {
+    if (run->refused == NULL) run->refused = (flux_refused *)calloc(FLUX_REFUSED_KEPT, sizeof *run->refused);
+    if (run->refused) run->refused[run->refused_total % FLUX_REFUSED_KEPT] = (flux_refused){row, reason, 0};
+    __atomic_store_n(&run->refused_total, run->refused_total + 1, __ATOMIC_RELEASE);
+}
+
+/* Copies the refused rows that are still remembered and have a number above `after`, at most `upto`: in order, at most
+ * FLUX_REFUSED_KEPT, from any thread. How many. */
+static inline uint32_t flux_copy_refused(const flux_feed_run *run, uint64_t after, uint64_t upto, flux_refused *out) {
+    uint64_t end = __atomic_load_n(&run->refused_total, __ATOMIC_ACQUIRE);
+    uint64_t begin = end < FLUX_REFUSED_KEPT ? 0 : end - FLUX_REFUSED_KEPT;
+    uint32_t n = 0;
+    if (run->refused == NULL) return 0;
+    for (uint64_t i = begin; i < end; i++) {
+        flux_refused one = run->refused[i % FLUX_REFUSED_KEPT];
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (__atomic_load_n(&run->refused_total, __ATOMIC_ACQUIRE) >= i + FLUX_REFUSED_KEPT) continue; /* overwritten */
+        if (one.row > after && one.row <= upto) out[n++] = one;
+    }
+    return n;
+}
 
 static inline flux_arrival *flux_arrive(flux_receiver *r, uint32_t slot, const flux_view *v) {
     flux_arrival *a = &r->arrivals[r->arrival_count++];

@@ -29,7 +29,7 @@ typedef struct {
     int64_t ts_ns; /* epoch ns UTC */
     double price, size;
     uint64_t trade_id; /* 0 when the source has none */
-    uint32_t flags;    /* bit 0 BUY aggressor, bit 1 SELL aggressor */
+    uint32_t flags;    /* FLUX_TRADE_BUY ... */
     uint32_t reserved;
 } flux_trade;
 
@@ -57,6 +57,13 @@ enum flux_candle_flag {
     FLUX_INJECTED = 8,
     FLUX_LATE = 16,
     FLUX_TRADED = 32,
+};
+
+enum flux_trade_flag {
+    FLUX_TRADE_BUY = 1,  /* the aggressor bought */
+    FLUX_TRADE_SELL = 2,
+    FLUX_TRADE_LATE = 16,
+    FLUX_TRADE_CORRECTION = 64,
 };
 
 /* What kind of row a stream or a message carries. V1 are Candle tables, not packed rows. */

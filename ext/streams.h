@@ -13,6 +13,7 @@
 
 #include "admit.h"
 #include "codec.h"
+#include "orders.h"
 #include "ring.h"
 
 #define FLUX_NO_SLOT UINT32_MAX
@@ -38,6 +39,13 @@ typedef struct {
     uint8_t *names;              /* topic, v1 topic, source, symbol, interval; one allocation */
     flux_template out;
     flux_v1_template *out_v1;    /* made on first use */
+    /* What the server's receiver alone needs: */
+    int64_t grid_ms;             /* a candle's time is a multiple of it; 0 = anything */
+    uint64_t turn, turn_laid;    /* the last turn that brought rows; that of which they are in turn_rows */
+    uint32_t turn_first;         /* the arrival at which that turn's rows begin */
+    uint32_t writer, writer_before; /* serials of the runs that wrote it last */
+    uint64_t refused;            /* rows; read by other threads */
+    flux_orders orders;          /* its ring's rows by order, once something not newer came */
 } flux_stream;
 
 typedef struct {
@@ -85,6 +93,7 @@ static inline void flux_streams_free(flux_streams *t) {
     for (uint32_t i = 0; i < t->count; i++) {
         free(t->streams[i]->names);
         free(t->streams[i]->out_v1);
+        flux_orders_free(&t->streams[i]->orders);
         free(t->streams[i]);
     }
     flux_streams_forget_routes(t);

@@ -11,48 +11,110 @@
 
 #include "receiver.h"
 
-/* Looks for a row that is not newer than its stream's newest: in this turn's inbox, then in the ring. */
-static inline int flux_admit_older(const flux_receiver *r, const flux_stream *s, uint32_t slot, const uint8_t *row,
-                                   uint64_t late_rows) {
-    flux_span spans[3];
-    int older = FLUX_ADMIT_NEW;
-    for (uint32_t i = s->reserved ? r->arrival_count : 0; i-- > 0;) {
-        const flux_arrival *a = &r->arrivals[i];
-        if (a->stream != slot || a->rows == 0) continue;
-        spans[0] = (flux_span){r->inbox + a->at, a->rows};
-        int found = flux_look_back(s->kind, row, spans, 1);
-        if (found == FLUX_ADMIT_REPEAT) return found;
-        if (found == FLUX_ADMIT_CORRECTION) older = found;
+#define FLUX_SCANNED_ROWS 64 /* a ring of so many rows or fewer is looked through, it gets no table */
+
+/* Lays the rows that this turn has brought of the stream into the turn's table: 0, or -1 without memory. */
+static inline int flux_lay_turn(flux_receiver *r, flux_stream *s, const flux_orders_of *of) {
+    flux_orders *o = &r->turn_rows;
+    uint32_t size = s->ring->row_size;
+    if (o->places == NULL) {
+        uint64_t rows = r->inbox_limit / 40 + 1;
+        flux_orders made = {0};
+        made.filled = (uint32_t *)malloc(rows * sizeof *made.filled);
+        if (flux_orders_make(&made, rows)) made.mask = 0;
+        r->turn_streams = (uint32_t *)calloc((size_t)made.mask + 1, sizeof *r->turn_streams);
+        if (made.filled == NULL || made.mask == 0 || r->turn_streams == NULL) {
+            flux_orders_free(&made);
+            free(r->turn_streams);
+            r->turn_streams = NULL;
+            return -1;
+        }
+        *o = made;
     }
-    uint64_t kept = s->ring->contiguous + 1 - s->ring->first, n = kept < late_rows ? kept : late_rows;
-    uint64_t from = s->ring->contiguous + 1 - n, piece = flux_ring_piece(s->ring, from, n);
-    spans[0] = (flux_span){s->ring->rows, n - piece};
-    spans[1] = (flux_span){flux_ring_row(s->ring, from), piece};
-    int found = flux_look_back(s->kind, row, spans, 2);
-    return found == FLUX_ADMIT_LATE && older == FLUX_ADMIT_CORRECTION ? older : found;
+    flux_orders_of with = *of;
+    with.streams = r->turn_streams;
+    for (uint32_t i = s->turn_first; i < r->arrival_count; i++) {
+        const flux_arrival *a = &r->arrivals[i];
+        if (a->stream != of->stream) continue;
+        for (uint32_t row = 0; row < a->rows; row++) {
+            uint64_t at = a->at + (uint64_t)row * size;
+            flux_order_add(&with, o, r->inbox + at, (uint32_t)at);
+        }
+    }
+    s->turn_laid = r->turn;
+    return 0;
 }
 
-#define FLUX_LATE_SEARCH_ROWS 4096
+/* Looks through the turn's arrivals and the ring, where there is no memory for tables. */
+static inline int flux_look_through(const flux_receiver *r, const flux_stream *s, uint32_t slot, const uint8_t *row,
+                                    int turn, int ring) {
+    int seen = 0;
+    for (uint32_t i = turn ? s->turn_first : r->arrival_count; i < r->arrival_count; i++) {
+        const flux_arrival *a = &r->arrivals[i];
+        flux_span span = {r->inbox + a->at, a->rows};
+        if (a->stream != slot) continue;
+        int found = flux_look_back(s->kind, row, &span, 1);
+        if (found == FLUX_ADMIT_REPEAT) return found;
+        seen |= found == FLUX_ADMIT_CORRECTION;
+    }
+    if (ring) {
+        uint64_t n = s->ring->contiguous + 1 - s->ring->first, piece = flux_ring_piece(s->ring, s->ring->first, n);
+        flux_span spans[2] = {{s->ring->rows, n - piece}, {flux_ring_row(s->ring, s->ring->first), piece}};
+        int found = flux_look_back(s->kind, row, spans, 2);
+        if (found == FLUX_ADMIT_REPEAT) return found;
+        seen |= found == FLUX_ADMIT_CORRECTION;
+    }
+    return flux_not_newer(s->kind, seen);
+}
 
-/* Admits one sound or unsound row of a stream; an admitted row is copied to `out` with its flags. */
-static inline int flux_admit_row(flux_receiver *r, flux_stream *s, uint32_t slot, const uint8_t *row, uint8_t *out) {
-    uint8_t copy[sizeof(flux_candle)];
+/* What a row is that is not newer than its stream's newest: it is looked for in this turn's inbox, then in the ring. */
+static inline int flux_admit_older(flux_receiver *r, flux_stream *s, uint32_t slot, const uint8_t *row) {
+    flux_orders_of turn = {NULL, r->inbox, r->turn_streams, slot, s->kind}, ring = {s->ring, NULL, NULL, 0, s->kind};
+    int64_t order = flux_row_order(s->kind, row);
+    int in_turn = s->turn == r->turn && s->reserved, in_ring = s->ring->contiguous >= s->ring->first, seen = 0;
+    uint32_t newest;
+    if (in_turn && s->turn_laid != r->turn) {
+        in_turn = flux_lay_turn(r, s, &turn) == 0;
+        if (!in_turn) return flux_look_through(r, s, slot, row, 1, 1);
+        turn.streams = r->turn_streams;
+    }
+    if (in_turn && (newest = flux_order_newest(&turn, &r->turn_rows, order)) != FLUX_NO_PLACE) {
+        if (flux_order_has(&turn, &r->turn_rows, newest, row)) return FLUX_ADMIT_REPEAT;
+        seen = 1;
+    }
+    if (in_ring && (s->ring->capacity <= FLUX_SCANNED_ROWS || flux_orders_follow(&ring, &s->orders))) {
+        int found = flux_look_through(r, s, slot, row, 0, 1);
+        return seen && found == FLUX_ADMIT_LATE ? FLUX_ADMIT_CORRECTION : found;
+    }
+    if (in_ring && (newest = flux_order_newest(&ring, &s->orders, order)) != FLUX_NO_PLACE) {
+        if (flux_order_has(&ring, &s->orders, newest, row)) return FLUX_ADMIT_REPEAT;
+        seen = 1;
+    }
+    return flux_not_newer(s->kind, seen);
+}
+
+/* Admits one sound or unsound row of a stream, no later than `latest_ms`; an admitted row is laid into the inbox, which
+ * has room, with its flags. */
+static inline int flux_admit_row(flux_receiver *r, flux_stream *s, uint32_t slot, const uint8_t *row,
+                                 int64_t latest_ms) {
+    uint8_t copy[sizeof(flux_candle)], *out = r->inbox + r->inbox_used;
     uint32_t size = s->ring->row_size;
     memcpy(copy, row, size); /* rows of a frame have no alignment in memory */
-    int outcome = flux_row_fault(s->kind, copy);
+    int outcome = flux_admit_fault(s->kind, copy, s->grid_ms, latest_ms);
     if (outcome) return outcome;
     int64_t order = flux_row_order(s->kind, copy);
     if (flux_newer(s->kind, order, s->highest)) {
         s->highest = order;
     } else if (s->kind != FLUX_ROWS_TRADE || order != 0) {
-        outcome = flux_admit_older(r, s, slot, copy, FLUX_LATE_SEARCH_ROWS);
+        outcome = flux_admit_older(r, s, slot, copy);
         if (outcome == FLUX_ADMIT_REPEAT) return outcome;
     }
-    if (s->kind == FLUX_ROWS_CANDLE) {
-        flux_candle *candle = (flux_candle *)copy;
-        candle->flags = flux_admitted_flags(candle->flags, outcome);
-    }
+    flux_flag_row(s->kind, copy, outcome);
     memcpy(out, copy, size);
+    if (s->turn_laid == r->turn) {
+        flux_orders_of turn = {NULL, r->inbox, r->turn_streams, slot, s->kind};
+        flux_order_add(&turn, &r->turn_rows, out, (uint32_t)r->inbox_used);
+    }
     return outcome;
 }
 
@@ -69,19 +131,48 @@ static inline uint64_t flux_room(const flux_receiver *r, const flux_stream *s) {
     return ring < inbox ? ring : inbox;
 }
 
-/* Admits `n` rows, for which there is room, into the inbox; the arrival says how many went in. */
-static inline void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival *a, const uint8_t *rows, uint64_t n) {
+/* A row of the stream was refused. */
+static inline void flux_count_refused(flux_receiver *r, flux_stream *s, uint32_t slot, int outcome) {
+    __atomic_store_n(&s->refused, s->refused + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->last_refused[outcome], slot + 1, __ATOMIC_RELAXED);
+}
+
+/* Admits `n` rows, for which there is room, into the inbox; the arrival says how many went in. Of a feed's run (NULL:
+ * a source in this process, whose rows may be as late as they like) they are the rows from `first` on. */
+static inline void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival *a, const uint8_t *rows, uint64_t n,
+                                   flux_feed_run *feed, uint64_t first) {
     flux_stream *s = r->streams->streams[slot];
     uint32_t size = s->ring->row_size;
+    int64_t latest_ms = feed && r->ahead_ms ? r->latest_ms : INT64_MAX;
     a->at = r->inbox_used;
-    for (uint64_t i = 0; i < n; i++) {
-        int outcome = flux_admit_row(r, s, slot, rows + i * size, r->inbox + r->inbox_used);
-        r->counters[FLUX_COUNT_ADMIT + outcome]++;
-        if (!flux_is_admitted(outcome)) continue;
-        r->inbox_used += size;
-        s->reserved++;
-        a->rows++;
+    if (s->turn != r->turn) {
+        s->turn = r->turn;
+        s->turn_first = (uint32_t)(a - r->arrivals);
     }
+    for (uint64_t i = 0; i < n; i++) {
+        int outcome = flux_admit_row(r, s, slot, rows + i * size, latest_ms);
+        r->counters[FLUX_COUNT_ADMIT + outcome]++;
+        if (flux_is_admitted(outcome)) {
+            r->inbox_used += size;
+            s->reserved++;
+            a->rows++;
+        } else if (outcome != FLUX_ADMIT_REPEAT) {
+            flux_count_refused(r, s, slot, outcome);
+            if (feed) flux_note_refused(feed, first + i, (uint32_t)outcome);
+        }
+    }
+}
+
+/* Counts a stream that two live runs write: one that comes again after another did. They may be two feeds that correct
+ * each other unawares; a restarted feed does not come again. */
+static inline void flux_note_writer(flux_receiver *r, flux_stream *s, uint32_t slot, uint32_t serial) {
+    if (s->writer == serial) return;
+    if (s->writer_before == serial) {
+        r->counters[FLUX_COUNT_SHARED]++;
+        __atomic_store_n(&r->last_shared, slot + 1, __ATOMIC_RELAXED);
+    }
+    s->writer_before = s->writer;
+    s->writer = serial;
 }
 
 /* A feed's message: rows already taken are skipped, a message ahead of its run is dropped (the feed sends it again).
@@ -89,6 +180,14 @@ static inline void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival
 static inline int flux_take(flux_receiver *r, uint32_t slot, uint32_t run, const flux_view *v, const uint8_t *rows) {
     flux_stream *s = r->streams->streams[slot];
     flux_feed_run *feed = &r->runs[run];
+    uint32_t incarnation = __atomic_load_n(&feed->incarnation, __ATOMIC_ACQUIRE);
+    if (v->epoch != incarnation) {
+        if (v->epoch < incarnation) { /* another process has the run now */
+            r->counters[FLUX_COUNT_OLDER_CLAIM]++;
+            return FLUX_DRAINED;
+        }
+        __atomic_store_n(&feed->incarnation, v->epoch, __ATOMIC_RELEASE);
+    }
     if (v->start_sequence > feed->taken + 1) {
         r->counters[FLUX_COUNT_AHEAD] += v->row_count;
         return FLUX_DRAINED;
@@ -104,6 +203,7 @@ static inline int flux_take(flux_receiver *r, uint32_t slot, uint32_t run, const
         r->counters[FLUX_COUNT_RESENT] += skip;
         r->counters[FLUX_COUNT_OWNER] += n;
         flux_arrive(r, slot, v)->run = run; /* no rows, only the run's new position */
+        for (uint64_t i = 0; i < n; i++) flux_note_refused(feed, feed->taken + 1 + i, FLUX_REFUSED_OWNER);
         feed->taken += n;
         return FLUX_DRAINED;
     }
@@ -115,7 +215,8 @@ static inline int flux_take(flux_receiver *r, uint32_t slot, uint32_t run, const
     a->run = run;
     a->start += skip;
     a->count = (uint32_t)taken;
-    flux_admit_rows(r, slot, a, rows + skip * s->ring->row_size, taken);
+    flux_note_writer(r, s, slot, feed->serial);
+    flux_admit_rows(r, slot, a, rows + skip * s->ring->row_size, taken, feed, feed->taken + 1);
     feed->taken += taken;
     return taken == n ? FLUX_DRAINED : FLUX_FULL; /* the rest of the message comes with the next call */
 }

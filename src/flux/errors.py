@@ -15,6 +15,7 @@ FluxError                      exit 1: something went wrong while running
 │   ├── NotFoundError
 │   ├── InvalidArgumentError
 │   └── UnavailableError
+├── AnswerError                the server's answer is none to what was asked, or says what cannot be
 ├── RequestTimeout             no answer within the deadline
 └── StorageError               disk full or a database failure: nothing acknowledged is lost
 """
@@ -120,6 +121,10 @@ class InvalidArgumentError(RequestError):
 
 class UnavailableError(RequestError):
     """Not now: draining, overloaded or out of space; `retry_after_ms` says when to ask again."""
+
+
+class AnswerError(FluxError):
+    """What came as an answer is of another kind, of another stream, or holds a number that cannot be meant."""
 
 
 class RequestTimeout(FluxError, TimeoutError):  # noqa: N818  the field calls it a timeout

@@ -30,10 +30,9 @@ RING_CLASSES: Final = ((16, 262_144), (64, 65_536), (256, 16_384), (4_096, 1_024
 MAX_RING_BYTES: Final = 1 * GIB
 MAPPED_RING_ROWS: Final = 4_096  # rings of so many rows or more are mapped twice in a row
 MAX_MAPPED_RINGS: Final = 8_192  # of a process: each takes two of the 65,530 mappings that Linux allows it
-LATE_SEARCH_ROWS: Final = 4_096  # rows looked back for a row that is not newer than the newest
 
 # Windows
-WINDOW_KEPT_ROWS: Final = LATE_SEARCH_ROWS  # newest rows a window remembers: what a server can still correct
+WINDOW_KEPT_ROWS: Final = 4_096  # newest rows a window remembers: what it can still correct
 WINDOW_OPEN_ROWS: Final = (
     1_048_576  # rows of the open bucket that a window remembers: 64 MiB, twice that for moments
 )
@@ -55,24 +54,29 @@ MAX_FAULTS_LISTED: Final = 10
 MAX_ARRIVALS: Final = 4_096  # messages per turn of a loop
 INBOX_BYTES: Final = 2 * MIB  # rows per turn of a server's loop
 MAX_INGEST_ROWS: Final = 4_096  # rows in a message of a feed
+MAX_AHEAD_MS: Final = 60_000  # a live row may be so far ahead of the server's clock
+MAX_REFUSED_LISTED: Final = 256  # refused rows of a run that can be asked for
 INGEST_HWM: Final = 20_000  # messages
 FEED_PENDING_BYTES: Final = 64 * MIB  # rows a feed keeps until they are committed
 
 # Journal
 JOURNAL_FILE_BYTES: Final = 256 * MIB
 GROUP_BYTES: Final = 16 * MIB  # one group of records between two commits
-TURN_BYTES: Final = (
-    INBOX_BYTES
-    + (2 * MAX_ARRIVALS + INBOX_BYTES // 40 // MAX_LIVE_ROWS + 64) * (MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32)
-    + MAX_RUNS * 128
-)  # records of one turn: its rows; a head and a topic per message, of which a stream's rows make one more where they
-# are full and one more where its ring ends; the feeds' positions
+TURN_RECORDS: Final = (
+    2 * MAX_ARRIVALS + INBOX_BYTES // 40 // MAX_LIVE_ROWS + 64 + MAX_RUNS
+)  # records of one turn: a batch per message, of which a stream's rows make one more where they are full and one more
+# where its ring ends; the feeds' positions. A group is bounded in records as well as in bytes
+TURN_BYTES: Final = INBOX_BYTES + TURN_RECORDS * (
+    MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32
+)  # with a head and a topic each
 MAX_RECORD_BYTES: Final = 16 * MIB  # as read from a file: more is not a record
 
 # Publishing
 LIVE_HWM: Final = 65_536  # messages per subscriber: x 64 rows of 64 bytes is 256 MiB, with heads under 320
 MAX_SUBSCRIPTIONS: Final = 200_000  # prefixes of all subscribers together
 MAX_SUBSCRIBE_BYTES: Final = 4 * KIB  # a frame that a subscriber sends; more disconnects it
+SUBSCRIPTIONS_PER_LOOK: Final = 64  # messages of subscribers taken between two groups
+V1_STREAMS_PER_LOOK: Final = 128  # streams whose version 1 subscription is looked up between two groups
 LINGER_MS: Final = 500  # a closing socket waits this long for what it has still to send
 HEARTBEAT_MS: Final = 1_000
 MAX_MARKS: Final = 4_096  # per heartbeat message
@@ -91,6 +95,7 @@ MAX_REQUEST_FRAME_BYTES: Final = (
 MAX_BACKFILL_QUEUE: Final = 256  # backfills waiting for the store, all peers together
 REQUEST_DEADLINE_MS: Final = 2_000
 MAX_LIST_STREAMS: Final = 1_000
+LIST_STREAMS_PER_TURN: Final = 1_000  # names looked at for one list before other requests have their turn
 MAX_NEAR_NAMES: Final = 5
 NEAR_SEARCH_NAMES: Final = 500  # names compared with one that is unknown
 SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched for in a ring
@@ -119,6 +124,7 @@ REORDER_GRACE_MS: Final = 20  # a hole in a ring may close by itself for this lo
 MARK_GRACE_MS: Final = 100  # a heartbeat's mark may be ahead of the rows for this long
 BACKOFF_MIN_MS: Final = 100
 BACKOFF_MAX_MS: Final = 5_000
+MAX_RETRY_AFTER_MS: Final = 60_000  # a server that asks for a longer wait gets this
 PROBE_MS: Final = 1_000  # without proof of life, requests begin this long after the link is up: a v1 server
 V1_POLL_MS: Final = 5_000  # a v1 server sends no marks: its head is asked for this often
 BEATS_MISSED: Final = 3  # heartbeats missing before a link counts as stalled
@@ -153,7 +159,6 @@ assert MAX_REPLY_ROWS * 64 + MAX_HEAD_BYTES <= MAX_REPLY_BYTES <= MAX_FRAME_BYTE
 assert MAX_INGEST_ROWS * 64 + MAX_HEAD_BYTES <= MAX_FRAME_BYTES
 assert MAX_INGEST_ROWS * 64 <= INBOX_BYTES
 assert 2 * TURN_BYTES <= GROUP_BYTES  # a turn goes on while the one before is being committed
-assert WINDOW_KEPT_ROWS >= LATE_SEARCH_ROWS  # what a server still corrects, a window behind it can follow
 assert GROUP_BYTES * 4 <= JOURNAL_FILE_BYTES
 assert all(rows & (rows - 1) == 0 for _, rows in RING_CLASSES)
 assert MAX_REPLY_ROWS <= MAX_DELIVERY_ROWS

@@ -94,6 +94,9 @@ GATHERED: Final = np.dtype(
 )
 """One journal record on its way into the store (`ext/gather.h`): 24 bytes."""
 
+REFUSED: Final = np.dtype([("row", "<u8"), ("reason", "<u4"), ("reserved", "<u4")])
+"""A row of a feed's run that the server refused (`ext/receiver.h`), with its `RefusedReason`: 16 bytes."""
+
 NO_RUN: Final = 2**32 - 1
 
 
@@ -115,6 +118,30 @@ class CandleFlag(IntFlag):
     INJECTED = 8
     LATE = 16
     TRADED = 32
+
+
+class TradeFlag(IntFlag):
+    """Bits of `TRADE['flags']`."""
+
+    BUY = 1  # the aggressor bought
+    SELL = 2
+    LATE = 16  # its id is lower than the stream's highest, and was not seen before
+    CORRECTION = 64  # revises an earlier trade with the same id
+
+
+class RefusedReason(IntEnum):
+    """Why a row was refused (`enum flux_admitted` and `flux_refused_reason` in C)."""
+
+    NOT_FINITE = 4
+    HIGH_LOW = 5
+    OPEN_CLOSE = 6
+    TIME = 7
+    VOLUME = 8
+    GRID = 9
+    FUTURE = 10
+    FORMING = 11
+    OWNER = 32
+    STREAM = 33
 
 
 class RowKind(IntEnum):
@@ -149,6 +176,13 @@ INTERVALS_MS: Final[dict[str, int]] = {
     "1M": 0,
 }
 """The closed set of candle intervals and their length in ms; 0 where it varies (`1M`)."""
+
+
+def grid_ms(interval: str) -> int:
+    """What the times of this interval's candles are whole multiples of: the interval itself, or a minute for a longer
+    one, which sessions and zones shift."""
+    return min(INTERVALS_MS[interval] or _DAY_MS, _MINUTE_MS)
+
 
 ROW_INTERVALS: Final = {"trade": RowKind.TRADE, "quote": RowKind.QUOTE}
 """What stands as the interval of a stream that has none."""

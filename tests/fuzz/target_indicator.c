@@ -75,7 +75,7 @@ void fuzz_indicator_run(const uint8_t *input, size_t size) {
     push(&other, rows, count, 1 + (how >> 4 & 7), doubles, field, in_pieces);
     for (uint64_t i = 0; i < count; i++) /* the sign and the bits of a NaN are the processor's */
         FUZZ_HOLDS(memcmp(&at_once[i], &in_pieces[i], 8) == 0 || (at_once[i] != at_once[i] && in_pieces[i] != in_pieces[i]));
-    FUZZ_HOLDS(one.skipped == other.skipped && one.seen == other.seen);
+    FUZZ_HOLDS(one.skipped == other.skipped && one.now.seen == other.now.seen);
     flux_indicator_free(&one);
     flux_indicator_free(&other);
 }

@@ -264,7 +264,8 @@ static void fuzz_pump_run(const uint8_t *input, size_t size) {
     r->inbox = malloc(r->inbox_limit);
     r->others = malloc(r->others_limit);
     r->scratch = malloc(r->server ? 1 : FUZZ_MESSAGE_ROWS * sizeof *r->scratch);
-    r->runs = malloc(FUZZ_RUNS * sizeof *r->runs);
+    r->runs = calloc(FUZZ_RUNS, sizeof *r->runs);
+    r->ahead_ms = mode & 32 ? 60000 : 0;
     FUZZ_HOLDS(!flux_streams_init(&p.streams, FUZZ_STREAMS));
     static flux_group group; /* one for all runs: half a MiB each time would be most of the work */
     if (!group.data) FUZZ_HOLDS(!flux_group_init(&group, 512 << 10, 512));
@@ -278,7 +279,7 @@ static void fuzz_pump_run(const uint8_t *input, size_t size) {
     free(r->inbox);
     free(r->others);
     free(r->scratch);
-    free(r->runs);
+    flux_receiver_free(r);
 }
 
 /* ---- inputs ---- */

@@ -118,10 +118,12 @@ static void fuzz_admit_run(const uint8_t *input, size_t size) {
     int fault = flux_row_fault(kind, one), found = flux_look_back(kind, one, spans, 2);
     FUZZ_HOLDS(fault == 0 || (fault >= FLUX_ADMIT_NOT_FINITE && fault < FLUX_ADMIT_OUTCOMES));
     FUZZ_HOLDS(found >= FLUX_ADMIT_NEW && found <= FLUX_ADMIT_LATE);
-    FUZZ_HOLDS(kind == FLUX_ROWS_CANDLE ? found != FLUX_ADMIT_NEW : found <= FLUX_ADMIT_REPEAT);
+    FUZZ_HOLDS(kind == FLUX_ROWS_QUOTE ? found <= FLUX_ADMIT_REPEAT : found != FLUX_ADMIT_NEW);
     memcpy(&flags, one + row - 4, 4);
-    flags = flux_admitted_flags(flags, found);
-    FUZZ_HOLDS(flags & FLUX_CLOSED && !(flags & ~FLUX_KNOWN_FLAGS));
+    flags = flux_admitted_flags(kind, flags, found);
+    FUZZ_HOLDS(kind != FLUX_ROWS_CANDLE || !(flags & ~FLUX_CANDLE_FLAGS));
+    flux_flag_row(kind, one, found);
+    FUZZ_HOLDS(flux_row_same(kind, one, rows + (n - 1) * row));
     fuzz_release(rows);
 }
 

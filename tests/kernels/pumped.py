@@ -24,7 +24,7 @@ KEY = StreamKey("SIM", "BTC/USDT", "1m")
 TRADES = StreamKey("SIM", "BTC/USDT", "trade")
 QUOTES = StreamKey("SIM", "BTC/USDT", "quote")
 STORE = 0x1122_3344_5566_7788
-NOW_MS = 1_700_000_000_000
+NOW_MS = 1_700_000_040_000  # a whole minute
 
 Rows = NDArray[np.void]
 
@@ -34,13 +34,15 @@ def rows_of(kind: RowKind, first: int, count: int) -> Rows:
     rows = np.zeros(count, ROW_DTYPES[kind])
     n = np.arange(first, first + count)
     if kind is RowKind.CANDLE:
-        rows["ts_ms"], rows["flags"], rows["trade_count"] = NOW_MS + n, 1, n % 2**31
+        rows["ts_ms"], rows["flags"], rows["trade_count"] = NOW_MS + 60_000 * n, 1, n % 2**31
         for name, plus in (("open", 1), ("high", 2), ("low", 0), ("close", 1)):
             rows[name] = n + plus
         return rows
     for name in rows.dtype.names or ():
         rows[name] = n
     rows["ts_ns"] = (NOW_MS + n) * 1_000_000
+    if kind is RowKind.TRADE:
+        rows["flags"] %= 4  # the others are the server's
     return rows
 
 

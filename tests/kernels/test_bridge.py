@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux import journal
+from flux import codec, journal, limits
+from flux.journal import Group
 from flux.kernels import bridge as kernel
 from flux.model import ARRIVAL, NO_RUN, ROW_DTYPES, RUN, RowKind, StreamKey
 from flux.server.exchange import Exchange
-from flux.server.records import SourceRecord, unpack
+from flux.server.records import SourceRecord, pack, unpack
 from flux.server.runs import Runs
-from flux.transport.bridge import Turns
+from flux.transport.bridge import Handover, Turned, Turns
 from flux.transport.pump import Receiver, Streams
-from flux.transport.sockets import Wake
+from flux.transport.sockets import Sockets, Wake, endpoint_of, send
 from tests.oracle.sequencer import Sequencer
+from tests.patience import PATIENCE_S
 
 TURNS = st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), max_size=12), max_size=5)
 
@@ -66,7 +70,7 @@ def test_what_was_recorded_stands_in_the_group() -> None:
     turns = Turns(exchange.handover, receiver, None, Wake(), store_id=1, epoch=1)
     streams.ring(0).reset(8)
     rows = np.zeros(3, ROW_DTYPES[RowKind.CANDLE])
-    rows["ts_ms"] = 1_700_000_000_000 + np.arange(3)
+    rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * np.arange(3), 1
     receiver.kernel.begin()
     receiver.kernel.offer(0, rows)
     assert receiver.arrivals[0]["run"] == NO_RUN
@@ -75,6 +79,36 @@ def test_what_was_recorded_stands_in_the_group() -> None:
         entries = filled.group.entries
     assert entries["kind"].tolist() == [journal.BATCH]
     assert (streams.kernel.head(0), entries["label2"].tolist()) == (10, [10])
+
+
+def test_a_turn_of_refused_rows_waits_for_room_for_its_records() -> None:
+    """Every run whose rows were refused moves on and leaves a small record: many of them, hardly any bytes."""
+    records = limits.TURN_RECORDS + 2 * limits.MAX_RUNS - 1
+    groups = [Group(limits.GROUP_BYTES, records) for _ in range(2)]
+    handover = Handover(*groups)
+    with Sockets() as sockets:
+        streams = streams_with([0])
+        puller = sockets.puller("tcp://127.0.0.1:*")
+        pusher = sockets.pusher(endpoint_of(puller))
+        receiver = Receiver(puller, streams, server=True)
+        turns = Turns(handover, receiver, puller, Wake(), store_id=1, epoch=1)
+        for run in range(limits.MAX_RUNS):
+            receiver.kernel.add_run(b"SIM", run + 1, 0, 0, pack(SourceRecord(f"feed:SIM:{run}", (0, 0)))[:-3])
+        row = np.zeros(1, ROW_DTYPES[RowKind.CANDLE])
+        row["close"] = np.nan
+        turned = []
+        for number in range(1, 4):
+            for run in range(limits.MAX_RUNS):
+                frame = codec.encode(row, StreamKey("SIM", "S0", "1m"), number, store_id=run + 1, stream_id=1)
+                assert isinstance(frame, bytes)
+                assert send(pusher, [frame])
+            deadline = time.monotonic() + PATIENCE_S
+            turned = [turns.run(0.05)]
+            while turned[-1] is Turned.TIME and receiver.counters["messages"] < number * limits.MAX_RUNS:
+                assert time.monotonic() < deadline, receiver.counters
+                turned.append(turns.run(0.05))
+        assert turned[-1] is Turned.NO_ROOM, "the group's records are full, nobody committed them"
+        assert groups[0].count <= records - limits.MAX_RUNS
 
 
 def test_how_a_source_record_begins_is_told_for_any_position() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux import codec, limits
-from flux.model import NO_RUN, CandleFlag, RowKind, StreamKey
+from flux.model import NO_RUN, REFUSED, CandleFlag, RefusedReason, RowKind, StreamKey, TradeFlag
 from flux.schema import messages
 from flux.transport.pump import Drained
 from tests.kernels.pumped import KEY, QUOTES, STORE, TRADES, Pumped, Rows, frame_of, of_version, rows_of
@@ -146,19 +147,108 @@ def test_a_full_inbox_leaves_the_rest_for_the_next_call() -> None:
 def test_bad_rows_are_counted_by_reason_and_the_good_ones_go_on(server: Pumped) -> None:
     slot = open_stream(server)
     run = open_run(server)
-    rows = rows_of(RowKind.CANDLE, 1, 10)
+    rows = rows_of(RowKind.CANDLE, 1, 14)
     rows["close"][1], rows["volume"][2], rows["high"][3], rows["open"][4] = np.nan, np.inf, 0.5, 99
-    rows["ts_ms"][5], rows["ts_ms"][6] = 1_000, 4_102_444_800_000
+    rows["ts_ms"][5], rows["ts_ms"][6] = -2_208_988_800_001, 4_102_444_800_000
+    rows["volume"][10], rows["flags"][12] = -1, 0
+    rows["ts_ms"][11] += 30_000
+    rows["ts_ms"][13] = time.time_ns() // 60_000_000_000 * 60_000 + 2 * limits.MAX_AHEAD_MS
     rows[8] = rows[7]
     server.send(frame_of(KEY, 1, rows))
     arrivals, _ = server.receive()
-    assert arrivals[["count", "rows"]].tolist() == [(10, 3)]
+    assert arrivals[["count", "rows"]].tolist() == [(14, 3)]
     assert server.counted == {
-        "admitted": 3, "repeats": 1, "not_finite": 2, "high_low": 1, "open_close": 1, "time": 2,
+        "admitted": 3, "repeats": 1, "not_finite": 2, "high_low": 1, "open_close": 1, "time": 2, "volume": 1,
+        "grid": 1, "forming": 1, "future": 1,
     }  # fmt: skip
-    assert server.receiver.kernel.run_taken(run) == 10, "a refused row is not sent again"
+    assert server.receiver.kernel.run_taken(run) == 14, "a refused row is not sent again"
+    assert server.streams.kernel.refused(slot) == 10
+    assert server.receiver.kernel.last_refused().keys() == server.counted.keys() - {"admitted", "repeats"}
     server.record(arrivals)
     assert server.streams.ring(slot).window(1, 9).tobytes() == rows[[0, 7, 9]].tobytes()
+
+
+def refused_of(
+    server: Pumped, run: int, after: int = 0, upto: int = 2**64 - 1
+) -> tuple[int, list[tuple[int, RefusedReason]]]:
+    """How many rows of the run were refused, and those that can be asked for."""
+    out = np.zeros(limits.MAX_REFUSED_LISTED, REFUSED)
+    total, n = server.receiver.kernel.run_refused(run, after, upto, out.view(np.uint8))
+    return total, [(int(row["row"]), RefusedReason(int(row["reason"]))) for row in out[:n]]
+
+
+class TestRefusedRows:
+    """What is known of a run's refused rows: their numbers and reasons."""
+
+    def test_their_numbers_in_the_run_and_why(self, server: Pumped) -> None:
+        open_stream(server)
+        open_stream(server, TRADES, owner=FILE)
+        run = open_run(server)
+        rows = rows_of(RowKind.CANDLE, 1, 5)
+        rows["close"][1], rows["flags"][4] = np.nan, 0
+        server.send(frame_of(KEY, 1, rows), frame_of(TRADES, 6, 2, stream_id=8), frame_of(KEY, 8, rows))
+        server.receive()
+        assert refused_of(server, run, upto=1) == (6, []), "nothing more is committed"
+        expected = [
+            (2, RefusedReason.NOT_FINITE),
+            (5, RefusedReason.FORMING),
+            (6, RefusedReason.OWNER),
+            (7, RefusedReason.OWNER),
+            (9, RefusedReason.NOT_FINITE),
+            (12, RefusedReason.FORMING),
+        ]
+        assert refused_of(server, run) == (6, expected)
+        assert refused_of(server, run, after=6) == (6, expected[3:])
+
+    def test_the_last_ones_of_very_many(self, server: Pumped) -> None:
+        open_stream(server, rows=1_024)
+        run = open_run(server)
+        rows = rows_of(RowKind.CANDLE, 1, 1_000)
+        rows["volume"] = -1
+        server.send(frame_of(KEY, 1, rows))
+        server.receive()
+        total, listed = refused_of(server, run)
+        assert total == 1_000
+        assert listed == [(row, RefusedReason.VOLUME) for row in range(1_001 - len(listed), 1_001)]
+        assert limits.MAX_REFUSED_LISTED - 1 <= len(listed) <= limits.MAX_REFUSED_LISTED
+
+    def test_a_stream_that_cannot_be_made(self, server: Pumped) -> None:
+        run = open_run(server)
+        server.send(frame_of(KEY, 1, 2))
+        assert server.receive()[1] is Drained.UNKNOWN_STREAM
+        server.receiver.kernel.refuse(run)
+        assert refused_of(server, run) == (2, [(1, RefusedReason.STREAM), (2, RefusedReason.STREAM)])
+
+
+def test_an_older_process_of_a_durable_run_is_not_listened_to(server: Pumped) -> None:
+    slot = open_stream(server)
+    run = server.receiver.kernel.add_run(b"SIM", RUN, 4, INGEST, incarnation=2)
+    server.send(frame_of(KEY, 5, 2, epoch=1), frame_of(KEY, 5, 1, epoch=2), frame_of(KEY, 6, 1, epoch=3))
+    server.send(frame_of(KEY, 7, 1, epoch=2))
+    arrivals, _ = server.receive()
+    assert arrivals["rows"].tolist() == [1, 1]
+    assert server.counted == {"admitted": 2, "older_claim": 2}
+    assert (server.receiver.kernel.run_taken(run), slot) == (6, 0)
+
+
+def test_two_live_runs_that_write_one_stream_are_counted(server: Pumped) -> None:
+    """A feed that was started anew goes on where another ended: only one that comes again shares its stream."""
+    slot = open_stream(server)
+    for run in (RUN, OTHER_RUN):
+        open_run(server, run)
+    numbers = iter(range(1, 20))
+    for run, start in ((RUN, 1), (RUN, 2), (OTHER_RUN, 1), (OTHER_RUN, 2)):
+        server.send(
+            frame_of(KEY, start, rows_of(RowKind.CANDLE, next(numbers), 1), store_id=run, stream_id=7)
+        )
+    server.receive()
+    assert (server.counted, server.receiver.kernel.last_shared()) == ({"admitted": 4}, None)
+    for run, start in ((RUN, 3), (OTHER_RUN, 3)):
+        server.send(
+            frame_of(KEY, start, rows_of(RowKind.CANDLE, next(numbers), 1), store_id=run, stream_id=7)
+        )
+    server.receive()
+    assert (server.counted, server.receiver.kernel.last_shared()) == ({"admitted": 6, "shared": 2}, slot)
 
 
 def test_flags_are_the_servers_own(server: Pumped) -> None:
@@ -168,9 +258,28 @@ def test_flags_are_the_servers_own(server: Pumped) -> None:
     rows["ts_ms"] = rows["ts_ms"][[0, 2, 2, 1]]
     rows["flags"] = 2**32 - 1
     server.send(frame_of(KEY, 1, rows))
-    kept = CandleFlag.CLOSED | CandleFlag.SYNTHETIC | CandleFlag.INJECTED | CandleFlag.TRADED
+    kept = 255 & ~int(CandleFlag.CORRECTION | CandleFlag.LATE)
     expected = [kept, kept, kept | CandleFlag.CORRECTION, kept | CandleFlag.LATE]
     assert server.inbox(server.receive()[0][0])["flags"].tolist() == expected
+
+
+def test_a_trade_sent_again_with_other_values_is_a_correction(server: Pumped) -> None:
+    """S18: by trade_id; what the server set before never counts when rows are compared."""
+    slot = open_stream(server, TRADES)
+    open_run(server)
+    rows = rows_of(RowKind.TRADE, 1, 4)
+    rows["trade_id"] = [10, 12, 12, 11]
+    rows["flags"] = TradeFlag.BUY | TradeFlag.LATE | TradeFlag.CORRECTION
+    server.send(frame_of(TRADES, 1, rows))
+    arrivals, _ = server.receive()
+    server.record(arrivals)
+    kept = server.streams.ring(slot).window(1, 9)
+    buy = TradeFlag.BUY
+    assert kept["flags"].tolist() == [buy, buy, buy | TradeFlag.CORRECTION, buy | TradeFlag.LATE]
+    rows["flags"] = buy
+    server.send(frame_of(TRADES, 5, rows), frame_of(TRADES, 9, kept))
+    server.receive()
+    assert server.counted == {"admitted": 2, "corrections": 1, "late": 1, "repeats": 8}
 
 
 class TestOwner:
@@ -259,6 +368,18 @@ class TestOffer:
         assert server.receiver.kernel.offer(slot, self.rows(7)) == 2
         arrivals = server.receiver.arrivals[: server.receiver.kernel.arrival_count]
         assert arrivals[["rows", "count", "run"]].tolist() == [(5, 5, NO_RUN), (2, 7, NO_RUN)]
+
+    def test_rows_of_another_input_than_the_streams_are_refused(self, server: Pumped) -> None:
+        slot = open_stream(server, owner=FILE)
+        assert server.receiver.kernel.offer(slot, self.rows(5), FILE + 1) == 0
+        assert server.receiver.kernel.offer(slot, self.rows(3), FILE) == 3
+        assert server.counted == {"owner": 5, "admitted": 3}
+
+    def test_a_file_may_be_ahead_of_the_clock(self, server: Pumped) -> None:
+        slot = open_stream(server, owner=FILE)
+        rows = self.rows(2)
+        rows["ts_ms"] = time.time_ns() // 60_000_000_000 * 60_000 + np.array([2, 3]) * 24 * 3_600_000
+        assert server.receiver.kernel.offer(slot, rows, FILE) == 2
 
     def test_room_counts_what_is_offered_and_not_yet_recorded(self, server: Pumped) -> None:
         slot = open_stream(server, rows=16)

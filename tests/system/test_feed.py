@@ -105,7 +105,7 @@ class TestRefused:
     def test_bad_rows_by_reason_and_the_good_ones_go_on(self, tmp_path: Path) -> None:
         rows = synth.candles(100)
         bad = rows.copy()
-        bad["high"][10], bad["close"][20], bad["ts_ms"][30] = 0.0, np.nan, 5
+        bad["high"][10], bad["close"][20], bad["ts_ms"][30] = 0.0, np.nan, -3_000_000_000_000
         again = rows[95:].copy()
         again["close"][4] = again["low"][4]
         with testing.server(data=tmp_path) as server:
@@ -129,7 +129,7 @@ class TestRefused:
         with testing.server(data=data, replay=tmp_path / "SAMPLE.csv") as server:
             wait_until(server.inputs_finished, "the file was replayed")
             with Feed("SIM", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
-                feed.send("SAMPLE", "1m", synth.candles(40, 3, start_ms=1_800_000_000_000))
+                feed.send("SAMPLE", "1m", synth.candles(40, 3, start_ms=1_750_000_020_000))
                 feed.send("OTHER", "1m", mine)
                 feed.flush(PATIENCE_S)
             assert server.loop.counters["owner"] == 40

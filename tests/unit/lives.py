@@ -35,7 +35,7 @@ def rows_of(kind: RowKind, first: int, count: int) -> Rows:
     rows = np.zeros(count, ROW_DTYPES[kind])
     n = np.arange(first, first + count)
     if kind is RowKind.CANDLE:
-        rows["ts_ms"], rows["flags"] = 1_700_000_000_000 + n, 1
+        rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * n, 1
         for name in ("open", "high", "low", "close", "volume"):
             rows[name] = n
     else:

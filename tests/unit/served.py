@@ -13,6 +13,7 @@ from flux.limits import MAX_REPLY_BYTES
 from flux.model import ROW_DTYPES, RowKind, State, StreamKey
 from flux.schema import messages
 from flux.server.answers import Answers
+from flux.server.listing import AGAIN
 from flux.server.view import Health, Rows, StreamView
 
 KEY = StreamKey("SIM", "TEST", "1s")
@@ -150,7 +151,9 @@ def answer(server: Served, *frames: bytes, store: bool = True) -> Any:
     """The reply, decoded; whatever it takes to get it."""
     reply = Answers(server, software="9.9", now_ms=lambda: 123).answer(frames)
     if not isinstance(reply, bytes):
-        reply = reply.from_memory() or reply.from_store(server)
+        while (piece := reply.from_memory()) == AGAIN:
+            pass
+        reply = reply.from_store(server) if piece is None else piece
     assert isinstance(reply, bytes)
     assert len(reply) <= MAX_REPLY_BYTES
     assert (reply[4:8] == b"FLX2") == (codec.decode(reply).schema_version == 2)

@@ -73,12 +73,12 @@ def test_taking_twice_without_giving_back_is_a_fault_of_ours() -> None:
 
 def test_room_is_that_of_the_group_being_filled() -> None:
     exchange = Exchange(4_096)
-    assert exchange.wait_for_room(4_096, 0)
+    assert exchange.wait_for_room(4_096, 1, 0)
     append(exchange)
-    assert not exchange.wait_for_room(4_096, 0)
-    assert exchange.wait_for_room(4_096 - RECORD_BYTES, 0)
+    assert not exchange.wait_for_room(4_096, 1, 0)
+    assert exchange.wait_for_room(4_096 - RECORD_BYTES, 1, 0)
     assert exchange.take(0) is not None
-    assert exchange.wait_for_room(4_096, 0)
+    assert exchange.wait_for_room(4_096, 1, 0)
 
 
 def test_who_waits_is_woken() -> None:
@@ -94,9 +94,9 @@ def test_who_waits_is_woken() -> None:
     taking = after(lambda: exchange.take(PATIENCE_S))
     append(exchange)
     taking.join(PATIENCE_S)
-    assert exchange.wait_for_room(4_096, 0)
+    assert exchange.wait_for_room(4_096, 1, 0)
     append(exchange)
-    waiting = after(lambda: exchange.wait_for_room(4_096, PATIENCE_S))
+    waiting = after(lambda: exchange.wait_for_room(4_096, 1, PATIENCE_S))
     exchange.give_back(found[0])  # type: ignore[arg-type]  # what take() gave
     assert exchange.take(0) is not None
     waiting.join(PATIENCE_S)

@@ -39,9 +39,9 @@ def sockets() -> Iterator[Sockets]:
         yield made
 
 
-def changes_of(publisher: Publisher, count: int) -> list[tuple[bytes, bool]]:
+def changes_of(publisher: Publisher, count: int) -> list[bytes]:
     poller = Poller(publisher.socket)
-    changes: list[tuple[bytes, bool]] = []
+    changes: list[bytes] = []
     while len(changes) < count:
         assert poller.wait(PATIENCE_S), f"only {changes}"
         changes += publisher.drain()
@@ -124,48 +124,47 @@ def test_subscriptions_are_told_once_and_taken_back(sockets: Sockets) -> None:
     publisher = sockets.publisher(FREE)
     endpoint = endpoint_of(publisher.socket)
     one = sockets.subscriber(endpoint, [b"", b"candles.SIM"])
-    assert sorted(changes_of(publisher, 2)) == [(b"", True), (b"candles.SIM", True)]
+    assert sorted(changes_of(publisher, 2)) == [b"", b"candles.SIM"]
     assert publisher.subscriptions.prefixes == {b"", b"candles.SIM"}
 
     two = sockets.subscriber(endpoint, [b"candles.SIM", b"two"])
-    assert changes_of(publisher, 1) == [(b"two", True)]
+    assert changes_of(publisher, 1) == [b"two"]
     unsubscribe(one, b"candles.SIM")
     unsubscribe(one, b"")
-    assert changes_of(publisher, 1) == [(b"", False)]
+    assert changes_of(publisher, 1) == [b""]
     assert publisher.subscriptions.wants(b"candles.SIM.BTCUSDT.1m"), "the second one still asks for it"
     sockets.discard(two)
-    assert sorted(changes_of(publisher, 2)) == [(b"candles.SIM", False), (b"two", False)]
+    assert sorted(changes_of(publisher, 2)) == [b"candles.SIM", b"two"]
     assert publisher.subscriptions.prefixes == set()
     subscribe(one, b"again")
-    assert changes_of(publisher, 1) == [(b"again", True)]
+    assert changes_of(publisher, 1) == [b"again"]
 
 
 def test_what_is_wanted() -> None:
     some = Subscriptions()
     assert not some.wants(b"candles.A")
-    assert some.apply(b"\x01candles.A")
-    assert not some.apply(b"\x01candles.A"), "told twice changes nothing"
+    assert some.apply(b"\x01candles.A") == b"candles.A"
+    assert some.apply(b"\x01candles.A") is None, "told twice changes nothing"
     assert some.wants(b"candles.A")
     assert some.wants(b"candles.AB")
     assert not some.wants(b"candles.")
-    assert some.apply(b"\x01")
+    assert some.apply(b"\x01") == b""
     assert some.wants(b"anything")
-    assert some.apply(b"\x00")
+    assert some.apply(b"\x00") == b""
     assert not some.wants(b"anything")
     for other in (b"", b"\x02x", b"hello", b"\x01" + b"x" * (MAX_TOPIC_BYTES + 1), b"\x00never"):
-        assert not some.apply(other)
+        assert some.apply(other) is None
     assert some.prefixes == {b"candles.A"}
 
 
 def test_more_subscriptions_than_the_limit_cost_nothing_and_lose_nothing() -> None:
     some = Subscriptions(limit=2)
-    for prefix in (b"a", b"b", b"c", b"d"):
-        assert some.apply(b"\x01" + prefix)
+    changed = [some.apply(b"\x01" + prefix) for prefix in (b"a", b"b", b"c", b"d")]
+    assert changed == [b"a", b"b", b"", None], "beyond the limit everything counts as wanted"
     assert len(some.prefixes) == 2
     assert some.unlisted == 2
     assert some.wants(b"c")
-    for prefix in (b"c", b"d"):
-        assert some.apply(b"\x00" + prefix)
+    assert [some.apply(b"\x00" + prefix) for prefix in (b"c", b"d")] == [None, b""]
     assert some.unlisted == 0
     assert not some.wants(b"c")
     assert some.wants(b"a")

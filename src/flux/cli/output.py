@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from abc import ABC, abstractmethod
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMATS: Final = ("table", "ndjson", "csv")
 
 WIDTH: Final = 14
+_EPOCH: Final = datetime(1970, 1, 1)  # UTC, written without its zone
 
 
 def default_format() -> str:
@@ -63,6 +64,15 @@ class _Csv(Writer):
         lines.writerow(record.values())
 
 
+def shown_time(time: int, time_field: str) -> str:
+    """Epoch ms or ns as UTC, cut (not rounded) to its millisecond; the number itself outside the years 1 to 9999."""
+    ms = time if time_field == "ts_ms" else time // 1_000_000
+    try:
+        return str((_EPOCH + timedelta(milliseconds=ms)).isoformat(" ", "milliseconds"))
+    except OverflowError:
+        return str(time)
+
+
 class _Table(Writer):
     def _write(self, record: dict[str, Any], time_field: str) -> None:
         columns = [name for name in record if name not in ("key", time_field, "reserved")]
@@ -70,8 +80,7 @@ class _Table(Writer):
             self._columns = columns
             heads = " ".join(f"{name:>{WIDTH}}" for name in columns)
             self._file.write(f"{'stream':<24} {'time (UTC)':<23} {heads}\n")
-        seconds = record[time_field] / (1_000 if time_field == "ts_ms" else 1_000_000_000)
-        moment = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        moment = shown_time(record[time_field], time_field)
         cells = " ".join(f"{record[name]!s:>{WIDTH}}" for name in columns)
         self._file.write(f"{record['key']:<24} {moment:<23} {cells}\n")
 

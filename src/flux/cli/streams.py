@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
+from flux.cli.output import shown_time
 from flux.config import DEFAULT_CHUNK_REP, endpoints
 from flux.errors import NotFoundError
 from flux.model import StreamKey
@@ -82,8 +82,7 @@ def _told(stream: Any) -> dict[str, Any]:
 def _cells(stream: Any) -> tuple[str, ...]:
     latest = "-"
     if stream.latest_sequence:
-        moment = datetime.fromtimestamp(stream.latest_ts_ms / 1_000, UTC)
-        latest = f"{moment:%Y-%m-%d %H:%M:%S}Z"
+        latest = f"{shown_time(stream.latest_ts_ms, 'ts_ms').partition('.')[0]}Z"
     return (
         str(StreamKey(*stream.key)),
         str(stream.latest_sequence),

@@ -4,10 +4,11 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from flux import codec
-from flux.errors import FluxError, NotFoundError, RequestError, RequestTimeout, VersionError
+from flux.errors import FluxError, InvalidNameError, NotFoundError, RequestError, RequestTimeout, VersionError
 from flux.model import StreamKey
 from flux.protocol.effects import Ask, AskKind
 from flux.protocol.replies import (
@@ -73,7 +74,7 @@ def read(outcome: Outcome) -> Reply:
     if isinstance(reply, codec.BackfillCandlesResponse):
         return Page(reply.start_sequence, reply.rows)
     if isinstance(reply, codec.StreamListResponse):
-        listed = tuple(_status(stream, stream.key) for stream in reply.streams if stream.key is not None)
+        listed = tuple(_status(stream, key) for stream in reply.streams if (key := _named(stream.key)))
         return Listing(listed, reply.has_more)
     return Refusal(f"an answer to another question: {type(reply).__name__}")
 
@@ -95,6 +96,13 @@ def _status(reply: codec.StreamStatusResponse, key: StreamKey) -> Status:
     return Status(
         key, reply.latest_sequence, reply.first_sequence, reply.store_id, reply.epoch, reply.stream_id
     )
+
+
+def _named(key: StreamKey | None) -> StreamKey | None:
+    """A listed key, unless it is none that could be followed."""
+    with contextlib.suppress(InvalidNameError):
+        return None if key is None else key.checked()
+    return None
 
 
 def _page(reply: codec.BackfillRowsResponse) -> Page | Refusal:

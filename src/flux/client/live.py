@@ -195,6 +195,12 @@ class Live:
         slot = self._slot(key)
         return self._call(lambda: self._loop.status(slot))
 
+    def counters(self) -> dict[str, int]:
+        """Messages and rows received since the start, and what was dropped, by reason (`checksum`, `verify`, ...).
+        Drops are logged too, each reason at most once a second.
+        """
+        return self._call(lambda: self._loop.counters)
+
     def keys(self) -> list[StreamKey]:
         """The streams that are followed by now."""
         return self._call(lambda: self._loop.streams.keys())

@@ -25,11 +25,13 @@ from flux.batch import Batch
 from flux.client import asking
 from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange, Tenure
 from flux.client.outbox import Outbox
+from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, FluxError, InvalidNameError, VersionError
 from flux.limits import MAX_STREAMS, MAX_TURNS
 from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol import effects as fx
 from flux.protocol.coordinator import Coordinator
+from flux.transport.drops import DropLog
 from flux.transport.pump import Drained, Receiver, Streams, UnknownStream
 from flux.transport.requester import Requester
 from flux.transport.sockets import LinkEvent, Poller, Sockets, Wake, subscribe
@@ -72,8 +74,9 @@ class Loop:
 
         self.coordinator = Coordinator(random.Random())
         self.streams = Streams()
+        self._receiver = Receiver(None, self.streams)  # `run` gives it a socket
+        self._beyond_bounds = 0
         outbox = self._outbox = Outbox(self.coordinator, self.streams, handover, keeper)
-        self.counters: dict[str, int] = {}
         self._version = 2
         self._wildcards: dict[tuple[str, str], Start] = {}
         self._asked: dict[int, int] = {}  # the requester's id -> the coordinator's number
@@ -107,9 +110,7 @@ class Loop:
             act()
 
     def stop(self, drain: bool) -> None:
-        """End the loop after this turn; `drain`: what was received in order is handed over while there is
-        room.
-        """
+        """End the loop after this turn; `drain`: what came in order is handed over while there is room."""
         self._drain = self._drain and drain
         self._stopping = True
         self._wake.set()
@@ -139,6 +140,7 @@ class Loop:
         self._receiver = Receiver(self._live, self.streams)
         asked = self._requester.socket
         poller = Poller(self._live, link.socket, asked, self._wake)
+        drops = DropLog(self, self._endpoints.live_pub)
         while not self._stopping:
             poller.wait(self._patience())
             self._wake.clear()
@@ -146,6 +148,7 @@ class Loop:
                 self._link(event)
             self._do_posted()
             self._receive()
+            drops.look()
             self._answers()
             if asked is not self._requester.socket:
                 poller.remove(asked)
@@ -209,6 +212,8 @@ class Loop:
             return  # the pump verified it
         if message.schema_version > 2:
             self.coordinator.spoke(message.schema_version, now)
+        elif beyond_bounds(message):
+            self._beyond_bounds += 1
         elif isinstance(message, codec.Heartbeat):
             self.coordinator.heartbeat(asking.beat(message), now)
 
@@ -290,7 +295,8 @@ class Loop:
         return any(key == warming for warming, _, _ in self._warming)
 
     def _join(self, effect: fx.Join) -> None:
-        if self.streams.slot(effect.key) is None and not self._is_warming(effect.key):
+        known = self.streams.slot(effect.key) is not None or self._is_warming(effect.key)
+        if not known and len(self.streams) < MAX_STREAMS:
             self._start(effect.key, effect.start, None)
 
     def _speak(self, effect: fx.Speak) -> None:
@@ -329,6 +335,11 @@ class Loop:
         if self._keeper is not None:
             self._keeper.forget(self.streams.key(slot))
         self.coordinator.resync(slot, time.monotonic_ns())
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was received and what became of it, since the start, by reason."""
+        return self._receiver.counters | {"bounds": self._beyond_bounds}
 
     def status(self, slot: int) -> LiveStatus:
         """Where a stream stands."""

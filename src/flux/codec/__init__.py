@@ -148,8 +148,10 @@ def decode(frame: Buffer, *, verify: bool = True) -> Any:
 
     Size, checksum (where the frame says there is one) and the whole structure are checked before anything is
     believed; the version, names, times and sequences are not judged. Rows are lent, not copied: they are
-    read-only, and keep the frame alive; do not change a writable frame while they live. `verify=False` leaves
-    out the checksum alone, for a frame whose checksum was checked before; the structure is always verified.
+    read-only, and keep the frame alive. Who writes into a writable frame later finds the new bytes in the rows and
+    names of what it gave, within their old bounds, and nothing worse; nobody may write while this runs.
+    `verify=False` leaves out the checksum alone, for a frame whose checksum was checked before; the structure is
+    always verified.
 
     Raises `DecodeError(reason, offset)`, its reason `short`, `size`, `checksum` or `verify`.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flux.codec.messages import BackfillRowsResponse
 from flux.limits import MAX_HEARTBEAT_INTERVAL_MS, MAX_STREAM_ID
 from flux.model import MAX_SEQUENCE
 
@@ -28,12 +29,15 @@ _HIGHEST: Final[dict[str, int]] = {
     "after_stream_id": MAX_STREAM_ID,
     "interval_ms": MAX_HEARTBEAT_INTERVAL_MS,
 }
+_LAST_PAGE_STATUS: Final = 4
 _LOWEST: Final[dict[str, int]] = {"interval_ms": 1}
 _NESTED: Final = ("cursor", "streams", "gaps")
 
 
 def beyond_bounds(message: Any) -> str:
     """The name of a slot whose value cannot be meant; "" when there is none. `message` is what `decode` gave."""
+    if isinstance(message, BackfillRowsResponse) and message.status > _LAST_PAGE_STATUS:
+        return "status"
     names = getattr(message, "__slots__", ()) or getattr(message, "_fields", ())
     for name in names:
         value = getattr(message, name)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from flux.errors import SourceFileError
 from flux.model import CANDLE, CandleFlag
 
-FIRST_TS_MS: Final = 946_684_800_000  # 2000-01-01, as in ext/admit.h
+FIRST_TS_MS: Final = -2_208_988_800_000  # 1900-01-01, as in ext/admit.h
 LAST_TS_MS: Final = 4_102_444_800_000  # 2100-01-01, exclusive
 
 _ALIASES: Final = {
@@ -74,6 +74,7 @@ class Layout:
     header_bytes: int  # 0: the first line is a row
     multiply: int  # integer times: to ms; 0 when times are dates
     divide: int
+    grid_ms: int = 1  # what times are whole multiples of
 
     @property
     def first_line(self) -> int:
@@ -188,7 +189,7 @@ def parse(layout: Layout, block: bytes, last_ts: int) -> NDArray[np.void] | None
         return None
     for name in names:
         rows[name] = values[name]
-    return rows if _good(rows, last_ts) else None
+    return rows if _good(rows, last_ts, layout.grid_ms) else None
 
 
 def _only_numbers(layout: Layout, text: NDArray[np.uint8], separators: NDArray[np.intp]) -> bool:
@@ -237,7 +238,7 @@ def _times(
     return None if np.any(micros % 1_000) else micros // 1_000
 
 
-def _good(rows: NDArray[np.void], last_ts: int) -> bool:
+def _good(rows: NDArray[np.void], last_ts: int, grid_ms: int) -> bool:
     times = rows["ts_ms"]
     low, high = rows["low"], rows["high"]
     finite = all(np.isfinite(rows[name]).all() for name in _PRICES)
@@ -247,6 +248,8 @@ def _good(rows: NDArray[np.void], last_ts: int) -> bool:
         and np.all(times[1:] > times[:-1])
         and times[0] >= FIRST_TS_MS
         and times[-1] < LAST_TS_MS
+        and not np.any(times % grid_ms)
+        and np.all(rows["volume"] >= 0)
         and np.all(low <= rows["open"])
         and np.all(rows["open"] <= high)
         and np.all(low <= rows["close"])
@@ -300,19 +303,23 @@ def _checked(layout: Layout, line: bytes, last_ts: int) -> tuple[int | float, ..
                 values[name] = _number(texts[column])
         except ValueError as error:
             raise _Refused(starts[column], f"{name}: {error}") from None
-    fault = _meaning(values, last_ts)
+    fault = _meaning(values, last_ts, layout.grid_ms)
     if fault is not None:
         raise _Refused(starts[layout.fields[fault[0]]], fault[1])
     return (values["ts_ms"], *(values[name] for name in _PRICES), values["trade_count"], layout.flags)
 
 
-def _meaning(values: dict[str, int | float], last_ts: int) -> tuple[str, str] | None:
+def _meaning(values: dict[str, int | float], last_ts: int, grid_ms: int) -> tuple[str, str] | None:
     """(field, reason) where the numbers are no candle that may follow."""
     ts, low, high = values["ts_ms"], values["low"], values["high"]
     if not FIRST_TS_MS <= ts < LAST_TS_MS:
-        return "ts_ms", "time outside 2000 to 2100"
+        return "ts_ms", "time outside 1900 to 2100"
     if ts <= last_ts:
         return "ts_ms", "duplicate time" if ts == last_ts else "time before that of the row before"
+    if ts % grid_ms:
+        return "ts_ms", f"time is not on a whole {'minute' if grid_ms == 60_000 else f'{grid_ms // 1_000} s'}"
+    if values["volume"] < 0:
+        return "volume", "negative volume"
     if high < low:
         return "high", "high below low"
     for name in ("open", "close"):

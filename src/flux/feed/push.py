@@ -23,7 +23,15 @@ import numpy as np
 from flux import limits
 from flux.codec import Encoder
 from flux.config import DEFAULT_INGEST_PULL, endpoints, value
-from flux.errors import EncodeError, FluxError, RequestTimeout, StorageError, VersionError
+from flux.errors import (
+    AnswerError,
+    EncodeError,
+    FluxError,
+    InvalidArgumentError,
+    RequestTimeout,
+    StorageError,
+    VersionError,
+)
 from flux.model import ROW_DTYPES, StreamKey
 from flux.schema import messages
 from flux.threads import WatchedThread
@@ -187,8 +195,8 @@ class Feed:
 
     def _heard(self, link: _Link, reply: Any, error: FluxError | None) -> None:
         link.asked = False
-        if isinstance(error, VersionError):
-            raise error
+        if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
+            raise error  # it will say the same again: whoever waits is to know
         if error is not None:
             link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
             return

@@ -10,6 +10,7 @@ passes, and the checksum starts again with each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -20,7 +21,7 @@ from flux.codec import crc32c
 from flux.errors import DataError, SourceFileError
 from flux.feed.csv_format import Fault, Layout, parse, parse_exactly, read_layout
 from flux.limits import CSV_BLOCK_BYTES, CSV_LINE_BYTES, CSV_SAMPLE_ROWS, MAX_FAULTS_LISTED
-from flux.model import CANDLE, INTERVALS_MS, RowKind, StreamKey
+from flux.model import CANDLE, INTERVALS_MS, RowKind, StreamKey, grid_ms
 
 _DAY_MS: Final = 86_400_000
 _BEFORE_ALL: Final = -(2**63)
@@ -84,6 +85,12 @@ class CsvSource:
             self.key = (key or self._named(default_source)).checked()
             if self.key.kind is not RowKind.CANDLE:
                 raise SourceFileError(self._path, 0, 0, f"has candles, not a {self.key.interval} stream")
+            self._layout = replace(self._layout, grid_ms=grid_ms(self.key.interval))
+            self.skipped, self.faults = 0, []
+            self._start_pass(0)  # once more, now that the times of its interval are known
+            self._fill()
+            if self._fault is not None:
+                raise SourceFileError(self._path, *self._fault)
         except BaseException:
             self._file.close()
             raise

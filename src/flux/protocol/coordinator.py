@@ -32,7 +32,7 @@ from flux.limits import (
     PROBE_MS,
     REORDER_GRACE_MS,
 )
-from flux.model import Cursor, StreamKey
+from flux.model import MAX_SEQUENCE, Cursor, StreamKey
 from flux.protocol.answers import answered
 from flux.protocol.core import RECENT_NS, Core
 from flux.protocol.effects import AskKind, Deliver, Effect
@@ -198,7 +198,7 @@ class Coordinator:
     def _marks(self, marks: NDArray[Any], source: tuple[int, int], now: int) -> None:
         columns = self._core.columns
         ids = marks["stream_id"]
-        known = ids < len(columns.slot_of_id)
+        known = (ids < len(columns.slot_of_id)) & (marks["latest_sequence"] <= MAX_SEQUENCE)
         slots = columns.slot_of_id[ids[known]]
         mine = slots >= 0
         slots, latest = slots[mine], marks["latest_sequence"][known][mine]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flux.limits import MAX_ASKS, MAX_REPLY_ROWS
+from flux.limits import MAX_ASKS, MAX_REPLY_ROWS, MAX_STREAM_ID
 from flux.model import Cursor, Gap, StreamKey
 from flux.protocol.effects import (
     Ask,
@@ -103,8 +103,8 @@ class Core:
             self.effects.append(SetExpected(stream.slot, store_id, epoch))
 
     def identify(self, stream: Stream, stream_id: int) -> None:
-        """Heartbeat marks of `stream_id` are about this stream."""
-        if stream_id and stream_id != stream.stream_id:
+        """Heartbeat marks of `stream_id` are about this stream. A number that no server gives is not learnt."""
+        if 0 < stream_id <= MAX_STREAM_ID and stream_id != stream.stream_id:
             if stream.stream_id:
                 self.columns.learn(stream.stream_id, -1)
             stream.stream_id = stream_id

@@ -33,8 +33,8 @@ def next_range(
     if top == contiguous:
         return contiguous, min(reach, contiguous + limit)
     runs = gaps.astype(np.int64)
-    if head > top:
-        runs = np.concatenate([runs, np.array([[top + 1, head]], np.int64)])
+    if head > top:  # however far a head is said to be, no more than `limit` of it is asked for
+        runs = np.concatenate([runs, np.array([[top + 1, min(head, top + 1 + limit)]], np.int64)])
     spans = runs[:, 1] - contiguous
     lacking = np.cumsum(runs[:, 1] - runs[:, 0] + 1)
     fits = np.flatnonzero((spans <= limit) & (spans <= _SLACK + _SPARSE * lacking))

@@ -5,7 +5,7 @@
 
 Each arrow that cannot be taken ends in one ErrorResponse. A reply has its request's schema_version (1 where
 that could not be read or is not spoken) and its correlation_id. Backfills are returned as work to be done
-(`backfill.py`), since they may need the store.
+(`backfill.py`), since they may need the store, and so is a long search among many streams (`listing.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, InvalidNameError
 from flux.limits import (
     MAX_CORRELATION_BYTES,
-    MAX_LIST_STREAMS,
     MAX_NEAR_NAMES,
     MAX_REQUEST_BYTES,
     NEAR_SEARCH_NAMES,
@@ -31,6 +30,7 @@ from flux.limits import (
 from flux.model import RowKind, State, StreamKey
 from flux.schema import messages
 from flux.server.backfill import CandlesBackfill, RowsBackfill
+from flux.server.listing import Listing
 from flux.server.refusal import INTERNAL, Refusal, Status
 from flux.server.view import ServerView, StreamView
 from flux.transport.drops import Seldom
@@ -39,6 +39,9 @@ _LOG: Final = logging.getLogger("flux.requests")
 
 SCHEMA_VERSIONS: Final = (1, 2)
 """The versions spoken here."""
+
+Later = CandlesBackfill | RowsBackfill | Listing
+"""What is not answered at once (`requests.Backfill`)."""
 
 
 class Answers:
@@ -57,8 +60,8 @@ class Answers:
         self._now_ms = now_ms
         self._seldom = Seldom()
 
-    def answer(self, body: Sequence[bytes]) -> bytes | CandlesBackfill | RowsBackfill:
-        """The reply to a request's frames, or the backfill that has to be worked out for it. Never raises."""
+    def answer(self, body: Sequence[bytes]) -> bytes | Later:
+        """The reply to a request's frames, or what has to be worked out for it. Never raises."""
         try:
             request = _read(body)
         except Refusal as refusal:
@@ -159,16 +162,10 @@ class Answers:
             slots["forming"] = None  # never sent to version 1
         return messages.stream_status_response(**slots, **head)
 
-    def _list(self, request: Any, head: dict[str, Any]) -> bytes:
-        limit = min(request.limit or MAX_LIST_STREAMS, MAX_LIST_STREAMS)
-        prefix = request.prefix or ""
-        after = self._view.streams_after(request.after_stream_id)
-        streams = list(islice((s for s in after if _listed(s.key).startswith(prefix)), limit + 1))
-        return messages.stream_list_response(
-            streams=[self._status_slots(stream) for stream in streams[:limit]],
-            has_more=len(streams) > limit,
-            **head,
-        )
+    def _list(self, request: Any, head: dict[str, Any]) -> bytes | Listing:
+        after = iter(self._view.streams_after(request.after_stream_id))
+        listing = Listing(request, after, self._status_slots, head)
+        return listing.from_memory() or listing
 
     def _position(self, request: Any, head: dict[str, Any]) -> bytes:
         if request.source_id is None:
@@ -257,11 +254,7 @@ def _named(request: Any) -> StreamKey:
         raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
 
 
-def _listed(key: StreamKey) -> str:
-    return f"{key.source_id}/{key.interval}/{key.symbol}"
-
-
-_Handler = Callable[[Answers, Any, dict[str, Any]], "bytes | CandlesBackfill | RowsBackfill"]
+_Handler = Callable[[Answers, Any, dict[str, Any]], "bytes | Later"]
 
 _BOTH: Final[dict[str, _Handler]] = {
     "HealthRequest": Answers._health,

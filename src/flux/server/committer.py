@@ -169,7 +169,7 @@ class Committer:
         """The next group that Python has to commit; the others are committed and published meanwhile. None when
         there is none for a while, or will be none."""
         self._journal.synced_to(self._syncer.reached)
-        done = self._commits.run(LOOK_S, self._journal, self._fence)
+        done = self._commits.run(0 if self._version1.behind else LOOK_S, self._journal, self._fence)
         self._version1.follow(done.heard)
         self.counts.groups += done.groups
         self._count(done.sent)

@@ -35,9 +35,10 @@ class Exchange:
         self._filled = (Filled(Group(capacity)), Filled(Group(capacity)))
         self.handover = Handover(self._filled[0].group, self._filled[1].group)
 
-    def wait_for_room(self, need: int, timeout: float) -> bool:
-        """Whether the group being filled has room for `need` bytes, waiting at most `timeout` seconds for it."""
-        return self.handover.wait_for_room(need, timeout)
+    def wait_for_room(self, need: int, records: int, timeout: float) -> bool:
+        """Whether the group being filled has room for `need` bytes in `records` records, waiting at most `timeout`
+        seconds for it."""
+        return self.handover.wait_for_room(need, records, timeout)
 
     @contextmanager
     def fill(self) -> Iterator[Filled]:

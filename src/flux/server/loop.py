@@ -91,11 +91,14 @@ class Loop:
     # ------------------------------------------------------------------ before and after running
 
     def add_input(self, source: ReplayInput) -> None:
-        """Take rows of this input too; it is the owner of its stream."""
+        """Take rows of this input too; it is the owner of its stream, unless an input before it is (S19)."""
         slot = self._streams.slot(source.key)
         if slot is None:
             slot = self._add_stream(source.key, source.owner)
-        self._streams.kernel.own(slot, source.owner)
+        if all(other.key != source.key for other in self._inputs):
+            self._streams.kernel.own(slot, source.owner)
+        else:
+            _LOG.warning("%s is not written by %s: an input before it has it", source.key, source.name)
         self._inputs.append(source)
 
     def ring_rows(self, key: StreamKey) -> int:
@@ -142,7 +145,7 @@ class Loop:
         """Put new streams and positions that moved without rows into the group; False while there is no room."""
         if not self._unrecorded and not self._moved:
             return True
-        if not self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
+        if not self._exchange.wait_for_room(limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S):
             return False
         with self._exchange.fill() as filled:
             for stream in self._unrecorded:
@@ -162,7 +165,9 @@ class Loop:
     def _offer_inputs(self) -> None:
         """A turn of what this process reads itself."""
         self._more = False
-        if not self._inputs or not self._exchange.wait_for_room(limits.TURN_BYTES, IDLE_S):
+        if not self._inputs or not self._exchange.wait_for_room(
+            limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S
+        ):
             return
         self._receiver.kernel.begin()
         taken = [source for source in self._inputs if self._offer(source)]
@@ -182,7 +187,7 @@ class Loop:
         if kernel.arrival_count == limits.MAX_ARRIVALS or kernel.room(slot) < len(chunk.rows):
             self.held = True
             return False
-        kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8))
+        kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8), source.owner)
         self._more = True
         return True
 

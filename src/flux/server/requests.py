@@ -30,6 +30,7 @@ from flux.limits import (
     REQUEST_DEADLINE_MS,
     REQUESTS_PER_TURN,
 )
+from flux.server.listing import AGAIN
 from flux.server.view import StoreReader
 from flux.threads import WatchedThread
 from flux.transport.sockets import Poller, Socket, Sockets, Wake, endpoint_of, receive, send_back
@@ -43,7 +44,7 @@ class Backfill(Protocol):
     """A request whose answer may take time."""
 
     def from_memory(self) -> bytes | None:
-        """The reply, or None when the store is needed."""
+        """The reply, `listing.AGAIN` for another turn after the other requests, or None when the store is needed."""
 
     def from_store(self, store: StoreReader) -> bytes:
         """The reply; called in the worker's thread. May raise StorageError."""
@@ -257,6 +258,8 @@ class Requests:
         if reply is None:
             job.in_store = True
             self._to_store.put(job)
+        elif reply == AGAIN:
+            self._backlog.append(job)
         else:
             self._settle(job, reply)
 

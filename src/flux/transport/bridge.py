@@ -43,9 +43,10 @@ class Handover:
         after `timeout` seconds."""
         return self.kernel.leave_beat(frame, _ns(timeout))
 
-    def wait_for_room(self, need: int, timeout: float) -> bool:
-        """Whether the group being filled has room for `need` bytes, waiting at most `timeout` seconds for it."""
-        return self.kernel.room(need, _ns(timeout))
+    def wait_for_room(self, need: int, records: int, timeout: float) -> bool:
+        """Whether the group being filled has room for `need` bytes in `records` records, waiting at most `timeout`
+        seconds for it."""
+        return self.kernel.room(need, records, _ns(timeout))
 
     def take(self, timeout: float) -> int | None:
         """What was filled so far, waiting at most `timeout` seconds; None when there is nothing."""
@@ -104,6 +105,7 @@ class Turns:
             epoch=epoch,
             max_rows=limits.MAX_LIVE_ROWS,
             room=limits.TURN_BYTES,
+            room_records=limits.TURN_RECORDS,
             pull_fd=-1 if puller is None else puller.fileno(),
             wake_fd=wake.fileno(),
         )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from flux.limits import LOG_REPEAT_NS
-
-if TYPE_CHECKING:
-    from flux.transport.pump import Receiver
 
 _LOG: Final = logging.getLogger("flux.transport")
 
@@ -32,10 +30,18 @@ class Seldom:
         return True
 
 
+class Counting(Protocol):
+    """What counts by reason: a receiver, or what has one."""
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """All of them, since the beginning."""
+
+
 class DropLog:
     """Looks at a receiver's counters and logs those that grew."""
 
-    def __init__(self, receiver: Receiver, what: str) -> None:
+    def __init__(self, receiver: Counting, what: str) -> None:
         self._receiver = receiver
         self._what = what
         self._said: dict[str, int] = {}
@@ -47,8 +53,18 @@ class DropLog:
         if now < self._due_ns:
             return
         self._due_ns = now + LOG_REPEAT_NS
+        of = self._receiver.last_refused()
         for reason, count in self._receiver.counters.items():
             new = count - self._said.get(reason, 0)
-            if new and reason not in NOT_DROPS:
-                _LOG.warning("%s: dropped %d: %s (%d since the start)", self._what, new, reason, count)
+            if new and reason == "shared":
+                _LOG.warning("%s: %s is written by two live runs of feeds", self._what, of[reason][0])
+            elif new and reason not in NOT_DROPS:
+                where = (
+                    ", the last of {}, of which {} rows were refused".format(*of[reason])
+                    if reason in of
+                    else ""
+                )
+                _LOG.warning(
+                    "%s: dropped %d: %s (%d since the start)%s", self._what, new, reason, count, where
+                )
             self._said[reason] = count

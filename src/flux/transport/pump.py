@@ -31,7 +31,7 @@ OTHERS_BYTES: Final = 2 * limits.MAX_FRAME_BYTES
 
 _ROW = {RowKind.CANDLE: CANDLE, RowKind.TRADE: TRADE, RowKind.QUOTE: QUOTE}
 
-assert kernel.LATE_SEARCH_ROWS == limits.LATE_SEARCH_ROWS
+assert kernel.REFUSED_KEPT == limits.MAX_REFUSED_LISTED
 
 
 _LOG: Final = logging.getLogger("flux.transport")
@@ -210,6 +210,7 @@ class Receiver:
             max_frame=limits.MAX_FRAME_BYTES,
             max_rows=max_rows,
             run_limit=limits.MAX_RUNS,
+            ahead_ms=limits.MAX_AHEAD_MS if server else 0,
             arrivals=self.arrivals.view(np.uint8),
             inbox=self.inbox,
             others=np.zeros(0 if server else OTHERS_BYTES, np.uint8),
@@ -239,6 +240,17 @@ class Receiver:
         if found is None:
             return None
         return UnknownStream(found[:3], RowKind(found[3]), *found[4:])
+
+    def last_refused(self) -> dict[str, tuple[StreamKey, int]]:
+        """By counter: the stream of the last row that was refused for it, and how many rows of that stream ever were.
+        `shared` has the last stream that two live runs were found to write. From any thread."""
+        slots = dict(self.kernel.last_refused())
+        shared = self.kernel.last_shared()
+        if shared is not None:
+            slots["shared"] = shared
+        return {
+            why: (self._streams.key(slot), self._streams.kernel.refused(slot)) for why, slot in slots.items()
+        }
 
     def discard(self) -> None:
         """Drops the held message; it is counted."""

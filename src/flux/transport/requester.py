@@ -13,10 +13,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from flux import codec
+from flux.codec.bounds import beyond_bounds
 from flux.errors import (
+    AnswerError,
     DecodeError,
     FluxError,
     InvalidArgumentError,
@@ -26,10 +29,28 @@ from flux.errors import (
     UnavailableError,
     VersionError,
 )
-from flux.limits import ASK_TIMEOUT_MS, MAX_ASKS, RECONNECT_MAX_MS, RECONNECT_MIN_MS
+from flux.limits import ASK_TIMEOUT_MS, MAX_ASKS, MAX_RETRY_AFTER_MS, RECONNECT_MAX_MS, RECONNECT_MIN_MS
+from flux.schema import messages
 from flux.transport.sockets import Poller, Socket, Sockets, receive, send
 
 _ASK_TIMEOUT_S: Final = ASK_TIMEOUT_MS / 1_000
+
+_MAX_ID_DIGITS: Final = (
+    20  # ours are numbers from 1; Python refuses to read thousands of digits, by an exception
+)
+
+_ANSWERS: Final[dict[Callable[..., bytes], type[codec.Message]]] = {
+    messages.health_request: codec.HealthResponse,
+    messages.get_cursor_request: codec.GetCursorResponse,
+    messages.subscribe_candles_request: codec.SubscribeCandlesAck,
+    messages.backfill_candles_request: codec.BackfillCandlesResponse,
+    messages.stream_status_request: codec.StreamStatusResponse,
+    messages.backfill_rows_request: codec.BackfillRowsResponse,
+    messages.stream_list_request: codec.StreamListResponse,
+    messages.gap_list_request: codec.GapListResponse,
+    messages.source_position_request: codec.SourcePositionResponse,
+}
+_ECHOED: Final = ("key", "source_id", "run")
 
 _BY_STATUS: Final[dict[int, type[RequestError]]] = {
     1: InvalidArgumentError,
@@ -51,8 +72,14 @@ class Outcome(NamedTuple):
 @dataclass(slots=True)
 class _Asked:
     deadline: float
-    what: str  # for messages: the builder's name
+    build: Callable[..., bytes]
+    slots: dict[str, Any]
     since: float
+
+    @property
+    def what(self) -> str:
+        """For people: the builder's name."""
+        return self.build.__name__
 
 
 class Requester:
@@ -108,7 +135,7 @@ class Requester:
             why = f"{self.endpoint}: {len(self._asked)} requests are waiting for their answers already"
             self._ended.append(Outcome(request, None, UnavailableError(why)))
         else:
-            self._asked[request] = _Asked(now + timeout, build.__name__, now)
+            self._asked[request] = _Asked(now + timeout, build, slots, now)
         return request
 
     def receive(self, timeout: float = 0.0) -> list[Outcome]:
@@ -170,7 +197,7 @@ class Requester:
             self.strays += 1
             return
         asked = self._asked.pop(request)
-        error = _error_of(reply, asked.what, self.endpoint)
+        error = _error_of(reply, asked.what, self.endpoint) or _mismatch(reply, asked, self.endpoint)
         self._ended.append(Outcome(request, None if error else reply, error))
 
     def _request_of(self, correlation_id: str | None) -> int | None:
@@ -178,7 +205,8 @@ class Requester:
         if correlation_id is None:
             self._echoes_no_ids = True
             return next(iter(self._asked), None)
-        request = int(correlation_id) if correlation_id.isascii() and correlation_id.isdigit() else None
+        ours = len(correlation_id) <= _MAX_ID_DIGITS and correlation_id.isascii() and correlation_id.isdigit()
+        request = int(correlation_id) if ours else None
         return request if request in self._asked else None
 
     def _expire(self) -> None:
@@ -224,4 +252,41 @@ def _error_of(reply: Any, what: str, endpoint: str) -> FluxError | None:
         kind = (
             NotFoundError if reply.code == 404 and "stream" in message else _BY_V1_CODE.get(reply.code, kind)
         )
-    return kind(f"{message} ({what} to {endpoint})", reply.status, reply.code, reply.retry_after_ms)
+    retry_after_ms = min(reply.retry_after_ms, MAX_RETRY_AFTER_MS)
+    return kind(f"{message} ({what} to {endpoint})", reply.status, reply.code, retry_after_ms)
+
+
+def _mismatch(reply: Any, asked: _Asked, endpoint: str) -> AnswerError | None:
+    """What makes a reply no answer to what was asked; None where it is one."""
+    wanted = _ANSWERS.get(asked.build)
+    if wanted is None:
+        return None
+    if not isinstance(reply, wanted):
+        return AnswerError(f"{endpoint} answered {asked.what} with {type(reply).__name__}")
+    if slot := beyond_bounds(reply):
+        return AnswerError(f"{endpoint} answered {asked.what} with a {slot} that cannot be")
+    for name in _ECHOED:
+        asked_for, said = asked.slots.get(name), getattr(reply, name, None)
+        if asked_for is not None and said is not None and said != asked_for:
+            return AnswerError(
+                f"{endpoint} answered {asked.what} for {asked_for} with that for {said!a:.200}"
+            )
+    if not _goes_on(reply, asked.slots):
+        return AnswerError(f"{endpoint} answered {asked.what} with what was had already")
+    return None
+
+
+def _goes_on(reply: Any, slots: dict[str, Any]) -> bool:
+    """Whether a page begins behind what it was asked behind: else paging would never end."""
+    if isinstance(reply, codec.StreamListResponse):
+        ids = [slots.get("after_stream_id", 0), *(stream.stream_id for stream in reply.streams)]
+        return all(one < other for one, other in pairwise(ids))
+    if isinstance(reply, codec.BackfillRowsResponse | codec.BackfillCandlesResponse):
+        return reply.start_sequence > slots.get("from_sequence_exclusive", 0) or not _row_count(reply)
+    return True
+
+
+def _row_count(reply: codec.BackfillRowsResponse | codec.BackfillCandlesResponse) -> int:
+    if isinstance(reply, codec.BackfillRowsResponse) and reply.zstd is not None:
+        return reply.row_count
+    return len(reply.rows)

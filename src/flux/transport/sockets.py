@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import os
 import re
+import threading
 from collections.abc import Sequence
 from enum import Enum
 from typing import Final, TypeAlias
@@ -34,6 +35,7 @@ from flux.limits import (
     RECONNECT_MAX_MS,
     RECONNECT_MIN_MS,
     REQUEST_HWM,
+    SUBSCRIPTIONS_PER_LOOK,
 )
 from flux.transport.topics import Subscriptions
 
@@ -57,11 +59,14 @@ class Wake:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # A number that was given back may be another file's: nobody writes to it. A signal handler may come in between.
+        self._using = threading.RLock()
 
     def set(self) -> None:
         """Raise the flag; it stays up until `clear`. After `close` this does nothing."""
-        if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
+        with self._using:
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
 
     def clear(self) -> None:
         """Take the flag down."""
@@ -75,10 +80,11 @@ class Wake:
         return self._fd
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Give the descriptor back; again is harmless."""
+        with self._using:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
 
 class Poller:
@@ -151,18 +157,27 @@ class Publisher:
     def __init__(self, socket: Socket) -> None:
         self.socket = socket
         self.subscriptions = Subscriptions()
+        self.more = False
+        """Whether `drain` left messages of subscribers waiting."""
 
-    def hear(self, frame: bytes) -> list[tuple[bytes, bool]]:
-        """What a subscriber said in one frame: the changed prefix, and whether it is asked for."""
-        return [(frame[1:], frame[:1] == b"\x01")] if self.subscriptions.apply(frame) else []
+    def hear(self, frame: bytes) -> list[bytes]:
+        """Take one frame of a subscriber; the prefix whose topics it changed, if any (`Subscriptions.apply`)."""
+        prefix = self.subscriptions.apply(frame)
+        return [] if prefix is None else [prefix]
 
-    def drain(self) -> list[tuple[bytes, bool]]:
-        """What subscribers said since the last call: changed prefixes, and whether they are asked for."""
-        changes = []
-        while (frames := receive(self.socket)) is not None:
+    def drain(self) -> list[bytes]:
+        """Take what subscribers sent since the last call, at most `SUBSCRIPTIONS_PER_LOOK` messages (then `more` is
+        True); the changed prefixes."""
+        changed: list[bytes] = []
+        self.more = False
+        for _ in range(SUBSCRIPTIONS_PER_LOOK):
+            frames = receive(self.socket)
+            if frames is None:
+                return changed
             if len(frames) == 1:
-                changes += self.hear(frames[0])
-        return changes
+                changed += self.hear(frames[0])
+        self.more = True
+        return changed
 
 
 class Sockets:

@@ -78,31 +78,35 @@ class Subscriptions:
         self._limit = limit
         self._lengths: Counter[int] = Counter()
 
-    def apply(self, frame: bytes) -> bool:
-        """Take one message of the XPUB socket (0x01 or 0x00, then the prefix); True when the set changed."""
+    def apply(self, frame: bytes) -> bytes | None:
+        """Take one message of the XPUB socket (0x01 or 0x00, then the prefix).
+
+        Returns the prefix under which `wants` may answer otherwise now: the message's own, the empty one where the
+        limit was passed or is kept again, or None when nothing changed.
+        """
         prefix = frame[1:]
         if frame[:1] not in (b"\x00", b"\x01") or len(prefix) > MAX_TOPIC_BYTES:
-            return False  # what subscribers may send upstream besides subscriptions means nothing here
+            return None  # what subscribers may send upstream besides subscriptions means nothing here
         if frame[0]:
             return self._add(prefix)
         if prefix in self.prefixes:
             self.prefixes.remove(prefix)
             self._lengths[len(prefix)] -= 1
-            return True
+            return prefix
         if self.unlisted:
             self.unlisted -= 1
-            return True
-        return False
+            return None if self.unlisted else b""
+        return None
 
-    def _add(self, prefix: bytes) -> bool:
+    def _add(self, prefix: bytes) -> bytes | None:
         if prefix in self.prefixes:
-            return False
+            return None
         if len(self.prefixes) >= self._limit:
             self.unlisted += 1
-        else:
-            self.prefixes.add(prefix)
-            self._lengths[len(prefix)] += 1
-        return True
+            return b"" if self.unlisted == 1 else None
+        self.prefixes.add(prefix)
+        self._lengths[len(prefix)] += 1
+        return prefix
 
     def wants(self, topic: bytes) -> bool:
         """Whether any subscriber would get a message with this topic."""
