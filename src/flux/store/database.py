@@ -8,6 +8,7 @@ that is done here, by the next call after the failure, so that a caller only has
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 
 from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
+
+_LOG = logging.getLogger("flux.store")
 
 _HELD = re.compile(r"Conflicting lock is held in (.*) \(PID (\d+)\)")
 _CORRUPT = re.compile(
@@ -65,6 +68,7 @@ class Database:
             if not patient:
                 raise
             self._invalid, self.fault = True, error
+            _LOG.warning("not opened at once: %s", error)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
