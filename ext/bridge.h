@@ -192,7 +192,7 @@ static inline void flux_mark_runs(flux_receiver *r, const flux_group *g) {
 /* Sends the heartbeat that waits, if there is one. */
 static inline void flux_send_beat(flux_committer *c) {
     flux_exchange *x = c->exchange;
-    flux_sent sent = {0, 0, 0, 0, 0};
+    flux_sent sent = {0, 0, 0, 0};
     pthread_mutex_lock(&x->lock);
     if (x->beat_size) {
         flux_send_one(c->zmq, c->socket, c->beat_topic, c->beat_topic_size, x->beat, x->beat_size, &sent);

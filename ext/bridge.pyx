@@ -76,7 +76,7 @@ cdef extern from "bridge.h" nogil:
         uint64_t offset, synced, spoiled, limit
 
     ctypedef struct flux_sent:
-        uint64_t sent, sent_v1, bytes, blocked
+        uint64_t sent, sent_v1, bytes
         int error
 
     ctypedef struct flux_committer:
@@ -334,8 +334,7 @@ cdef class Commits:
             noted = flux_commit_groups(&self.committer, &end, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
         sent = self.committer.sent
         return ((end.offset, end.synced, end.spoiled), (end.slot, end.serial), bool(noted), self.committer.groups,
-                (sent.sent, sent.sent_v1, sent.bytes, sent.blocked), sent.error, self.committer.heard_size,
-                self.committer.refused)
+                (sent.sent, sent.sent_v1, sent.bytes), sent.error, self.committer.heard_size, self.committer.refused)
 
     def send_beat(self):
         with nogil:

@@ -49,7 +49,6 @@ cdef extern from "drive.h" nogil:
         flux_hdr *interval
 
     ctypedef struct flux_sent:
-        uint64_t blocked
         int error
 
     ctypedef struct flux_pace:
@@ -219,10 +218,6 @@ cdef class Publisher:
     @property
     def due(self):
         return self.p.pace.due
-
-    @property
-    def blocked(self):
-        return self.p.sent.blocked
 
     @property
     def error(self):

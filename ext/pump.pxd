@@ -118,7 +118,7 @@ cdef extern from "pump.h" nogil:
         uint64_t *counters
 
     ctypedef struct flux_sent:
-        uint64_t sent, sent_v1, bytes, blocked
+        uint64_t sent, sent_v1, bytes
         int error
 
     ctypedef struct flux_gathered:

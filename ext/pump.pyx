@@ -297,7 +297,7 @@ def record(Streams streams, uintptr_t group, object inbox, object runs, uint32_t
 
 def publish(Streams streams, uintptr_t socket, uintptr_t group, object scratch, object order=None, object spoilt=None,
             *, bint native=True):
-    """Sends the batches of a group and never waits: (sent, sent in version 1, bytes, blocked, errno that ended it or 0).
+    """Sends the batches of a group and never waits: (sent, sent in version 1, bytes, errno that ended it or 0).
 
     `socket` as a Receiver's.
     `order` (u4): the entries to send, instead of all in turn; `spoilt` (u1, as long): where a bit is to be flipped.
@@ -327,7 +327,7 @@ def publish(Streams streams, uintptr_t socket, uintptr_t group, object scratch, 
         flux_publish(&bound if native else &by_python, <void *>socket, &streams.table, g, entries, marks, count,
                      <uint8_t *>space.view.buf, space.view.len, &sent)
     raise_kept()
-    return sent.sent, sent.sent_v1, sent.bytes, sent.blocked, sent.error
+    return sent.sent, sent.sent_v1, sent.bytes, sent.error
 
 
 def mark_committed(Streams streams, uintptr_t group):

@@ -1,6 +1,8 @@
 """Every bound, with its unit, and how the bounds relate. Nothing in flux grows without one of these.
 
-The sum at the end is what a server may take in the worst case.
+`server_bytes` adds up what a server may take in the worst case. Most bounds are kept where the thing itself is made.
+What peers make libzmq keep is not: it bounds messages, and a message may have parts for ever. So a server watches its
+own memory (`server/memory.py`) against that sum, and drops the connection that was made last while it is over it.
 """
 
 from typing import Final
@@ -83,6 +85,14 @@ MAX_MARKS: Final = 4_096  # per heartbeat message
 MARK_RECENT_MS: Final = 5_000  # a head that moved within this is in every heartbeat
 MARK_ROUND_MS: Final = 30_000  # each head is in a heartbeat at least this often
 
+# Memory
+PEERS_BYTES: Final = (
+    1 * GIB
+)  # in libzmq's queues and for peers that do not read: three stopped subscribers, say
+PROGRAM_BYTES: Final = 256 * MIB  # Python and the libraries
+STREAM_BYTES: Final = 4 * KIB  # of a stream, beside its ring: names, heads of messages, tables
+MEMORY_WATCH_MS: Final = 50  # the memory is looked at this often
+
 # Requests
 MAX_REPLIES_PER_PEER: Final = 8  # in flight
 MAX_HELD_REPLIES: Final = 1_024  # per peer, and MAX_REPLY_BYTES: waiting until those in flight are read
@@ -143,15 +153,30 @@ def ring_rows(streams: int) -> int:
     raise ValueError(f"{streams} streams: the limit is {MAX_STREAMS}")
 
 
-def _all_rings_bytes() -> int:
+def _rings_bytes(streams: int) -> int:
+    """What the rings of so many streams take."""
     total, before = 0, 0
     for upto, rows in RING_CLASSES:
-        total += (upto - before) * rows * 64
+        total += max(0, min(streams, upto) - before) * rows * 64
         before = upto
     return total
 
 
-assert _all_rings_bytes() <= MAX_RING_BYTES
+def server_bytes(streams: int = MAX_STREAMS) -> dict[str, int]:
+    """What a server with so many streams may take in the worst case, by what takes it."""
+    return {
+        "program": PROGRAM_BYTES + streams * STREAM_BYTES,
+        "rings": _rings_bytes(streams),
+        "journal": 2 * GROUP_BYTES + INBOX_BYTES + MAX_RECORD_BYTES,
+        "projection": PROJECT_MAX_ROWS * (4 * 64 + 3 * 48),
+        "database": STORE_MEMORY_BYTES + STORE_WAL_BYTES,
+        "requests": MAX_BACKFILL_QUEUE * MAX_REQUEST_FRAME_BYTES,
+        "peers": PEERS_BYTES,
+    }
+
+
+assert _rings_bytes(MAX_STREAMS) <= MAX_RING_BYTES
+assert 3 * LIVE_HWM * (MAX_LIVE_ROWS * 64 + MAX_HEAD_BYTES + MAX_TOPIC_BYTES) < PEERS_BYTES
 assert MAX_STREAMS <= MAX_STREAM_ID
 assert 2 * MAX_MAPPED_RINGS < 65_530 // 2
 assert MAX_LIVE_ROWS * 64 + MAX_HEAD_BYTES < 8 * KIB

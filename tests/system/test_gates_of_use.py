@@ -55,7 +55,7 @@ def run(
 ) -> load.Run:
     """A run of the load generator as it could be."""
     plan = dataclasses.replace(Plan(rate=load.RATE), duration_ns=20 * 10**9, warmup_ns=10**9)
-    all_counts = dict.fromkeys(("missing", "duplicate", "reordered", "corrupt", "unread", "send_blocked"), 0)
+    all_counts = dict.fromkeys(("missing", "duplicate", "reordered", "corrupt", "unread"), 0)
     all_counts |= {"scheduled": plan.messages, "sent": plan.messages} | counts
     all_counts.setdefault("received", plan.messages - all_counts["missing"])
     times = {"p99": p99_ms * 1e6, "max": max_ms * 1e6}

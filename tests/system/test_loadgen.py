@@ -60,7 +60,7 @@ def test_a_short_run_accounts_for_every_row(tmp_path: Path) -> None:
         "reordered": 0,
         "corrupt": 0,
         "unread": 0,
-        "send_blocked": 0,
+        "send_blocked": None,
     }
     assert [gate["pass"] for gate in made["gates"]] == [True, True]
     check_latency(made["latency_ns"]["from_schedule"])

@@ -37,7 +37,7 @@ def outcome(**received: Any) -> Outcome:
     return Outcome(
         plan=PLAN,
         complete=True,
-        publisher=Sent(scheduled=3000, sent=3000, send_blocked=0, slip=histogram(60_000), cpu=0.3),
+        publisher=Sent(scheduled=3000, sent=3000, send_blocked=None, slip=histogram(60_000), cpu=0.3),
         subscriber=dataclasses.replace(got, **received),
         libzmq="4.3.5",
         intervals=[{"t_s": 1, "sent": 1000, "received": 1000, "p50": 1, "p99": 2, "max": 3, "missing": 0}],

@@ -31,7 +31,19 @@ def test_this_installation_is_sound(tmp_path: Path, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().out
     assert "FAILED" not in told
     names = {line.split()[1] for line in told.splitlines()}
-    wanted = {"python", "numpy", "pyzmq", "duckdb", "kernels", "crc32c", "pump", "memory", "timer", "data"}
+    wanted = {
+        "python",
+        "numpy",
+        "pyzmq",
+        "duckdb",
+        "kernels",
+        "crc32c",
+        "pump",
+        "bounds",
+        "memory",
+        "timer",
+        "data",
+    }
     assert names == wanted
     assert not (tmp_path / "not").exists(), "it only looks"
 

@@ -41,7 +41,7 @@ def test_health_does_not_wait_for_a_long_list_of_streams() -> None:
             if number == 1:
                 began.set()
             if number == limits.LIST_STREAMS_PER_TURN + 1 and not made.requests.counts.replied:
-                assert made.requests._socket.poll(WAIT_MS), "the other client's request never came"
+                assert made.requests.socket.poll(WAIT_MS), "the other client's request never came"
             if number == last:
                 replied_at_the_end.append(made.requests.counts.replied)
 

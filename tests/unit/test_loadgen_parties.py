@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from flux.loadgen.histogram import Histogram
 from flux.loadgen.parties import merged_received, merged_sent, publisher_entry, subscriber_entry
 from flux.loadgen.report import Received, Sent
@@ -41,6 +43,8 @@ def test_publishers_add_up() -> None:
     merged = merged_sent(parts)
     assert (merged.scheduled, merged.sent, merged.send_blocked, merged.cpu) == (30, 29, 1, 0.75)
     assert merged.slip == histogram(5, 70, 80)
+    dropping = [dataclasses.replace(part, send_blocked=None) for part in parts]
+    assert merged_sent(dropping).send_blocked is None, "a PUB socket is never full: nobody counted"
     assert publisher_entry(parts[0]) == {
         "counts": {"scheduled": 10, "sent": 9, "send_blocked": 1},
         "slip_ns": {"p50": 5, "p99": 5, "max": 5},

@@ -59,7 +59,15 @@ def test_the_keys_of_the_contract() -> None:
     assert {"t_s", "sent", "received", "p50", "p99", "max", "missing"} <= set(made["intervals"][0])
     assert made["gates"] == [{"expr": "p99>5ms", "value": 7_000_000, "pass": False}]
     made["env"] |= Surroundings().seen()
-    of_one_mode = ("rows_per_s", "bytes_per_s", "errors", "cpu.server", "journalled", "stored")
+    of_one_mode = (
+        "send_blocked",
+        "rows_per_s",
+        "bytes_per_s",
+        "errors",
+        "cpu.server",
+        "journalled",
+        "stored",
+    )
     for name, place in PLACES.items():
         expected = not (
             name in of_one_mode

@@ -43,7 +43,7 @@ class Serving:
         )
         self.context = zmq.Context()
         # Made before the socket is the request thread's; says when a peer has left.
-        self.left = self.requests._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.left = self.requests.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.sockets._all.insert(0, self.left)
         self.requests.start()
 
@@ -375,4 +375,4 @@ def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
         requests.stop()
         req.close()
     assert [str(error) for error in failures] == ["a bug"]
-    assert "no longer answered" in caplog.text
+    assert "the thread flux requests ended" in caplog.text

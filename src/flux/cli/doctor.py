@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
 
-from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB
+from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB, server_bytes
 
 KERNELS: Final = (
     "admit", "arrow", "bridge", "codec", "drive", "histogram", "indicator", "journal", "naps", "pump", "ring",
@@ -77,7 +77,7 @@ def examine(data: Path | None) -> Iterator[Finding]:
     for name, check in (("codec", _checksum), ("pump", _pump)):
         if name not in missing:
             yield check()
-    yield from (_mappings(), _slack())
+    yield from (_mappings(), _worst_case(), _slack())
     if data is not None:
         yield _data(data)
 
@@ -142,6 +142,20 @@ def _mappings() -> Finding:
         why = f"{limit} mappings a process, long rings may take {wanted}: those beyond copy where they wrap"
         return Finding("memory", None, f"{why} (vm.max_map_count){pages}")
     return Finding("memory", True, f"{limit} mappings a process, long rings take {wanted} at most{pages}")
+
+
+def _worst_case() -> Finding:
+    """What a server's bounds add up to: beyond that it drops the connection that was made last."""
+    few, many = sum(server_bytes(1_000).values()), server_bytes()
+    total = sum(many.values())
+    parts = ", ".join(f"{name} {size // MIB}" for name, size in many.items())
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = (
+        f"a server takes {few // MIB} MiB at most with 1,000 streams, {total // MIB} with the most ({parts})"
+    )
+    if machine < few:
+        return Finding("bounds", None, f"{text}; this machine has {machine // MIB}")
+    return Finding("bounds", True, text)
 
 
 def _slack() -> Finding:

@@ -341,6 +341,10 @@ class Loop:
         """What was received and what became of it, since the start, by reason."""
         return self._receiver.counters | {"bounds": self._beyond_bounds}
 
+    def last_refused(self) -> dict[str, tuple[StreamKey, int]]:
+        """A client refuses no rows."""
+        return {}
+
     def status(self, slot: int) -> LiveStatus:
         """Where a stream stands."""
         coordinator, ring = self.coordinator, self.streams.ring(slot)

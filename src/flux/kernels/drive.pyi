@@ -67,9 +67,6 @@ class Publisher:
     def due(self) -> int:
         """By the last look at the clock."""
     @property
-    def blocked(self) -> int:
-        """Messages that the socket had no room for."""
-    @property
     def error(self) -> int:
         """The errno behind a SOCKET."""
 

@@ -139,11 +139,6 @@ class PublisherLoop:
         """Messages due by the last look; without a schedule, those that were numbered."""
         return self.messages if self._closed else self._kernel.due
 
-    @property
-    def blocked(self) -> int:
-        """Messages that the socket had no room for."""
-        return self._kernel.blocked
-
 
 class FeederLoop:
     """Pushes the load as the feed run `run`, each tick what is due and what the socket did not take before."""

@@ -25,11 +25,12 @@ def _merged(histograms: Iterable[Histogram]) -> Histogram:
 
 def merged_sent(publishers: Sequence[Sent]) -> Sent:
     """All publishers as one."""
+    blocked = [each.send_blocked for each in publishers if each.send_blocked is not None]
     return dataclasses.replace(
         publishers[0],
         scheduled=sum(each.scheduled for each in publishers),
         sent=sum(each.sent for each in publishers),
-        send_blocked=sum(each.send_blocked for each in publishers),
+        send_blocked=sum(blocked) if blocked else None,
         slip=_merged(each.slip for each in publishers),
         cpu=sum(each.cpu for each in publishers),
     )

@@ -62,7 +62,7 @@ class Sent:
 
     scheduled: int  # due while it ran
     sent: int  # handed to the socket
-    send_blocked: int  # times the socket was full
+    send_blocked: int | None  # times the socket was full; None where it drops instead (PUB)
     slip: Histogram  # ns from the intended to the actual send time, measured time only
     cpu: float  # share of one core
     faults: dict[str, int] = field(default_factory=dict)  # messages that it wronged on purpose, by kind

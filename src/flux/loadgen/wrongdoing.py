@@ -28,7 +28,6 @@ class Wrongdoing:
     """Sends groups with faults. `all_messages` and `streams` are those of this publisher."""
 
     def __init__(self, faults: Faults, sender: Sender, all_messages: int, streams: int) -> None:
-        self.blocked = 0  # messages that the socket had no room for
         self.done = {"drop": 0, "corrupt": 0, "reorder": 0, "duplicate": 0}  # messages
         self._faults = faults
         self._sender = sender
@@ -47,7 +46,7 @@ class Wrongdoing:
         twice = _hit(numbers, faults.duplicate) & sound & ~held
         times = np.where(dropped | held, 0, np.where(twice, 2, 1))
         order = np.repeat(np.arange(len(numbers), dtype=np.uint32), times)
-        self.blocked += self._sender.send(group, order, spoilt[order].astype(np.uint8)).blocked
+        self._sender.send(group, order, spoilt[order].astype(np.uint8))
         for name, which in (("drop", dropped), ("corrupt", spoilt), ("duplicate", twice)):
             self.done[name] += int(np.count_nonzero(which))
         self._release(numbers[sound & ~held])
@@ -90,7 +89,7 @@ class Wrongdoing:
             self._late.clear()
             for held in late[begin : begin + _LATE_RECORDS]:
                 self._late.append(BATCH, held.content, held.slot, held.sequence)
-            self.blocked += self._sender.send(self._late).blocked
+            self._sender.send(self._late)
 
 
 def _hit(numbers: NDArray[np.int64], every: int) -> NDArray[np.bool_]:

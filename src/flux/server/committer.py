@@ -66,7 +66,6 @@ class Counts:
     messages: int = 0
     messages_v1: int = 0
     bytes: int = 0
-    blocked: int = 0
     heartbeats: int = 0
     commit_failures: int = 0
 
@@ -233,7 +232,6 @@ class Committer:
         self.counts.messages += sent.sent
         self.counts.messages_v1 += sent.sent_v1
         self.counts.bytes += sent.bytes
-        self.counts.blocked += sent.blocked
 
     def _sync(self) -> None:
         try:

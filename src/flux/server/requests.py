@@ -117,9 +117,9 @@ class Requests:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
-        self._sockets = sockets
-        self._socket: Socket = sockets.router(endpoint)
-        self.endpoint = endpoint_of(self._socket)
+        self.sockets = sockets
+        self.socket: Socket = sockets.router(endpoint)
+        self.endpoint = endpoint_of(self.socket)
         self._answers = answers
         self._store = store
         self._failed = failed or (lambda _: None)
@@ -186,7 +186,7 @@ class Requests:
     # The request thread
 
     def _run(self) -> None:
-        poller = Poller(self._socket, self._wake)
+        poller = Poller(self.socket, self._wake)
         try:
             while not self._stopping:
                 if self._wake in poller.wait(self._patience()):
@@ -202,7 +202,7 @@ class Requests:
             for peer in list(self._held):
                 self._drop_held(peer, gone=False)
         finally:
-            self._sockets.release(self._socket)
+            self.sockets.release(self.socket)
 
     def _patience(self) -> float:
         if any(self._ready(job) for job in self._backlog):
@@ -216,7 +216,7 @@ class Requests:
 
     def _take(self) -> None:
         for _ in range(REQUESTS_PER_TURN):
-            frames = receive(self._socket)
+            frames = receive(self.socket)
             if frames is None:
                 return
             self.counts.received += 1
@@ -298,7 +298,7 @@ class Requests:
         frames = [*envelope, reply]
         peer = envelope[0]
         held = self._held.get(peer)
-        sent = False if held is not None else send_back(self._socket, frames)
+        sent = False if held is not None else send_back(self.socket, frames)
         if sent:
             self.counts.replied += 1
         elif sent is None:
@@ -320,7 +320,7 @@ class Requests:
         for peer, held in list(self._held.items()):
             while held.replies:
                 until, frames = held.replies[0]
-                sent = send_back(self._socket, frames)
+                sent = send_back(self.socket, frames)
                 if sent is None:
                     self._drop_held(peer, gone=True)
                     break

@@ -32,8 +32,9 @@ from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
 from flux.server.live_view import LiveView
 from flux.server.loop import INGEST_OWNER, Loop
+from flux.server.memory import Connections, MemoryWatch
 from flux.server.project import Persisted, Projector, without_database
-from flux.server.records import StreamHead
+from flux.server.records import StreamHead, StreamRecord
 from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
@@ -98,6 +99,7 @@ class Server:
         self._requests.start()
         self._spawn("loop", self.loop.run)
         self._spawn("heart", lambda: self.committer.heart.run(self.loop.look))
+        self._spawn("memory", self.memory.run)
 
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
@@ -165,6 +167,10 @@ class Server:
             persisted=self._persisted,
             hurry=hurry,
         )
+        self._bind_requests(records, [self._publisher.socket, *([puller] if puller is not None else [])])
+
+    def _bind_requests(self, records: dict[int, StreamRecord], ports: list[Socket]) -> None:
+        config, recovered = self._config, self._recovered
         view = LiveView(
             identity=recovered.identity,
             streams=self.streams,
@@ -183,6 +189,12 @@ class Server:
             store_read=self._store_read,
         )
         self.chunk_rep = self._requests.endpoint
+        ports.append(self._requests.socket)
+        self.memory = MemoryWatch(
+            Connections([self._sockets.comings(port) for port in ports]),
+            self.vitals,
+            lambda: len(self.streams),
+        )
 
     def _open_inputs(self) -> None:
         for number, replay in enumerate(self._config.replays):
@@ -212,6 +224,7 @@ class Server:
         """Everything that was received, sent, answered or dropped since the start, by what became of it."""
         found = {f"ingest_{name}": n for name, n in self.loop.counters.items()}
         found |= {f"live_{name}": n for name, n in asdict(self.committer.counts).items()}
+        found["dropped_for_memory"] = self.memory.dropped
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         return found
 
@@ -274,9 +287,11 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop, heart = self._threads
+        projector, committer, loop, heart, memory = self._threads
         loop.join(left())
         answered = self._requests.stop(left())
+        self.memory.stop()
+        memory.join(left())
         self.committer.heart.stop()
         heart.join(left())
         self.committer.close()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from flux.limits import LOG_REPEAT_NS
+from flux.model import StreamKey
 
 _LOG: Final = logging.getLogger("flux.transport")
 
@@ -36,6 +37,9 @@ class Counting(Protocol):
     @property
     def counters(self) -> Mapping[str, int]:
         """All of them, since the beginning."""
+
+    def last_refused(self) -> Mapping[str, tuple[StreamKey, int]]:
+        """Of each reason that rows were refused for the last stream, and how many rows of it."""
 
 
 class DropLog:

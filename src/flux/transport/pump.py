@@ -281,12 +281,11 @@ def record(
 
 
 class Sent(NamedTuple):
-    """Messages in version 2, in version 1, bytes, and messages that the socket would not take."""
+    """Messages in version 2, in version 1, and bytes."""
 
     sent: int
     sent_v1: int
     bytes: int
-    blocked: int
 
 
 class Sender:

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -235,6 +235,22 @@ class Sockets:
         watcher: Socket = socket.get_monitor_socket(sum(_LINK_EVENTS))
         self._all.insert(0, watcher)  # closed before what it watches
         return self._connect(socket, endpoint), Link(watcher)
+
+    def comings(self, socket: Socket) -> Callable[[], list[tuple[int, bool]]]:
+        """What gives, at each call, who came to a bound socket since the last one: (descriptor, False if it left)."""
+        watcher: Socket = socket.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+        )
+        self._all.insert(0, watcher)
+
+        def come() -> list[tuple[int, bool]]:
+            told = []
+            while (frames := receive(watcher)) is not None:
+                event = parse_monitor_message(frames)
+                told.append((int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED))
+            return told
+
+        return come
 
     def _subscriber(self, prefixes: Sequence[bytes], hwm: int) -> Socket:
         # No bound on sending: what it sends are our own subscriptions, and libzmq drops them beyond a bound.
