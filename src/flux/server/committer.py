@@ -152,7 +152,10 @@ class Committer:
         self._commits.send_beat()
         for frame in self.heart.frames():
             sockets.send(self._publisher.socket, [BEAT, frame])
-        self._journal.close(clean=not self._exchange_holds())
+        try:
+            self._journal.close(clean=not self._exchange_holds())
+        except StorageError as error:  # its last record says only that nothing follows
+            self._vitals.set("journal", State.UNHEALTHY, f"the journal's end is not written: {error}")
 
     def close(self) -> None:
         """No more groups will be filled; the thread ends when all are committed."""
