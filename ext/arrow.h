@@ -210,10 +210,10 @@ static inline void flux_arrow_column_copy(uint8_t *out, const uint8_t *at, int64
         for (size_t i = 0; i < n; i++, at += stride) memcpy(out + 4 * i, at, 4);
 }
 
-/* n rows, `stride` bytes from one to the next (any, at any address), whose sequences count from `start`.
- * 0, or ENOMEM. This is the one copy between a batch and whoever takes it. */
+/* n rows, `stride` bytes from one to the next (any, at any address), whose sequences are `sequences` (n of them, uint64 at
+ * any address) or, where that is NULL, count from `start`. 0, or ENOMEM. This is the one copy between a batch and whoever takes it. */
 static inline int flux_arrow_array_make(struct ArrowArray *out, int kind, const uint8_t *rows, int64_t stride, size_t n,
-                                        uint64_t start) {
+                                        uint64_t start, const uint8_t *sequences) {
     const flux_arrow_shape *shape = &flux_arrow_shapes[kind];
     size_t at[FLUX_ARROW_COLUMNS], size = sizeof(flux_arrow_array_block);
     if (n > SIZE_MAX / 128) return ENOMEM;
@@ -248,6 +248,8 @@ static inline int flux_arrow_array_make(struct ArrowArray *out, int kind, const 
             uint8_t *values = (uint8_t *)block + at[i] + from * column->width;
             if (column->at != FLUX_ARROW_COUNTED)
                 flux_arrow_column_copy(values, rows + (int64_t)from * stride + column->at, stride, some, column->width);
+            else if (sequences)
+                memcpy(values, sequences + 8 * from, 8 * some);
             else
                 for (size_t k = 0; k < some; k++) ((uint64_t *)values)[k] = start + from + k;
         }

@@ -4,7 +4,7 @@
 A capsule owns its struct, and what the struct holds until a consumer has moved it out (and so cleared its `release`).
 """
 
-from cpython.buffer cimport PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -38,7 +38,8 @@ cdef extern from "arrow.h" nogil:
     int flux_arrow_wish(int kind, const ArrowSchema *wanted, char *time_format)
     int flux_arrow_schema_make(ArrowSchema *out, int kind, const char *time_format, const char *metadata,
                                size_t metadata_size)
-    int flux_arrow_array_make(ArrowArray *out, int kind, const uint8_t *rows, int64_t stride, size_t n, uint64_t start)
+    int flux_arrow_array_make(ArrowArray *out, int kind, const uint8_t *rows, int64_t stride, size_t n, uint64_t start,
+                              const uint8_t *sequences)
     int flux_arrow_stream_make(ArrowArrayStream *out, ArrowArray *array, int kind, const char *time_format,
                                const char *metadata, size_t metadata_size)
 
@@ -92,26 +93,42 @@ cdef object _schema(int kind, const char *time_format, bytes metadata):
         raise
 
 
-cdef object _array(object rows, int kind, uint64_t start):
-    """The one copy: rows (any 1-d buffer of rows of the kind, strided or not) to columns."""
-    cdef Py_buffer view
+cdef object _array(object rows, int kind, object sequences):
+    """The one copy: rows (any 1-d buffer of rows of the kind, strided or not) to columns.
+
+    `sequences`: that of the first row, from which they count, or a contiguous buffer of one uint64 for each row.
+    """
+    cdef Py_buffer view, numbers
+    cdef const uint8_t *given = NULL
+    cdef uint64_t start = 0
     cdef int failed
     cdef ArrowArray *array
+    cdef bint lent = False
     PyObject_GetBuffer(rows, &view, PyBUF_STRIDED_RO)
     try:
+        if isinstance(sequences, int):
+            start = sequences
+        else:
+            PyObject_GetBuffer(sequences, &numbers, PyBUF_C_CONTIGUOUS)
+            lent = True
+            given = <const uint8_t *>numbers.buf
         if view.ndim != 1 or view.itemsize != <Py_ssize_t>flux_row_size(kind):
             raise ValueError(f"rows are 1-d and of {flux_row_size(kind)} bytes, not {view.ndim}-d of {view.itemsize}")
+        if lent and (numbers.itemsize != 8 or numbers.len != 8 * view.shape[0]):
+            raise ValueError(f"{numbers.len} bytes of sequences for {view.shape[0]} rows: 8 each")
         array = <ArrowArray *>PyMem_RawMalloc(sizeof(ArrowArray))
         if array == NULL:
             raise MemoryError
         with nogil:
             failed = flux_arrow_array_make(array, kind, <const uint8_t *>view.buf, view.strides[0],
-                                           <size_t>view.shape[0], start)
+                                           <size_t>view.shape[0], start, given)
         if failed:
             PyMem_RawFree(array)
             raise MemoryError
     finally:
         PyBuffer_Release(&view)
+        if lent:
+            PyBuffer_Release(&numbers)
     try:
         return PyCapsule_New(array, "arrow_array", _end_array)
     except MemoryError:
@@ -127,18 +144,18 @@ def export_schema(int kind, bytes metadata):
     return _schema(kind, time_format, metadata)
 
 
-def export_array(rows, int kind, uint64_t start, bytes metadata, requested=None):
-    """Capsules (`arrow_schema`, `arrow_array`) of rows whose sequences count from `start`."""
+def export_array(rows, int kind, sequences, bytes metadata, requested=None):
+    """Capsules (`arrow_schema`, `arrow_array`) of rows; `sequences`: the first row's, or one for each (uint64)."""
     cdef char time_format[FLUX_ARROW_TIME_FORMAT]
     _time_format(kind, requested, time_format)
-    return _schema(kind, time_format, metadata), _array(rows, kind, start)
+    return _schema(kind, time_format, metadata), _array(rows, kind, sequences)
 
 
-def export_stream(rows, int kind, uint64_t start, bytes metadata, requested=None):
+def export_stream(rows, int kind, sequences, bytes metadata, requested=None):
     """A capsule `arrow_array_stream` that gives the rows as one array."""
     cdef char time_format[FLUX_ARROW_TIME_FORMAT]
     _time_format(kind, requested, time_format)
-    array = _array(rows, kind, start)
+    array = _array(rows, kind, sequences)
     cdef ArrowArrayStream *stream = <ArrowArrayStream *>PyMem_RawMalloc(sizeof(ArrowArrayStream))
     if stream == NULL or flux_arrow_stream_make(stream, <ArrowArray *>PyCapsule_GetPointer(array, "arrow_array"), kind,
                                                 time_format, metadata, len(metadata)):

@@ -1,12 +1,12 @@
 /* The journal's bytes: records, groups of records closed by a COMMIT, files of groups. It knows neither rows nor
  * FlatBuffers.
  *
- *   file    "fluxlog\n" | format u32 | number u32 | 0 u32 | CRC of these 20 u32   then groups, then zeros
+ *   file    "fluxlog\n" | format u32 | number u32 | before u32 | CRC of these 20 u32   then groups, then zeros
  *   group   record ... record COMMIT                        the first group of a file begins with HEADS
  *   record  length u32 | kind u32 | CRC of these 8 u32 | body of `length` bytes | zeros to a multiple of 8
  *   BATCH   topic length u16 | topic | payload, whose last 4 bytes are the CRC of those before
  *   other   content | CRC of the content u32
- *   COMMIT  start u64 | synced u64 | CRC of the group's bytes before the COMMIT u32 | CRC of these 20 u32
+ *   COMMIT  start u64 | synced u64 | the group's CRC u32 | CRC of these 20 u32
  *
  * All CRCs are CRC-32C, all numbers little endian. Offsets count from the file's first byte; records start at
  * multiples of 8.
@@ -14,8 +14,15 @@
  * COMMIT.start is the offset of the group's first record: a COMMIT that some earlier, failed attempt left behind
  * closes nothing. COMMIT.synced is the offset up to which the file was known to be on the disk when the group was
  * written. A bad spot below a later COMMIT's `synced` is damage; one above it is a torn tail, whatever the order in
- * which a dying machine wrote the pages. The group's CRC covers what no body's own does: topics and padding (a COMMIT's own padding must be
- * zero, so that no flipped bit goes unseen). */
+ * which a dying machine wrote the pages.
+ *
+ * The group's CRC covers what no body's own does, and of every body the CRC that it ends in: headers, topics, those
+ * CRCs, padding, in order. So no record can change places with another, nor a body be another that is valid. (Format 1
+ * took it over all bytes before the COMMIT: over a body and its own CRC, of the same polynomial, that is a constant.) A
+ * COMMIT's own padding must be zero, so that no flipped bit goes unseen.
+ *
+ * `before` is the CRC at the end of the last COMMIT of the file that this one goes on from: a file that is missing
+ * between the two, or an older copy of the first, is noticed. 0: unknown (the first file; format 1). */
 #ifndef FLUX_JOURNAL_H
 #define FLUX_JOURNAL_H
 
@@ -36,7 +43,8 @@ enum flux_record_kind {
     FLUX_CLOSE = 7,
 };
 
-#define FLUX_JOURNAL_FORMAT 1u
+#define FLUX_JOURNAL_FORMAT 2u
+#define FLUX_JOURNAL_OLDEST 1u /* what is still read */
 #define FLUX_FILE_HEADER_SIZE 24u
 #define FLUX_RECORD_HEADER_SIZE 12u
 #define FLUX_COMMIT_BODY_SIZE 24u
@@ -146,24 +154,42 @@ static inline int flux_group_append(flux_group *group, uint32_t kind, const void
     return 0;
 }
 
+/* Goes on with a group's CRC over a record that is there whole. */
+static inline uint32_t flux_cover(uint32_t crc, const uint8_t *record) {
+    uint32_t length = flux_get32(record), front = FLUX_RECORD_HEADER_SIZE;
+    uint64_t size = flux_record_size(length), tail = FLUX_RECORD_HEADER_SIZE + (uint64_t)length - 4;
+    if (flux_get32(record + 4) == FLUX_BATCH && length >= 2)
+        front += 2u + (uint32_t)(record[FLUX_RECORD_HEADER_SIZE] | record[FLUX_RECORD_HEADER_SIZE + 1] << 8);
+    if (length < 4 || front > tail) return flux_crc32c(crc, record, size); /* no body that would pass: all of it */
+    crc = flux_crc32c(crc, record, front);
+    return flux_crc32c(crc, record + tail, size - tail);
+}
+
 /* Write the COMMIT behind the records, in the room that is kept for it; the group itself is left as it is, so that a
  * failed write can be tried again elsewhere. Bytes to write: records and COMMIT. */
 static inline uint64_t flux_group_seal(flux_group *group, uint64_t start, uint64_t synced) {
     uint8_t *record = group->data + group->used, *body = record + FLUX_RECORD_HEADER_SIZE;
+    uint32_t crc = 0;
+    for (uint32_t i = 0; i < group->count; i++)
+        crc = flux_cover(crc, group->data + group->entries[i].at - FLUX_RECORD_HEADER_SIZE);
     flux_record_begin(record, FLUX_COMMIT, FLUX_COMMIT_BODY_SIZE);
     flux_put64(body, start);
     flux_put64(body + 8, synced);
-    flux_put32(body + 16, flux_crc32c(0, group->data, group->used));
+    flux_put32(body + 16, crc);
     flux_put32(body + 20, flux_crc32c(0, body, 20));
     return group->used + FLUX_COMMIT_SIZE;
 }
 
-static inline void flux_file_header(uint8_t *out, uint32_t number) {
+static inline void flux_file_header_of(uint8_t *out, uint32_t format, uint32_t number, uint32_t before) {
     memcpy(out, "fluxlog\n", 8);
-    flux_put32(out + 8, FLUX_JOURNAL_FORMAT);
+    flux_put32(out + 8, format);
     flux_put32(out + 12, number);
-    flux_put32(out + 16, 0);
+    flux_put32(out + 16, before);
     flux_put32(out + 20, flux_crc32c(0, out, 20));
+}
+
+static inline void flux_file_header(uint8_t *out, uint32_t number) {
+    flux_file_header_of(out, FLUX_JOURNAL_FORMAT, number, 0);
 }
 
 /* Why a scan stopped. Append-only; the words are in journal.pyx. */
@@ -190,7 +216,9 @@ typedef struct {
     uint64_t tail;      /* behind the last byte that is not zero (set by flux_scan_tail) */
     uint64_t records;   /* in all, uncommitted ones included */
     uint64_t committed_records;
-    uint32_t format, number; /* of the file header; 0 when the scan began behind it */
+    uint32_t format;         /* of the file header */
+    uint32_t number, before; /* of the file header; 0 when the scan began behind it */
+    uint32_t crc;            /* of the group so far */
     int stop;           /* -1 while there may be more */
     int resumes;        /* damage: the disk once held what is bad or missing now (set by flux_scan_tail) */
 } flux_scan;
@@ -207,12 +235,15 @@ static inline int flux_body_valid(const uint8_t *body, uint32_t length, uint32_t
     return flux_crc32c(0, body + from, length - from - 4) == flux_get32(body + length - 4);
 }
 
-/* Read the file header, or begin behind it at a `start` where a group begins. */
+/* Read the file header, or begin behind it at a `start` where a group begins (of another format than the newest: set
+ * scan->format then). */
 static inline void flux_scan_begin(flux_scan *scan, const uint8_t *data, uint64_t size, uint64_t start) {
     static const uint8_t magic[8] = {'f', 'l', 'u', 'x', 'l', 'o', 'g', '\n'};
     memset(scan, 0, sizeof *scan);
     scan->stop = -1;
+    scan->format = FLUX_JOURNAL_FORMAT;
     if (start == 0) {
+        scan->format = 0;
         if (size < FLUX_FILE_HEADER_SIZE || memcmp(data, magic, 8) != 0 ||
             flux_crc32c(0, data, 20) != flux_get32(data + 20)) {
             scan->stop = FLUX_SCAN_FILE;
@@ -220,7 +251,8 @@ static inline void flux_scan_begin(flux_scan *scan, const uint8_t *data, uint64_
         }
         scan->format = flux_get32(data + 8);
         scan->number = flux_get32(data + 12);
-        if (scan->format != FLUX_JOURNAL_FORMAT) {
+        scan->before = flux_get32(data + 16);
+        if (scan->format < FLUX_JOURNAL_OLDEST || scan->format > FLUX_JOURNAL_FORMAT) {
             scan->stop = FLUX_SCAN_FORMAT;
             return;
         }
@@ -250,7 +282,7 @@ static inline int flux_scan_record(const flux_scan *scan, const uint8_t *data, u
     if (!flux_body_valid(body, length, out->kind, &out->size)) return FLUX_SCAN_BODY;
     if (out->kind == FLUX_COMMIT &&
         (length != FLUX_COMMIT_BODY_SIZE || flux_get32(body + length) != 0 || flux_get64(body) != scan->group ||
-         flux_get32(body + 16) != flux_crc32c(0, data + scan->group, scan->end - scan->group)))
+         flux_get32(body + 16) != (scan->format > 1 ? scan->crc : flux_crc32c(0, data + scan->group, scan->end - scan->group))))
         return FLUX_SCAN_GROUP;
     return -1;
 }
@@ -262,9 +294,11 @@ static inline uint64_t flux_scan_next(flux_scan *scan, const uint8_t *data, uint
     while (scan->stop < 0 && count < max) {
         scan->stop = flux_scan_record(scan, data, size, out + count);
         if (scan->stop >= 0) break;
+        scan->crc = flux_cover(scan->crc, data + scan->end);
         scan->end += flux_record_size(flux_get32(data + scan->end));
         scan->records++;
         if (out[count].kind == FLUX_COMMIT) {
+            scan->crc = 0;
             scan->group = scan->committed = scan->end;
             scan->committed_records = scan->records;
         }

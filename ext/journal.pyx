@@ -13,6 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 cdef extern from "journal.h" nogil:
     enum:
         FLUX_JOURNAL_FORMAT
+        FLUX_JOURNAL_OLDEST
         FLUX_FILE_HEADER_SIZE
         FLUX_RECORD_HEADER_SIZE
         FLUX_COMMIT_SIZE
@@ -52,6 +53,7 @@ cdef extern from "journal.h" nogil:
         uint64_t committed_records
         uint32_t format
         uint32_t number
+        uint32_t before
         int stop
         int resumes
 
@@ -63,7 +65,7 @@ cdef extern from "journal.h" nogil:
     int flux_group_append(flux_group *group, uint32_t kind, const void *content, uint32_t size, uint64_t label,
                           uint64_t label2) noexcept
     uint64_t flux_group_seal(flux_group *group, uint64_t start, uint64_t synced) noexcept
-    void flux_file_header(uint8_t *out, uint32_t number) noexcept
+    void flux_file_header_of(uint8_t *out, uint32_t format, uint32_t number, uint32_t before) noexcept
     void flux_scan_begin(flux_scan *scan, const uint8_t *data, uint64_t size, uint64_t start) noexcept
     uint64_t flux_scan_next(flux_scan *scan, const uint8_t *data, uint64_t size, flux_record *out,
                             uint64_t max) noexcept
@@ -77,6 +79,7 @@ cdef extern from "string.h" nogil:
 
 
 FORMAT = int(FLUX_JOURNAL_FORMAT)
+OLDEST_FORMAT = int(FLUX_JOURNAL_OLDEST)
 FILE_HEADER_SIZE = int(FLUX_FILE_HEADER_SIZE)
 RECORD_HEADER_SIZE = int(FLUX_RECORD_HEADER_SIZE)
 COMMIT_SIZE = int(FLUX_COMMIT_SIZE)
@@ -156,23 +159,27 @@ cdef class Group:
         return self.group.capacity
 
 
-def file_header(number):
+def file_header(number, before, version):
     cdef uint8_t out[FLUX_FILE_HEADER_SIZE]
-    flux_file_header(out, number)
+    flux_file_header_of(out, version, number, before)
     return (<const char *>out)[:FLUX_FILE_HEADER_SIZE]
 
 
-def scan(data, start):
-    """(records, committed, end, tail, stop, resumes, format, number); the records are flux_record, back to back."""
+def scan(data, start, version):
+    """(records, committed, end, tail, stop, resumes, format, number, before); the records are flux_record, back to
+    back."""
     cdef Py_buffer view
     cdef flux_scan state
     cdef uint64_t at = start, room = 1024, used = 0
+    cdef uint32_t known = version
     records = bytearray(room * sizeof(flux_record))
     cdef flux_record *out = <flux_record *>PyByteArray_AS_STRING(records)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         with nogil:
             flux_scan_begin(&state, <const uint8_t *>view.buf, view.len, at)
+            if at:
+                state.format = known
         while state.stop < 0:
             if used == room:
                 room *= 2
@@ -186,7 +193,7 @@ def scan(data, start):
         PyBuffer_Release(&view)
     PyByteArray_Resize(records, state.committed_records * sizeof(flux_record))
     return (records, state.committed, state.end, state.tail, state.stop, state.resumes != 0, state.format,
-            state.number)
+            state.number, state.before)
 
 
 def last_byte(data, start):

@@ -42,7 +42,12 @@ DOORS = {
     "ring": {"src/flux/ring.py"},
     "window": {"src/flux/window.py"},
     "indicator": {"src/flux/indicator.py"},
-    "journal": {"src/flux/journal.py", "src/flux/fence.py", "src/flux/journal_disk.py"},
+    "journal": {
+        "src/flux/journal.py",
+        "src/flux/fence.py",
+        "src/flux/journal_disk.py",
+        "src/flux/journal_scan.py",
+    },
     "arrow": {"src/flux/batch.py"},
     "pump": {"src/flux/transport/pump.py"},
     "bridge": {"src/flux/transport/bridge.py"},

@@ -43,10 +43,11 @@ class Batch:
     """What `Candles`, `Trades` and `Quotes` share. `batch.close` and so on are views of one column of `rows`.
 
     `key` is None only where a message of version 1 carried none; names that a message left out read "". Rows
-    have `start_sequence`, `start_sequence + 1`, ...; `cached` says that they come from the local cache.
+    have `start_sequence`, `start_sequence + 1`, ... unless they were chosen by time, where corrections and late rows
+    lie between: `sequences` is true for every row, always. `cached` says that they come from the local cache.
     """
 
-    __slots__ = (*_FROM_FRAME, "_frame", "cached")
+    __slots__ = (*_FROM_FRAME, "_frame", "_sequences", "cached")
 
     kind: ClassVar[RowKind] = RowKind.NONE
     dtype: ClassVar[np.dtype[np.void]]
@@ -78,10 +79,12 @@ class Batch:
         origin_ns: int = 0,
         recorded_ns: int = 0,
         cached: bool = False,
+        sequences: np.ndarray[Any, np.dtype[np.uint64]] | None = None,
     ) -> None:
         """A batch of `rows` (1-d, of this class's dtype), which it keeps and lends read-only.
 
-        Raises `TypeError` where the rows are of another dtype.
+        `sequences` (u8[n]), where the rows do not count from `start_sequence`, which is then the lowest of them.
+        Raises `TypeError` where the rows are of another dtype, `ValueError` where there is not a sequence for each.
         """
         if rows.dtype != self.dtype or rows.ndim != 1:
             raise TypeError(
@@ -90,7 +93,10 @@ class Batch:
         if rows.flags.writeable:
             rows = rows.view()
             rows.flags.writeable = False
+        if sequences is not None and sequences.shape != rows.shape:
+            raise ValueError(f"{len(sequences)} sequences for {len(rows)} rows")
         self._frame = None
+        self._sequences = None if sequences is None else np.ascontiguousarray(sequences, np.uint64)
         self.key = key
         self.start_sequence = start_sequence
         self.rows = rows
@@ -112,14 +118,28 @@ class Batch:
             return value
         if name == "cached":
             return False
+        if name == "_sequences":
+            return None
         if name in self.dtype.names:  # type: ignore[operator]  # a structured dtype has names
             return self.rows[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def end_sequence(self) -> int:
-        """The last row's sequence; `start_sequence - 1` without rows."""
+        """The highest sequence of a row; `start_sequence - 1` without rows."""
+        if self._sequences is not None and len(self._sequences):
+            return int(self._sequences.max())
         return self.start_sequence + len(self.rows) - 1
+
+    @property
+    def sequences(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """The sequence of every row: u8[n], read-only."""
+        if self._sequences is None:
+            found = np.arange(len(self.rows), dtype=np.uint64) + np.uint64(self.start_sequence)
+        else:
+            found = self._sequences.view()
+        found.flags.writeable = False
+        return found
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,7 +177,7 @@ class Batch:
         times = self.rows[self.time_field] + self._label_shift_ms(label)
         names = [name for name in self.dtype.names or () if name not in (self.time_field, "reserved")]
         columns = {name: np.ascontiguousarray(self.rows[name]) for name in names}
-        columns["sequence"] = np.arange(len(self.rows), dtype=np.uint64) + np.uint64(self.start_sequence)
+        columns["sequence"] = self.sequences
         index = pandas.DatetimeIndex(times.astype(f"datetime64[{unit}]"), tz="UTC", name=self.time_field)
         return pandas.DataFrame(columns, index=index)
 
@@ -191,14 +211,18 @@ class Batch:
         in its own unit under another zone, or as `int64`. Raises `ValueError` where its fields are others.
         """
         return _arrow.export_array(
-            self.rows, self.kind, self.start_sequence, self._arrow_metadata(), requested_schema
+            self.rows, self.kind, self._numbered(), self._arrow_metadata(), requested_schema
         )
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """A capsule `arrow_array_stream` that gives what `__arrow_c_array__` does, as one array."""
         return _arrow.export_stream(
-            self.rows, self.kind, self.start_sequence, self._arrow_metadata(), requested_schema
+            self.rows, self.kind, self._numbered(), self._arrow_metadata(), requested_schema
         )
+
+    def _numbered(self) -> int | np.ndarray[Any, np.dtype[np.uint64]]:
+        """The first row's sequence where they count from it, else all of them."""
+        return self.start_sequence if self._sequences is None else self._sequences
 
     def _arrow_metadata(self) -> bytes:
         """Names and values as the C data interface has them: a count, then each with its length, int32."""

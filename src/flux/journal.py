@@ -25,9 +25,10 @@ from flux.fence import Fence, FenceMark, sync_folder
 from flux.journal_disk import (
     CLOSE_BYTES,
     cut,
+    header_of,
     known_synced,
+    last_commit,
     new_file,
-    newer_format,
     translated,
     write,
     write_again,
@@ -42,6 +43,7 @@ from flux.journal_files import (
     read_file,
     read_part,
 )
+from flux.journal_scan import FORMAT, RECORD, Scan, scan
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES
 
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "HEADS", "RECORD", "SOURCE", "STREAM",
+    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "FORMAT", "HEADS", "RECORD", "SOURCE", "STREAM",
     "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
     "files", "path_of", "read_file", "read_part", "scan", "truncate",
 ]  # fmt: skip
@@ -65,9 +67,6 @@ CLOSE: Final[int] = _kernel.CLOSE
 FILE_HEADER_BYTES: Final[int] = _kernel.FILE_HEADER_SIZE
 """Where the first group of a file begins."""
 
-RECORD: Final = np.dtype([("at", "<u8"), ("size", "<u4"), ("kind", "<u4")])
-"""A record as a scan finds it: the content is `buffer[at:at + size]`, as it was given to `Group.append`."""
-
 ENTRY: Final = np.dtype(
     [("at", "<u8"), ("size", "<u4"), ("kind", "<u4"), ("label", "<u8"), ("label2", "<u8")]
 )
@@ -79,26 +78,6 @@ class Position(NamedTuple):
 
     file: int
     offset: int
-
-
-class Scan(NamedTuple):
-    """What `scan` found. Offsets are in bytes from the first byte of the buffer."""
-
-    records: npt.NDArray[np.void]
-    """`RECORD`s up to the last COMMIT, COMMITs included."""
-    committed: int
-    """Behind the last COMMIT: where the journal goes on."""
-    end: int
-    """Where valid records stop; those between `committed` and here were never committed."""
-    tail: int
-    """Behind the last byte that is not zero; `tail - committed` bytes are to be cut."""
-    reason: str
-    """Why it stopped: `end` (nothing wrong), `short`, `header`, `body`, `group` or `file` (no journal file).
-    """
-    resumes: bool
-    """The disk once held what is bad or missing here: damage in the middle, not a torn tail."""
-    number: int
-    """The file's number as its header says it; 0 when the scan began behind the header."""
 
 
 class Group:
@@ -170,8 +149,11 @@ class Journal:
     again: a commit then writes to the same place.
     """
 
-    def __init__(self, directory: Path, number: int, fd: int, offset: int, file_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, number: int, fd: int, offset: int, file_bytes: int, file_format: int = FORMAT
+    ) -> None:
         """Use `create` or `open`. Takes over `fd`, whose bytes before `offset` are on the disk."""
+        self._older = file_format != FORMAT
         self._directory = directory
         self._number = number
         self._fd = fd
@@ -192,7 +174,7 @@ class Journal:
 
         Raises `StorageError` (disk full, say: nothing is left behind), `DataError` when that file exists.
         """
-        fd, offset = new_file(directory, file, heads, file_bytes)
+        fd, offset = new_file(directory, file, heads, file_bytes, before=0)
         return cls(directory, file, fd, offset, file_bytes)
 
     @classmethod
@@ -203,13 +185,16 @@ class Journal:
 
         What stands before it is on the disk afterwards, whoever wrote it: a process that was killed may have left
         it in memory alone, and a sync that failed is reported once, to that process. So what no COMMIT calls synced
-        is written again. A file that is shorter than `file_bytes` is preallocated again.
+        is written again. A file that is shorter than `file_bytes` is preallocated again. In a file of an older format
+        nothing fits: `rotate` first.
 
         Raises `DataError` for a file that is none of this format's or ends before `offset`, `StorageError` when the
         disk refuses.
         """
         path = path_of(directory, file)
         cut(path, offset)
+        header = header_of(path)
+        assert header is not None, "what is none was refused"
         with translated(path):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -222,7 +207,7 @@ class Journal:
             except OSError:
                 os.close(fd)
                 raise
-        return cls(directory, file, fd, offset, file_bytes)
+        return cls(directory, file, fd, offset, file_bytes, header.format)
 
     @property
     def path(self) -> Path:
@@ -241,7 +226,10 @@ class Journal:
 
     def fits(self, group: Group) -> bool:
         """Whether `group` fits the rest of this file, with room for a clean end; if not, `rotate` first."""
-        return self._offset + group.used + _kernel.COMMIT_SIZE + CLOSE_BYTES <= self._file_bytes
+        return (
+            not self._older
+            and self._offset + group.used + _kernel.COMMIT_SIZE <= self._file_bytes - CLOSE_BYTES
+        )
 
     def commit(self, group: Group, sync: bool) -> Position:
         """Write all records of `group` and a COMMIT at once, and wait for the disk if `sync`; an empty group
@@ -279,13 +267,23 @@ class Journal:
     @property
     def end(self) -> JournalEnd:
         """What the bridge is lent; it gives it back through `went_on`."""
-        limit = self._file_bytes - CLOSE_BYTES
+        limit = 0 if self._older else self._file_bytes - CLOSE_BYTES
         return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
 
     def went_on(self, offset: int, synced: int, spoiled: int) -> None:
         """The bridge wrote groups up to `offset`, and may have left behind what a failed one began up to `spoiled`."""
         self._offset, self._spoiled = offset, spoiled
         self._synced = max(self._synced, synced)
+
+    @property
+    def linked(self) -> bool:
+        """Whether its file still has a name, as far as can be seen without waiting; from any thread."""
+        if not self._syncing.acquire(blocking=False):
+            return True  # a sync is under way
+        try:
+            return self._fd < 0 or os.fstat(self._fd).st_nlink > 0
+        finally:
+            self._syncing.release()
 
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""
@@ -306,11 +304,14 @@ class Journal:
         """
         self._wipe_spoiled()
         self.sync()
-        fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes)
+        with translated(path_of(self._directory, self._number)):
+            before = last_commit(self._fd, self._offset)
+        fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes, before=before)
         with self._syncing:
             os.close(self._fd)
             self._fd, self._number = fd, self._number + 1
         self._offset = self._synced = self._spoiled = offset
+        self._older = False
         return self.position
 
     def close(self, clean: bool = True) -> None:
@@ -318,7 +319,7 @@ class Journal:
         if self._fd < 0:
             return
         try:
-            if clean:
+            if clean and not self._older:
                 group = Group(CLOSE_BYTES)
                 group.append(CLOSE, b"")
                 self._commit(group, sync=True)
@@ -378,22 +379,6 @@ class Journal:
             self._doubtful = self._synced if self._doubtful is None else self._doubtful
             self._settling = 2
             raise
-
-
-def scan(buffer: Buffer, start: int = 0) -> Scan:
-    """Read the records of one journal file's bytes, from its header or from a `start` where a group begins.
-
-    Believes nothing that a CRC does not cover, and never reads outside `buffer`. Raises `DataError` for a
-    format newer than this code, `ValueError` for a `start` outside the buffer.
-    """
-    size = memoryview(buffer).nbytes
-    if not 0 <= start <= size or start % 8:
-        raise ValueError(f"no group begins at byte {start} of {size}")
-    records, committed, end, tail, stop, resumes, file_format, number = _kernel.scan(buffer, start)
-    reason = _kernel.STOPS[stop]
-    if reason == "format":
-        raise newer_format(file_format)
-    return Scan(np.frombuffer(records, RECORD), committed, end, tail, reason, resumes, number)
 
 
 def truncate(directory: Path, position: Position) -> int:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flux.errors import DataError, StorageError
 from flux.fence import sync_folder
@@ -26,8 +26,7 @@ def cut(path: Path, offset: int) -> int:
     """Zero what stands behind `offset`, and wait for the disk: how many bytes that were. Raises as `Journal.open`."""
     with translated(path):
         data = read_file(path, offset)
-        begins = _begins_as_journal(path)
-        if not begins or not _kernel.FILE_HEADER_SIZE <= offset <= len(data) or offset % 8:
+        if header_of(path) is None or not _kernel.FILE_HEADER_SIZE <= offset <= len(data) or offset % 8:
             raise DataError(f"{path}: {len(data)} bytes, no journal file with a group's end at byte {offset}")
         tail = _kernel.last_byte(data, offset)
         if tail > offset:
@@ -40,8 +39,9 @@ def cut(path: Path, offset: int) -> int:
     return tail - offset
 
 
-def new_file(directory: Path, number: int, heads: Buffer, file_bytes: int) -> tuple[int, int]:
-    """A complete new file on the disk: its descriptor, and the offset behind its first group."""
+def new_file(directory: Path, number: int, heads: Buffer, file_bytes: int, *, before: int) -> tuple[int, int]:
+    """A complete new file on the disk: its descriptor, and the offset behind its first group. `before` is the
+    `last_commit` of the file that it goes on from."""
     path = path_of(directory, number)
     size = memoryview(heads).nbytes
     group = _kernel.Group(size + _kernel.COMMIT_SIZE + 32, 1)
@@ -65,7 +65,7 @@ def new_file(directory: Path, number: int, heads: Buffer, file_bytes: int) -> tu
             if os.fstat(fd).st_size != file_bytes:
                 os.ftruncate(fd, 0)
                 os.posix_fallocate(fd, 0, file_bytes)
-            write(fd, memoryview(_kernel.file_header(number) + bytes(group)), 0)
+            write(fd, memoryview(_kernel.file_header(number, before, _kernel.FORMAT) + bytes(group)), 0)
             os.fsync(fd)
             os.rename(hidden, path)
             sync_folder(path.parent)
@@ -101,12 +101,39 @@ def newer_format(found: int) -> DataError:
     )
 
 
-def _begins_as_journal(path: Path) -> bool:
-    with open(path, "rb", buffering=0) as file:
-        *_, stop, _, found, _ = _kernel.scan(file.read(_kernel.FILE_HEADER_SIZE), 0)
+class Header(NamedTuple):
+    """The first bytes of a journal file."""
+
+    format: int
+    number: int
+    before: int
+    """The CRC that ends the last COMMIT of the file before; 0 = unknown."""
+
+
+def header_of(path: Path) -> Header | None:
+    """What a journal file says of itself; None for one that is none. Raises `DataError` for a newer format,
+    `StorageError`."""
+    with translated(path), open(path, "rb", buffering=0) as file:
+        *_, stop, _, found, number, before = _kernel.scan(file.read(_kernel.FILE_HEADER_SIZE), 0, 0)
     if _kernel.STOPS[stop] == "format":
         raise newer_format(found)
-    return _kernel.STOPS[stop] != "file"
+    return None if _kernel.STOPS[stop] == "file" else Header(found, number, before)
+
+
+def write_header(path: Path, header: Header) -> None:
+    """Replace what a journal file says of itself, and wait for the disk. Raises `StorageError`."""
+    with translated(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            write(fd, memoryview(_kernel.file_header(header.number, header.before, header.format)), 0)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+
+def last_commit(fd: int, offset: int) -> int:
+    """The CRC that ends the COMMIT that ends at `offset`. Raises `OSError`."""
+    return int.from_bytes(os.pread(fd, 4, offset - 8), "little")
 
 
 def known_synced(fd: int, offset: int) -> int:

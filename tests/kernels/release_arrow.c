@@ -34,7 +34,7 @@ static unsigned take_apart(int kind, size_t n, int way) {
     assert(!flux_arrow_wish(kind, NULL, time_format));
     assert(!flux_arrow_schema_make(&schema, kind, time_format, "\0\0\0\0", way & MOVE_CHILDREN ? 4 : 0));
     assert(!flux_arrow_wish(kind, &schema, time_format));
-    assert(!flux_arrow_array_make(&array, kind, rows, flux_row_size(kind), n, 5));
+    assert(!flux_arrow_array_make(&array, kind, rows, flux_row_size(kind), n, 5, NULL));
     free(rows);
     if (way & MOVE_CHILDREN) {
         column = *array.children[1];

@@ -282,6 +282,19 @@ def test_the_kernel_checks_what_it_is_given() -> None:
         kernel.export_array(sample(CANDLE, 4).reshape(2, 2), 1, 1, b"")
     with pytest.raises(TypeError):
         kernel.export_stream("rows", 1, 1, b"")
+    for wrong in (np.zeros(2, np.uint64), np.zeros(3, np.uint32), np.zeros(8, np.uint8), b"12345678"):
+        with pytest.raises(ValueError, match="of sequences for 1 rows"):
+            kernel.export_array(sample(CANDLE, 1), 1, wrong, b"")
+    with pytest.raises((TypeError, ValueError)):
+        kernel.export_array(sample(CANDLE, 2), 1, np.zeros(4, np.uint64)[::2], b"")
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=600), st.sampled_from(KINDS))
+def test_rows_with_sequences_of_their_own(sequences: list[int], kind: Any) -> None:
+    make, dtype, _ = kind
+    rows = sample(dtype, len(sequences))
+    batch = make(KEY, min(sequences, default=1), rows, sequences=np.array(sequences, np.uint64))
+    assert read(*batch.__arrow_c_array__())["sequence"] == sequences
 
 
 # ---- who reads it --------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from flux.kernels import journal as kernel
 from tests.oracle import journal as oracle
 
 
-def scanned(data: bytes, start: int = 0) -> oracle.Scan:
-    records, committed, end, tail, stop, resumes, _, number = kernel.scan(data, start)
+def scanned(data: bytes, start: int = 0, version: int = kernel.FORMAT) -> oracle.Scan:
+    records, committed, end, tail, stop, resumes, version, number, before = kernel.scan(data, start, version)
     found = [
         (
             oracle.u64(records, at),
@@ -22,20 +22,23 @@ def scanned(data: bytes, start: int = 0) -> oracle.Scan:
         )
         for at in range(0, len(records), 16)
     ]
-    return oracle.Scan(found, committed, end, tail, kernel.STOPS[stop], resumes, number)
+    return oracle.Scan(found, committed, end, tail, kernel.STOPS[stop], resumes, number, version, before)
 
 
-def same(data: bytes, start: int = 0) -> oracle.Scan:
+def same(data: bytes, start: int = 0, version: int = kernel.FORMAT) -> oracle.Scan:
     """The kernel's answer, once it is the oracle's; from an odd address too."""
-    expected = oracle.scan(data, start)
-    assert scanned(data, start) == expected
-    assert scanned(memoryview(b"x" + data)[1:], start) == expected  # type: ignore[arg-type]  # a buffer all the same
+    expected = oracle.scan(data, start, version)
+    assert scanned(data, start, version) == expected
+    odd = memoryview(b"x" + data)[1:]
+    assert scanned(odd, start, version) == expected  # type: ignore[arg-type]  # a buffer all the same
     return expected
 
 
-def example_file(groups: int = 4, *, lag: int = 0, preallocated: int = 256) -> tuple[bytes, list[int]]:
+def example_file(
+    groups: int = 4, *, lag: int = 0, preallocated: int = 256, version: int = kernel.FORMAT
+) -> tuple[bytes, list[int]]:
     """A small file, and the offsets behind its COMMITs; `lag` groups are written before one is synced."""
-    data = oracle.file_header(7)
+    data = oracle.file_header(7, version, 0xABCD)
     ends: list[int] = []
     for i in range(groups):
         records = [oracle.record(4, b"heads")] if i == 0 else [
@@ -44,21 +47,29 @@ def example_file(groups: int = 4, *, lag: int = 0, preallocated: int = 256) -> t
             oracle.record(2, b""),
         ]  # fmt: skip
         synced = ends[-1 - lag] if len(ends) > lag else 0
-        data += oracle.group(len(data), synced, records)
+        data += oracle.group(len(data), synced, records, version)
         ends.append(len(data))
     return data + bytes(preallocated), ends
 
 
-def test_whole_file() -> None:
-    data, ends = example_file()
+VERSIONS = pytest.mark.parametrize("version", range(kernel.OLDEST_FORMAT, kernel.FORMAT + 1))
+
+
+@VERSIONS
+def test_whole_file(version: int) -> None:
+    data, ends = example_file(version=version)
     found = same(data)
+    assert (found.version, found.before) == (version, 0xABCD)
     assert found.committed == found.end == found.tail == ends[-1]
     assert (found.reason, found.resumes, found.number, len(found.records)) == ("end", False, 7, 14)
     at, size, kind = found.records[0]
     assert (data[at : at + size], kind) == (b"heads", 4)
-    behind = same(data, ends[0])
+    behind = same(data, ends[0], version)
     assert behind.records == found.records[2:]
-    assert same(data, ends[-1]).records == []
+    assert same(data, ends[-1], version).records == []
+    assert same(data, ends[0], 3 - version).records == [], (
+        "groups of the two formats are not taken for each other"
+    )
 
 
 def test_cut_at_every_byte_loses_only_groups_behind_the_cut() -> None:
@@ -74,8 +85,9 @@ def test_cut_at_every_byte_loses_only_groups_behind_the_cut() -> None:
             assert not found.resumes
 
 
-def test_any_flipped_bit_is_found_and_says_where() -> None:
-    data, ends = example_file()
+@VERSIONS
+def test_any_flipped_bit_is_found_and_says_where(version: int) -> None:
+    data, ends = example_file(version=version)
     for bit in range(8 * ends[-1]):
         at = bit // 8
         damaged = bytearray(data)
@@ -106,10 +118,35 @@ def test_commit_of_a_failed_attempt_closes_nothing() -> None:
     assert (found.committed, found.resumes) == (24 + len(good), False)
 
 
-def test_newer_format_is_not_read() -> None:
-    data = oracle.file_header(1, version=2) + bytes(64)
-    records, committed, *_, stop, _, version, number = kernel.scan(data, 0)
-    assert (bytes(records), committed, kernel.STOPS[stop], version, number) == (b"", 0, "format", 2, 1)
+@pytest.mark.parametrize("version", [0, kernel.FORMAT + 1, 2**32 - 1])
+def test_another_format_is_not_read(version: int) -> None:
+    data = oracle.file_header(1, version) + bytes(64)
+    records, committed, *_, stop, _, found, number, _ = kernel.scan(data, 0, kernel.FORMAT)
+    assert (bytes(records), committed, kernel.STOPS[stop], found, number) == (b"", 0, "format", version, 1)
+
+
+def moved(records: list[bytes], groups: list[bytes], data: bytes) -> bytes:
+    """The file with the records of its second group in another order, or others in their place."""
+    before, after = b"".join(groups), b"".join(records)
+    assert data.count(before) == 1
+    assert len(before) == len(after)
+    return data.replace(before, after)
+
+
+@pytest.mark.parametrize("change", ["places", "body", "topic"])
+def test_valid_records_in_each_others_place_are_found(change: str) -> None:
+    """D15: every record's own CRC holds, and a CRC over body and its CRC is a constant."""
+    one, other = oracle.batch(b"one", b"p" * 40), oracle.batch(b"one", b"q" * 40)
+    after = {"places": [other, one], "body": [one, one], "topic": [oracle.batch(b"two", b"p" * 40), other]}
+    for version in (kernel.OLDEST_FORMAT, kernel.FORMAT):
+        data = oracle.file_header(1, version)
+        start = len(data)
+        data += oracle.group(start, 0, [one, other], version) + bytes(64)
+        found = same(moved(after[change], [one, other], data))
+        if version > 1 or change == "topic":
+            assert (found.committed, found.reason) == (start, "group")
+        else:
+            assert found.reason == "end", "format 1 did not notice"
 
 
 def test_hostile_lengths_are_not_believed() -> None:
@@ -121,11 +158,11 @@ def test_hostile_lengths_are_not_believed() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 3), st.integers(0, 6))
-def test_random_damage(seed: int, lag: int, count: int) -> None:
+@given(st.integers(0, 2**32), st.integers(0, 3), st.integers(0, 6), st.sampled_from([1, 2]))
+def test_random_damage(seed: int, lag: int, count: int, version: int) -> None:
     """Bytes overwritten, zeroed, copied about and cut: kernel and oracle agree."""
     rng = random.Random(seed)
-    data = bytearray(example_file(6, lag=lag)[0])
+    data = bytearray(example_file(6, lag=lag, version=version)[0])
     for _ in range(count):
         at, size = rng.randrange(len(data)), rng.choice([1, 8, 40, 100])
         other = rng.randrange(len(data))

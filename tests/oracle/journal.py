@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 BATCH, COMMIT = 1, 6
 HEADER, FILE_HEADER, COMMIT_BODY = 12, 24, 24
+FORMAT = 2
 
 
 def _table() -> list[int]:
@@ -49,14 +50,25 @@ def batch(topic: bytes, payload: bytes) -> bytes:
     return record(BATCH, len(topic).to_bytes(2, "little") + topic + sealed(payload))
 
 
-def group(start: int, synced: int, records: list[bytes]) -> bytes:
+def covered(data: bytes) -> bytes:
+    """Of a record, what its group's CRC covers from format 2 on: all but what the body's own CRC covers."""
+    length, front = u32(data, 0), HEADER
+    if u32(data, 4) == BATCH and length >= 2:
+        front += 2 + int.from_bytes(data[HEADER : HEADER + 2], "little")
+    tail = HEADER + length - 4
+    return data if length < 4 or front > tail else data[:front] + data[tail:]
+
+
+def group(start: int, synced: int, records: list[bytes], version: int = FORMAT) -> bytes:
     data = b"".join(records)
+    crc = crc32c(data if version == 1 else b"".join(map(covered, records)))
     marks = start.to_bytes(8, "little") + synced.to_bytes(8, "little")
-    return data + record(COMMIT, marks + crc32c(data).to_bytes(4, "little"))
+    return data + record(COMMIT, marks + crc.to_bytes(4, "little"))
 
 
-def file_header(number: int, version: int = 1) -> bytes:
-    return sealed(b"fluxlog\n" + version.to_bytes(4, "little") + number.to_bytes(4, "little") + bytes(4))
+def file_header(number: int, version: int = FORMAT, before: int = 0) -> bytes:
+    fields = b"".join(value.to_bytes(4, "little") for value in (version, number, before))
+    return sealed(b"fluxlog\n" + fields)
 
 
 class Scan(NamedTuple):
@@ -67,28 +79,30 @@ class Scan(NamedTuple):
     reason: str
     resumes: bool
     number: int
+    version: int
+    before: int
 
 
-def scan(data: bytes, start: int = 0) -> Scan:
-    number = 0
+def scan(data: bytes, start: int = 0, version: int = FORMAT) -> Scan:
+    number = before = 0
     if start == 0:
         if len(data) < FILE_HEADER or data[:8] != b"fluxlog\n" or sealed(data[:20]) != data[:24]:
-            return Scan([], 0, 0, *_rest(data, 0, 0), number)._replace(reason="file")
-        if u32(data, 8) != 1:
+            return Scan([], 0, 0, *_rest(data, 0, 0), 0, 0, 0)._replace(reason="file")
+        version, number, before, start = u32(data, 8), u32(data, 12), u32(data, 16), FILE_HEADER
+        if version not in (1, FORMAT):
             raise ValueError("format")
-        number, start = u32(data, 12), FILE_HEADER
     records: list[tuple[int, int, int]] = []
     committed, end, kept = start, start, 0
-    while isinstance(found := _record(data, end, committed), tuple):
+    while isinstance(found := _record(data, end, committed, version), tuple):
         records.append(found)
         end += -(-(HEADER + u32(data, end)) // 8) * 8
         if found[2] == COMMIT:
             committed, kept = end, len(records)
     tail, _, resumes = _rest(data, committed, end)
-    return Scan(records[:kept], committed, end, tail, found, resumes, number)
+    return Scan(records[:kept], committed, end, tail, found, resumes, number, version, before)
 
 
-def _record(data: bytes, at: int, group_start: int) -> tuple[int, int, int] | str:
+def _record(data: bytes, at: int, group_start: int, version: int) -> tuple[int, int, int] | str:
     head = data[at : at + HEADER]
     if not any(head):
         return "end"
@@ -109,10 +123,21 @@ def _record(data: bytes, at: int, group_start: int) -> tuple[int, int, int] | st
         length != COMMIT_BODY
         or any(data[at + HEADER + COMMIT_BODY : at + 40])
         or u64(body, 0) != group_start
-        or u32(body, 16) != crc32c(data[group_start:at])
+        or u32(body, 16) != _group_crc(data[group_start:at], version)
     ):
         return "group"
     return at + HEADER, length if kind == BATCH else length - 4, kind
+
+
+def _group_crc(data: bytes, version: int) -> int:
+    if version == 1:
+        return crc32c(data)
+    parts, at = [], 0
+    while at < len(data):
+        size = -(-(HEADER + u32(data, at)) // 8) * 8
+        parts.append(covered(data[at : at + size]))
+        at += size
+    return crc32c(b"".join(parts))
 
 
 def _rest(data: bytes, committed: int, end: int) -> tuple[int, str, bool]:

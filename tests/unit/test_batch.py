@@ -132,3 +132,19 @@ def test_a_data_frame_has_either_label() -> None:
         Candles(KEY._replace(interval="1M"), 5, rows).to_df(label="close")
     with pytest.raises(ValueError, match="label is"):
         batch.to_df(label="middle")
+
+
+def test_sequences_are_those_of_the_rows() -> None:
+    rows = np.zeros(3, CANDLE)
+    counted = Candles(KEY, 5, rows)
+    assert counted.sequences.tolist() == [5, 6, 7]
+    decoded = codec.decode(codec.encode(sample(CANDLE, 2), KEY, 9))
+    assert decoded.sequences.tolist() == [9, 10]
+    chosen = Candles(KEY, 2, rows, sequences=np.array([4, 2, 2**63 - 1], np.uint64))
+    assert chosen.sequences.tolist() == [4, 2, 2**63 - 1]
+    assert (chosen.start_sequence, chosen.end_sequence) == (2, 2**63 - 1)
+    for batch in (counted, decoded, chosen):
+        assert batch.sequences.dtype == np.uint64
+        assert not batch.sequences.flags.writeable
+    with pytest.raises(ValueError, match="2 sequences for 3 rows"):
+        Candles(KEY, 1, rows, sequences=np.array([1, 2], np.uint64))

@@ -134,12 +134,12 @@ def test_open_refuses_what_is_no_journal_file(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"00000001\.fluxlog"):
             Journal.open(tmp_path, file=1, offset=offset, file_bytes=FILE_BYTES)
         assert path.read_bytes() == data
-    path.write_bytes(oracle.file_header(1, version=2) + whole[24:])
+    path.write_bytes(oracle.file_header(1, version=3) + whole[24:])
     for attempt in (
         lambda: Journal.open(tmp_path, file=1, offset=offset, file_bytes=FILE_BYTES),
         lambda: journal.scan(path.read_bytes()),
     ):
-        with pytest.raises(DataError, match="format 2, this flux reads 1: install a newer"):
+        with pytest.raises(DataError, match="format 3, this flux reads 2: install a newer"):
             attempt()
     with pytest.raises(StorageError, match="No such file"):
         Journal.open(tmp_path, file=2, offset=24, file_bytes=FILE_BYTES)

@@ -1,36 +1,29 @@
-"""`flux.Historical`: the same rows by request, page by page, as one batch that owns them."""
+"""`flux.Historical`: the same rows by request, page by page, as one batch that owns them, or as one batch a page."""
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Self
 
 from flux.batch import Batch
-from flux.client.deliver import BATCHES
+from flux.client.ranges import Bounds, Page, Range
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
-from flux.errors import FluxError, RequestTimeout, StorageError, UnavailableError, VersionError
-from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS, MAX_REPLY_ROWS
-from flux.model import ROW_DTYPES, Cursor, RowKind, StreamKey
+from flux.errors import ConfigError, RequestTimeout, UnavailableError, VersionError
+from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS
+from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
-
-Rows: TypeAlias = NDArray[np.void]
-Time: TypeAlias = int | str | datetime
-"""Epoch ms UTC, ISO 8601 text or a datetime; without a zone UTC is meant."""
-
-_NS_PER_MS: Final = 1_000_000
+from flux.units import Time, range_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +47,8 @@ class Historical:
     """Requests to one server (`rep`: default FLUX_CHUNK_REP, else this machine's). Any thread may call, one
     at a time.
 
-    `timeout`: seconds for each request with its repetitions: one that the server cannot serve now, or that
-    gets no answer, is asked again with growing pauses. Methods raise `RequestTimeout` or `UnavailableError`
+    `timeout`: seconds for every call, the repetitions of its requests included: one that the server cannot serve now,
+    or that gets no answer, is asked again with growing pauses. Methods raise `RequestTimeout` or `UnavailableError`
     after that, `NotFoundError` for a stream that the server does not know, `VersionError` for a server of
     another major version.
     """
@@ -78,18 +71,53 @@ class Historical:
         end: Time | None = None,
         limit: int | None = None,
         revisions: bool = False,
+        timeout: float | None = None,
     ) -> Batch:
-        """Rows with `start` <= time < `end` (None: no bound), at most `limit`, as one batch.
+        """Rows with `start` <= time < `end` (None: no bound; `flux.units` lists what is a time), at most `limit`, as
+        one batch. Raises `ConfigError` for what is no time, a start that is not before the end, a negative limit.
 
-        Of candles the latest revision of each, in order of time; `start_sequence` is then that of the
-        earliest row that was fetched, and rows have no sequences of their own. `revisions=True`, and trades
-        and quotes always: every row in order of sequence. Raises `StorageError` where the server has lost
-        rows in the middle of the range.
+        Of candles the latest revision of each, in order of time; `revisions=True`, and trades and quotes always:
+        every row in order of sequence. `batch.sequences` is true for every row; the batch's epoch is 0 where its
+        rows are of several. `timeout`: seconds for all of it
+        (None: the object's). Raises `StorageError` where the server has lost rows in the middle of the range.
         """
-        key = StreamKey(value(source, "SOURCE_ID", DEFAULT_SOURCE_ID), symbol, interval).checked()
-        bounds = _Bounds(_epoch_ms(start), _epoch_ms(end), limit, revisions or key.kind is not RowKind.CANDLE)
+        key, bounds = self._wanted(symbol, interval, source, start, end, limit, revisions)
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        wanted = Range(key, bounds)
         with self._lock:
-            return _Range(key, bounds).fetch(self._page)
+            try:
+                return wanted.fetch(partial(self._page, deadline))
+            except RequestTimeout as error:
+                if not wanted.count:
+                    raise
+                raise RequestTimeout(
+                    f"{key}: {wanted.count:,} rows came in time, and there are more: give it a longer timeout, or take "
+                    f"them batch by batch with iter_range ({error})"
+                ) from error
+
+    def iter_range(
+        self,
+        symbol: str,
+        *,
+        interval: str,
+        source: str | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Every row with `start` <= time < `end`, at most `limit`, in order of sequence, as batches of up to
+        MAX_REPLY_ROWS rows: for ranges that do not fit memory.
+
+        Corrections and late rows come where their sequence is. Each batch has the object's timeout. Raises as
+        `get_range`, when the batch is asked for.
+        """
+        key, bounds = self._wanted(symbol, interval, source, start, end, limit, True)
+
+        def page(key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
+            with self._lock:
+                return self._page(time.monotonic() + self._timeout, key, after, rows, bounds)
+
+        return Range(key, bounds).batches(page)
 
     def get_status(self, key: StreamKey | str) -> StreamStatus:
         """Where a stream stands on the server."""
@@ -140,12 +168,34 @@ class Historical:
     ) -> None:
         self.close()
 
-    def _ask(self, build: Callable[..., bytes], **slots: Any) -> Any:
-        """The reply; asked again while the server cannot serve it, until the time is over."""
-        deadline = time.monotonic() + self._timeout
+    def _wanted(
+        self,
+        symbol: str,
+        interval: str,
+        source: str | None,
+        start: Time | None,
+        end: Time | None,
+        limit: int | None,
+        every: bool,
+    ) -> tuple[StreamKey, Bounds]:
+        key = StreamKey(value(source, "SOURCE_ID", DEFAULT_SOURCE_ID), symbol, interval).checked()
+        every = every or key.kind is not RowKind.CANDLE
+        first, beyond = range_ms(start, end)
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit {limit} is negative")
+        return key, Bounds(first, beyond, limit, every)
+
+    def _ask(self, build: Callable[..., bytes], *, deadline: float | None = None, **slots: Any) -> Any:
+        """The reply; asked again while the server cannot serve it, until the time is over: the object's, and no
+        longer than `deadline` (monotonic s).
+        """
+        began = time.monotonic()
+        deadline = min(began + self._timeout, math.inf if deadline is None else deadline)
         failures = 0
         while True:
             left = deadline - time.monotonic()
+            if left <= 0:
+                raise RequestTimeout(f"{self._endpoint}: the time was over before {build.__name__} was sent")
             try:
                 return self._requester.ask(
                     build, timeout=max(0.001, min(left, ASK_TIMEOUT_MS / 1_000)), **slots
@@ -154,23 +204,31 @@ class Historical:
                 failures += 1
                 least = error.retry_after_ms if isinstance(error, UnavailableError) else 0
                 pause = backoff_ns(failures, self._random, least) / (1_000 * MS)
-                if time.monotonic() + pause >= deadline:
+                now = time.monotonic()
+                if now + pause < deadline:
+                    time.sleep(pause)
+                    continue
+                if isinstance(error, UnavailableError):
                     raise
-                time.sleep(pause)
+                raise RequestTimeout(
+                    f"{self._endpoint} did not answer {build.__name__} within {now - began:.1f} s, asked "
+                    f"{failures} time{'s' * (failures > 1)}: is a server there?"
+                ) from error
 
     def _fall_back(self, error: VersionError) -> None:
         if "schema_version" not in str(error):
             raise error
         self._requester.version = 1
 
-    def _page(self, key: StreamKey, after: int, bounds: _Bounds) -> _Page:
+    def _page(self, deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
         if self._requester.version == 2:
             try:
                 reply = self._ask(
                     messages.backfill_rows_request,
+                    deadline=deadline,
                     key=key,
                     from_sequence_exclusive=after,
-                    limit=MAX_REPLY_ROWS,
+                    limit=rows,
                     start_ts_ms=bounds.start or 0,
                     end_ts_ms=bounds.end or 0,
                     accept_zstd=True,
@@ -178,129 +236,24 @@ class Historical:
             except VersionError as error:
                 self._fall_back(error)
             else:
-                return _Page(
+                return Page(
                     reply.start_sequence,
                     reply.rows,
                     reply.has_more,
                     PageStatus(reply.status),
                     reply.first_available_sequence,
-                    reply.epoch,
+                    reply.rows_epoch or reply.epoch,
                     reply.store_id,
                 )
         reply = self._ask(
             messages.backfill_candles_request,
+            deadline=deadline,
             key=key,
             has_from_sequence=after > 0,
             from_sequence_exclusive=after,
-            limit=MAX_REPLY_ROWS,
+            limit=rows,
         )
-        return _Page(reply.start_sequence, reply.rows, reply.has_more)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """What is wanted: epoch ms, half-open; `every` row or the latest revision of each candle."""
-
-    start: int | None
-    end: int | None
-    limit: int | None
-    every: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    first: int
-    rows: Rows
-    has_more: bool
-    status: PageStatus = PageStatus.OK
-    first_available: int = 0
-    epoch: int = 0
-    store_id: int = 0
-
-
-class _Range:
-    """One `get_range`: pages are asked for until the range, or the limit, is full."""
-
-    def __init__(self, key: StreamKey, bounds: _Bounds) -> None:
-        self._key = key
-        self._bounds = bounds
-        self._end = bounds.end
-        self._parts: list[Rows] = []
-        self._first = 0
-        self._epoch = 0
-        self._store_id = 0
-
-    def fetch(self, page_of: Callable[[StreamKey, int, _Bounds], _Page]) -> Batch:
-        """Ask for pages and put them together."""
-        after, bounds = 0, self._bounds
-        while True:
-            page = page_of(self._key, after, _Bounds(bounds.start, self._end, bounds.limit, bounds.every))
-            if page.status is PageStatus.HOLE or page.status is PageStatus.RETENTION_EXCEEDED:
-                if self._parts and page.first_available > after + 1:
-                    last = page.first_available - 1
-                    raise StorageError(f"{self._key}: the server no longer has {after + 1} to {last}")
-                if page.first_available <= after + 1:
-                    raise FluxError(f"{self._key}: the server has nothing after {after}, and says so wrongly")
-                after = page.first_available - 1
-                continue
-            if not len(page.rows):
-                break
-            self._take(page)
-            after = page.first + len(page.rows) - 1
-            if not page.has_more or self._full():
-                break
-        return self._batch()
-
-    def _take(self, page: _Page) -> None:
-        self._first = self._first or page.first
-        self._epoch, self._store_id = page.epoch, page.store_id
-        times = self._times(page.rows)
-        inside = np.ones(len(times), bool)
-        if self._bounds.start is not None:
-            inside &= times >= self._scaled(self._bounds.start)
-        if self._bounds.end is not None:
-            inside &= times < self._scaled(self._bounds.end)
-        self._parts.append(page.rows[inside])  # a copy: the frame may go
-
-    def _full(self) -> bool:
-        """Whether no later page matters. Later revisions of what is wanted do: then the end moves closer
-        instead.
-        """
-        limit = self._bounds.limit
-        if limit is None:
-            return False
-        if self._bounds.every:
-            return sum(map(len, self._parts)) >= limit
-        times = np.unique(np.concatenate([self._times(part) for part in self._parts]))
-        if len(times) >= limit > 0:
-            self._end = int(times[limit - 1]) + 1
-        return limit <= 0
-
-    def _batch(self) -> Batch:
-        rows = np.concatenate([np.empty(0, ROW_DTYPES[self._key.kind]), *self._parts])
-        if not self._bounds.every:
-            rows = latest_revisions(rows)
-        if self._bounds.limit is not None:
-            rows = rows[: max(0, self._bounds.limit)].copy()
-        make = BATCHES[self._key.kind]
-        return make(self._key, self._first or 1, rows, epoch=self._epoch, store_id=self._store_id)
-
-    def _times(self, rows: Rows) -> NDArray[np.int64]:
-        times: NDArray[np.int64] = rows["ts_ms" if self._key.kind is RowKind.CANDLE else "ts_ns"]
-        return times
-
-    def _scaled(self, time_ms: int) -> int:
-        return time_ms if self._key.kind is RowKind.CANDLE else time_ms * _NS_PER_MS
-
-
-def latest_revisions(rows: Rows) -> Rows:
-    """Of candles in order of sequence the last of each ts_ms, in order of time: a new array."""
-    times = rows["ts_ms"]
-    order = np.argsort(times, kind="stable")
-    ordered = times[order]
-    last = np.ones(len(order), bool)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    return rows[order[last]]
+        return Page(reply.start_sequence, reply.rows, reply.has_more)
 
 
 def _status(reply: Any) -> StreamStatus:
@@ -317,14 +270,3 @@ def _status(reply: Any) -> StreamStatus:
 
 def _key(key: StreamKey | str) -> StreamKey:
     return StreamKey.parse(key) if isinstance(key, str) else StreamKey(*key).checked()
-
-
-def _epoch_ms(time_given: Time | None) -> int | None:
-    """Epoch ms; a bound inside a millisecond moves to its end, where the next row can be."""
-    if time_given is None or isinstance(time_given, int):
-        return time_given
-    moment = datetime.fromisoformat(time_given) if isinstance(time_given, str) else time_given
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return -((-(since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds)) // 1_000)

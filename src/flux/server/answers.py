@@ -111,6 +111,7 @@ class Answers:
             version=self._software,
             store_id=self._view.store_id,
             epoch=self._view.epoch,
+            parent_store_id=self._view.parent_store_id,
             schema_version_max=max(SCHEMA_VERSIONS),
             **head,
         )

@@ -56,6 +56,21 @@ class Identity:
     epoch: int
     boot_id: int
     epochs: list[EpochRecord] = field(default_factory=list)
+    parent_store_id: int = 0
+    branch_epoch: int = 0
+
+    def heads(self, streams: list[StreamHead], sources: dict[str, SourcePosition]) -> HeadsRecord:
+        """The first record of a journal file that begins here."""
+        return HeadsRecord(
+            FORMAT,
+            self.store_id,
+            self.epoch,
+            streams,
+            self.epochs,
+            sources,
+            self.parent_store_id,
+            self.branch_epoch,
+        )
 
 
 @dataclass(slots=True)
@@ -249,11 +264,8 @@ class Committer:
         remember(
             self._sources, {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))}
         )
-        return HeadsRecord(
-            format=FORMAT,
-            store_id=self._identity.store_id,
-            epoch=self._identity.epoch,
-            streams=[
+        return self._identity.heads(
+            [
                 StreamHead(
                     record,
                     int(heads["committed"][slot]),
@@ -262,8 +274,7 @@ class Committer:
                 )
                 for slot, record in self._committed_records()
             ],
-            epochs=self._identity.epochs,
-            sources=self._sources,
+            self._sources,
         )
 
     def _committed_records(self) -> list[tuple[int, StreamRecord]]:

@@ -63,7 +63,9 @@ def assess(
 
     `before` holds the head of each stream in front of it; `after` what the next file's HEADS say, where there is one.
     """
-    groups, seen = _behind(data, found.end if found.committed else journal.FILE_HEADER_BYTES)
+    groups, seen = _behind(
+        data, found.end if found.committed else journal.FILE_HEADER_BYTES, found.version or journal.FORMAT
+    )
     highest = {stream: max(seen.get(stream, 0), after.get(stream, 0)) for stream in {*seen, *after}}
     lost = [head - before.get(stream, 0) for stream, head in highest.items()]
     return Damage(
@@ -78,12 +80,12 @@ def assess(
     )
 
 
-def _behind(data: mmap.mmap | bytes, at: int) -> tuple[int, dict[int, int]]:
+def _behind(data: mmap.mmap | bytes, at: int, version: int) -> tuple[int, dict[int, int]]:
     """Groups that end behind `at`, and the highest sequence of each stream in those that still read."""
     groups, heads = 0, dict[int, int]()
     while (commit := data.find(_COMMIT, at)) >= 0 and commit + _COMMIT_BYTES <= len(data):
         (start,) = _START.unpack_from(data, commit + len(_COMMIT))
-        good = journal.scan(data, start) if at <= start < commit and start % 8 == 0 else None
+        good = journal.scan(data, start, version) if at <= start < commit and start % 8 == 0 else None
         if good is None or good.committed == start:
             groups += 1  # the damaged one itself
             at = commit + _COMMIT_BYTES

@@ -48,6 +48,10 @@ class ServerView(Protocol):
     def epoch(self) -> int:
         """The running epoch, from 1."""
 
+    @property
+    def parent_store_id(self) -> int:
+        """The store that this one branched from as a copy or a restore; 0: none."""
+
     def health(self) -> Health:
         """The state of now."""
 
@@ -62,6 +66,9 @@ class ServerView(Protocol):
 
     def epoch_ends(self, stream_id: int) -> Mapping[int, int]:
         """Each earlier epoch -> the last sequence of this stream that survived it."""
+
+    def rows_epoch(self, stream_id: int, sequence: int) -> tuple[int, int]:
+        """The epoch in which this row was numbered, and the last sequence of the stream that was in it."""
 
     def ring_first(self, stream_id: int) -> int:
         """The oldest sequence still in memory; head + 1 when none is."""

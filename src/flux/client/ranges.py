@@ -1,0 +1,218 @@
+"""A range of one stream, put together from the server's pages: every row keeps its true sequence.
+
+    page ──► inside the times ──► parts (rows, sequences) ──► latest revision of every candle ──► one batch
+
+Everything is done once per page, whatever came before: a range of a million rows costs a hundred times one of ten
+thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flux.batch import Batch
+from flux.client.deliver import BATCHES
+from flux.errors import FluxError, StorageError
+from flux.limits import MAX_REPLY_ROWS
+from flux.model import MAX_SEQUENCE, ROW_DTYPES, RowKind, StreamKey
+from flux.protocol.replies import PageStatus
+
+Rows: TypeAlias = NDArray[np.void]
+Sequences: TypeAlias = NDArray[np.uint64]
+
+_NS_PER_MS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is wanted: epoch ms, half-open; at most `limit` rows; `every` row or the latest revision of each candle."""
+
+    start: int | None
+    end: int | None
+    limit: int | None
+    every: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows `first`, `first + 1` ... of a stream, as a server gave them."""
+
+    first: int
+    rows: Rows
+    has_more: bool
+    status: PageStatus = PageStatus.OK
+    first_available: int = 0
+    epoch: int = 0
+    store_id: int = 0
+
+
+PageOf: TypeAlias = Callable[[StreamKey, int, int, Bounds], Page]
+"""The page after a sequence, of so many rows at most, of what the bounds' times allow."""
+
+
+class Range:
+    """One range: pages are asked for until it, or the limit, is full."""
+
+    def __init__(self, key: StreamKey, bounds: Bounds) -> None:
+        self._key = key
+        self._bounds = bounds
+        self._end = bounds.end
+        self._parts: list[tuple[Rows, Sequences]] = []
+        self._count = 0  # rows among the parts
+        self._newest = np.iinfo(np.int64).min
+        self._rising = 0  # rows that were newer than all before them: times that are there for sure
+        self._narrowed = False
+        self._epoch = self._store_id = 0
+        self._epochs: set[int] = set()  # of the rows among the parts
+
+    @property
+    def count(self) -> int:
+        """Rows that were taken so far."""
+        return self._count
+
+    def fetch(self, page_of: PageOf) -> Batch:
+        """All of it, as one batch."""
+        for page in self._pages(page_of):
+            part = self._inside(page)
+            self._parts.append(part)
+            self._count += len(part[1])
+            if len(part[1]):
+                self._epochs.add(page.epoch)
+            self._look_at(part[0])
+            if self._full():
+                break
+        return self._batch()
+
+    def batches(self, page_of: PageOf) -> Iterator[Batch]:
+        """Every row in order of sequence, as they come: a batch for every page that has some."""
+        for page in self._pages(page_of):
+            rows, sequences = self._inside(page)
+            left = None if self._bounds.limit is None else self._bounds.limit - self._count
+            rows, sequences = rows[:left], sequences[:left]
+            self._count += len(rows)
+            if len(rows):
+                yield self._made(rows, sequences)
+            if self._bounds.limit is not None and self._count >= self._bounds.limit:
+                return
+
+    def _pages(self, page_of: PageOf) -> Iterator[Page]:
+        after, some = 0, False
+        if self._bounds.limit is not None and self._bounds.limit <= 0:
+            return
+        while True:
+            wanted = Bounds(self._bounds.start, self._end, self._bounds.limit, self._bounds.every)
+            page = page_of(self._key, after, self._room(), wanted)
+            if page.status is PageStatus.HOLE or page.status is PageStatus.RETENTION_EXCEEDED:
+                if page.first_available <= after + 1:
+                    raise FluxError(f"{self._key}: the server has nothing after {after}, and says so wrongly")
+                if some:
+                    last = page.first_available - 1
+                    raise StorageError(f"{self._key}: the server no longer has {after + 1} to {last}")
+                after = page.first_available - 1
+                continue
+            if not len(page.rows):
+                return
+            last = page.first + len(page.rows) - 1
+            if not after < page.first <= last <= MAX_SEQUENCE:
+                raise FluxError(f"{self._key}: the server answers with {page.first} to {last} after {after}")
+            some, after = True, last
+            self._epoch, self._store_id = page.epoch, page.store_id
+            yield page
+            if not page.has_more:
+                return
+
+    def _room(self) -> int:
+        """Rows to ask for at once."""
+        if self._bounds.limit is None or not self._bounds.every:
+            return MAX_REPLY_ROWS
+        return max(1, min(MAX_REPLY_ROWS, self._bounds.limit - self._count))
+
+    def _inside(self, page: Page) -> tuple[Rows, Sequences]:
+        """Of a page the rows within the times, and their sequences: copies, for the frame may go."""
+        times = self._times(page.rows)
+        inside = np.ones(len(times), bool)
+        if self._bounds.start is not None:
+            inside &= times >= self._scaled(self._bounds.start)
+        if self._end is not None:
+            inside &= times < self._scaled(self._end)
+        return page.rows[inside], np.flatnonzero(inside).astype(np.uint64) + np.uint64(page.first)
+
+    def _look_at(self, rows: Rows) -> None:
+        """Count the rows that are newer than all before them."""
+        times = self._times(rows)
+        if len(times) and self._bounds.limit is not None and not self._bounds.every:
+            highest = np.maximum.accumulate(times)
+            self._rising += int(np.count_nonzero(times[1:] > highest[:-1])) + int(times[0] > self._newest)
+            self._newest = max(self._newest, int(highest[-1]))
+
+    def _full(self) -> bool:
+        """Whether no later page matters. Later revisions of what is wanted do: then the end moves closer
+        instead, once, when as many candles as wanted are there for sure.
+        """
+        limit = self._bounds.limit
+        if limit is None:
+            return False
+        if self._bounds.every:
+            return self._count >= limit
+        if not self._narrowed and self._rising >= limit:
+            self._narrowed = True
+            self._end = nth_time(np.concatenate([self._times(rows) for rows, _ in self._parts]), limit) + 1
+        return False
+
+    def _batch(self) -> Batch:
+        empty = np.empty(0, ROW_DTYPES[self._key.kind]), np.empty(0, np.uint64)
+        parts, self._parts = [empty, *self._parts], []
+        if len(self._epochs) > 1:
+            self._epoch = 0  # a batch has one epoch
+        rows = np.concatenate([rows for rows, _ in parts])
+        sequences = np.concatenate([sequences for _, sequences in parts])
+        if not self._bounds.every:
+            chosen = latest_revisions(rows)
+            if chosen is not None:
+                rows, sequences = rows[chosen], sequences[chosen]
+        if self._bounds.limit is not None and len(rows) > self._bounds.limit:
+            rows, sequences = rows[: self._bounds.limit].copy(), sequences[: self._bounds.limit].copy()
+        return self._made(rows, sequences)
+
+    def _made(self, rows: Rows, sequences: Sequences) -> Batch:
+        first = int(sequences.min()) if len(sequences) else 1
+        in_a_row = len(sequences) == 0 or bool((np.diff(sequences) == 1).all())
+        return BATCHES[self._key.kind](
+            self._key,
+            first,
+            rows,
+            epoch=self._epoch,
+            store_id=self._store_id,
+            sequences=None if in_a_row else sequences,
+        )
+
+    def _times(self, rows: Rows) -> NDArray[np.int64]:
+        times: NDArray[np.int64] = rows["ts_ms" if self._key.kind is RowKind.CANDLE else "ts_ns"]
+        return times
+
+    def _scaled(self, time_ms: int) -> int:
+        return time_ms if self._key.kind is RowKind.CANDLE else time_ms * _NS_PER_MS
+
+
+def nth_time(times: NDArray[np.int64], n: int) -> int:
+    """The n-th (from 1) of the different times there are, in order."""
+    ordered = np.sort(times, kind="stable")  # as good as sorted already: np.unique takes ten times as long
+    different = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    return int(ordered[0 if n == 1 else different[n - 2]])
+
+
+def latest_revisions(rows: Rows) -> NDArray[np.intp] | None:
+    """Of candles in order of sequence the places of the last of each ts_ms, in order of time; None: all as they are."""
+    times = np.ascontiguousarray(rows["ts_ms"])
+    if (times[1:] > times[:-1]).all():
+        return None
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    last = np.ones(len(order), bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return order[last]

@@ -1,0 +1,87 @@
+"""A data directory that the first release wrote (format 1) is read, and goes on in a new file of today's format."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from flux import journal
+from flux.model import RowKind
+from flux.server.directory import read_identity
+from flux.server.records import FORMAT
+from tests.unit.lives import BTC, ETH, Life, rows_of
+
+FROZEN = Path(__file__).resolve().parents[1] / "golden" / "format1.tar.xz"
+HEADS = {"ETH 1m": 7, "BTC trade": 20}  # and BTC 1m
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The directory as if it had always been where it is: its identity names its own inode."""
+    with tarfile.open(FROZEN) as frozen:
+        frozen.extractall(tmp_path / "data", filter="data")
+    path = tmp_path / "data" / "identity"
+    said = msgspec.json.decode(path.read_bytes())
+    assert said["format"] == 1
+    with open(path, "r+b") as file:
+        file.write(msgspec.json.encode({**said, "inode": path.stat().st_ino}).ljust(511) + b"\n")
+    return tmp_path / "data"
+
+
+def versions(data: Path) -> list[int]:
+    return [journal.scan(journal.read_file(file.path)).version for file in journal.files(data)]
+
+
+@pytest.mark.parametrize("database", [True, False])
+def test_it_is_read_and_goes_on_in_a_new_file(data: Path, database: bool) -> None:
+    if not database:
+        (data / "flux.duckdb").unlink()
+    before = {file.number: file.path.read_bytes() for file in journal.files(data)}
+    with Life(data) as life:
+        assert (life.epoch, life.reasons) == (1, "")
+        rows = life.heads["BTC 1m"]
+        assert life.heads == {**HEADS, "BTC 1m": rows}
+        assert rows > 2_000
+        assert life.recovered.sources == {"file:ETH": (7, 7), "file:BTC": (rows, 7)}
+        life.write(BTC, 3)
+        life.write(ETH, 1)
+        life.project()
+        assert life.stored(3).tobytes() == rows_of(RowKind.CANDLE, 1, rows + 3).tobytes()
+        assert life.stored(1).tobytes() == rows_of(RowKind.CANDLE, 1, 8).tobytes()
+        assert life.stored(2, RowKind.TRADE).tobytes() == rows_of(RowKind.TRADE, 1, 20).tobytes()
+    assert versions(data) == [1, 1, FORMAT]
+    for number, old in before.items():
+        assert journal.path_of(data, number).read_bytes().startswith(old.rstrip(b"\0"))
+    found = read_identity(data)
+    assert found is not None
+    assert found[0].format == FORMAT, "the first release refuses it from now on"
+    with Life(data) as life:
+        assert (life.epoch, life.reasons, life.heads["BTC 1m"]) == (1, "", rows + 3)
+        life.stop()
+    assert versions(data) == [1, 1, FORMAT]
+
+
+def test_started_and_stopped_it_stays_as_it_was(data: Path) -> None:
+    for _ in range(2):
+        with Life(data) as life:
+            heads = life.heads
+            life.stop()
+    assert heads.items() >= HEADS.items()
+    assert versions(data) == [1, 1]
+
+
+def test_rows_that_it_lost_begin_an_epoch_in_a_new_file(data: Path) -> None:
+    path = journal.path_of(data, 2)
+    records = journal.scan(journal.read_file(path)).records
+    commits = records["at"][records["kind"] == journal.COMMIT]
+    journal.truncate(data, journal.Position(2, int(commits[-2]) + 28))
+    with Life(data) as life:
+        assert life.epoch == 2
+        assert life.heads["ETH 1m"] < HEADS["ETH 1m"]
+        life.write(ETH, 1)
+    assert versions(data) == [1, 1, FORMAT]
+    with Life(data) as life:
+        assert (life.epoch, life.reasons) == (2, "")
