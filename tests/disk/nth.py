@@ -14,11 +14,14 @@ import errno
 import os
 import re
 import select
+import shutil
 import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from flux.errors import FluxError, RequestTimeout
 from flux.feed import synth
@@ -29,7 +32,7 @@ from flux.server import recover as recovery
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from tests.disk.build import environment
-from tests.disk.judging import kept_of
+from tests.disk.judging import kept_of, original
 from tests.disk.log import Call, Entry, Kind, read
 from tests.patience import PATIENCE_S
 from tests.system.checker import Case, judge
@@ -37,6 +40,7 @@ from tests.system.processes import Flux, free_port
 from tests.system.served_rows import Listener
 
 KEY = StreamKey("FEED", "X", "1m")
+OLD = StreamKey("FEED", "OLD", "1m")
 CHUNKS = 5
 CHUNK_ROWS = 250
 FILE_BYTES = 64 * 1024
@@ -75,11 +79,32 @@ class Trial:
         return f"call {self.number} {name} {self.mode}: {self.met}: {self.ended}: {found}"
 
 
-def trial(folder: Path, number: int, error: int, mode: str, durability: str = "disk") -> Trial:
-    """One life in `folder`, which must not exist."""
+def earlier_life(folder: Path) -> Path:
+    """A directory that a server was killed on: one that starts there has more to do than in a new one."""
+    data, ingest, rpc = folder / "data", f"tcp://127.0.0.1:{free_port()}", f"tcp://127.0.0.1:{free_port()}"
+    data.mkdir(parents=True)
+    arguments = ("--data", data, "--pub", "tcp://127.0.0.1:*", "--rpc", rpc, "--ingest", ingest)
+    with Flux(str(FILE_BYTES), *arguments, module="tests.disk.serve") as process:
+        process.line()
+        with Feed(OLD.source_id, ingest=ingest, chunk_rep=rpc) as feed:
+            for chunk in np.split(ROWS, CHUNKS):  # a group is to fit a file
+                feed.send(OLD.symbol, OLD.interval, chunk)
+                feed.flush(PATIENCE_S)
+        process.kill()
+    return data
+
+
+def trial(
+    folder: Path, number: int, error: int, mode: str, durability: str = "disk", before: Path | None = None
+) -> Trial:
+    """One life in `folder`, which must not exist; on a copy of the directory `before`, or on a new one."""
     folder.mkdir()
     data, cause = folder / "data", folder / "cause"
-    data.mkdir()
+    if before is None:
+        data.mkdir()
+    else:
+        shutil.copytree(before, data)
+        original(data, rebooted=False)
     cause.touch()
     made = Trial(number, error, mode)
     variables = environment(data, folder / "log", fail=(number, error, mode), cause=cause)
@@ -99,7 +124,7 @@ def trial(folder: Path, number: int, error: int, mode: str, durability: str = "d
     if made.aborted and not any(name in made.met for name in ABORTS):
         made.problems.append("aborted")
     made.problems += _said(made, failed, life.stopping_ns)
-    made.problems += _left(data, durability, listener, life.committed)
+    made.problems += _left(data, durability, listener, life.committed, before is not None)
     return made
 
 
@@ -201,6 +226,12 @@ def _quiet(made: Trial, failed: Entry, stopping_ns: int) -> bool:
         return (
             True  # room that is made beforehand: without it the rotation makes it, and says so if it cannot
         )
+    if failed.path == "accept4" or ":flux-ring" in failed.path:
+        return (
+            True  # libzmq accepts again, and tells nobody; a ring without a double mapping has its seam in it
+        )
+    if failed.path == "epoll_create1" and made.number == 1:
+        return True  # Python's selectors try one when they are imported
     # DuckDB empties its log when it closes; what fails then stays in the log.
     return name.startswith("flux.duckdb") and failed.time_ns > stopping_ns
 
@@ -220,7 +251,7 @@ def _said(made: Trial, failed: list[Entry], stopping_ns: int) -> list[str]:
     return problems
 
 
-def _left(data: Path, durability: str, listener: Listener, committed: int) -> list[str]:
+def _left(data: Path, durability: str, listener: Listener, committed: int, before: bool) -> list[str]:
     """What is wrong with what the next start finds."""
     try:
         recovered = recovery.recover(data, disk=durability == "disk", file_bytes=FILE_BYTES)
@@ -230,6 +261,7 @@ def _left(data: Path, durability: str, listener: Listener, committed: int) -> li
         problems = [f"the next start: {reason}" for _, _, reason in recovered.conditions]
         heads = {head.stream.key: head.stream.stream_id for head in recovered.streams.values()}
         account = kept_of(recovered.store, heads.get(KEY, 0), "the database")
+        old = kept_of(recovered.store, heads.get(OLD, 0), "the database")
     finally:
         recovered.journal.close(clean=False)
         recovered.fence.close()
@@ -237,5 +269,5 @@ def _left(data: Path, durability: str, listener: Listener, committed: int) -> li
         recovered.lock.release()
     if len(account) < committed:
         problems.append(f"{committed} rows were acknowledged, {len(account)} are kept")
-    case = Case(ROWS, (listener.account,), (account,))
-    return problems + [str(violation) for violation in judge(case)]
+    cases = [Case(ROWS, (listener.account,), (account,)), Case(ROWS, (), (old,), complete=before)]
+    return problems + [str(violation) for case in cases for violation in judge(case)]
