@@ -213,11 +213,8 @@ class Sockets:
         self._all.insert(0, watcher)
 
         def come() -> list[tuple[int, bool]]:
-            told = []
-            while (frames := receive(watcher)) is not None:
-                event = parse_monitor_message(frames)
-                told.append((int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED))
-            return told
+            events = map(parse_monitor_message, iter(lambda: receive(watcher), None))
+            return [(int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED) for event in events]
 
         return come
 

@@ -13,12 +13,13 @@ class Wake:
 
     def __init__(self) -> None:
         """Raises FluxError where the system has no descriptor left."""
+        # A number that was given back may be another file's: nobody writes to it. A signal handler may come in between.
+        self._using = threading.RLock()
+        self._fd = -1
         try:
             self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
             raise FluxError(f"cannot make an eventfd: {error.strerror}") from error
-        # A number that was given back may be another file's: nobody writes to it. A signal handler may come in between.
-        self._using = threading.RLock()
 
     def set(self) -> None:
         """Raise the flag; it stays up until `clear`. After `close` this does nothing."""
@@ -32,6 +33,9 @@ class Wake:
             os.eventfd_read(self._fd)
         except BlockingIOError:
             return  # it was not up
+
+    def __del__(self) -> None:
+        self.close()  # of an object that nobody began or stopped
 
     def fileno(self) -> int:
         """The descriptor that polls as readable while the flag is up."""
