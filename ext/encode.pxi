@@ -219,7 +219,8 @@ def encode_backfill_v1(key, rows, dtype, uint64_t start_sequence, bint has_more,
 
 def encode_backfill_v2(key, items, unsigned slot, uint32_t count, uint32_t row_count, uint64_t start_sequence,
                        uint32_t epoch, uint64_t store_id, bint has_more, uint64_t first_available_sequence,
-                       uint64_t watermark_sequence, uint8_t status, uint64_t epoch_end_sequence, correlation_id, error):
+                       uint64_t watermark_sequence, uint8_t status, uint64_t epoch_end_sequence, uint32_t rows_epoch,
+                       correlation_id, error):
     """A BackfillRowsResponse. `items` are the bytes of the vector in `slot` (2, 11, 12 or 13), `count` its length."""
     cdef flux_head_shape shape
     cdef uint32_t head_size, at
@@ -232,6 +233,8 @@ def encode_backfill_v2(key, items, unsigned slot, uint32_t count, uint32_t row_c
     shape.vtable[0], shape.vtable[slot] = 4, 8
     shape.vtable[1], shape.vtable[4], shape.vtable[6], shape.vtable[7], shape.vtable[9] = 12, 20, 28, 36, 44
     shape.vtable[3], shape.vtable[10], shape.vtable[5], shape.vtable[8] = 52, 56, 60, 61
+    if rows_epoch:  # appended later: without it the bytes are those of the first release
+        shape.slots, shape.table_size, shape.vtable[14] = 15, 68, 64
     PyObject_GetBuffer(items, &buffer, PyBUF_SIMPLE)
     try:
         size = <size_t>buffer.len
@@ -248,6 +251,8 @@ def encode_backfill_v2(key, items, unsigned slot, uint32_t count, uint32_t row_c
     flux_wire_put32(out + at + 40, epoch)
     flux_wire_put32(out + at + 44, row_count)
     out[at + 48], out[at + 49] = has_more, status
+    if rows_epoch:
+        flux_wire_put32(out + at + 52, rows_epoch)
     flux_wire_put32(out + head_size - 4, count)
     flux_wire_put32(out + head_size + size, flux_crc32c(0, out, head_size + size))
     return made

@@ -78,7 +78,7 @@ enum flux_slot_kind {
 static const uint8_t flux_wire_width[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 64, 40, 40, 24};
 static const uint8_t flux_wire_align[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 8, 8, 8, 8};
 
-#define FLUX_SLOTS_MAX 14
+#define FLUX_SLOTS_MAX 15
 
 typedef struct {
     uint8_t slots;
@@ -97,7 +97,7 @@ typedef struct {
 #define TEXT_ {FLUX_W_STRING, 0}
 
 static const flux_table_shape flux_shapes[FLUX_TABLES] = {
-    [FLUX_TAG_HEALTH_RESPONSE] = {7, {{FLUX_W_TRUE, 0}, TEXT_, U8_, TEXT_, U64_, U32_, U32_}},
+    [FLUX_TAG_HEALTH_RESPONSE] = {8, {{FLUX_W_TRUE, 0}, TEXT_, U8_, TEXT_, U64_, U32_, U32_, U64_}},
     [FLUX_TAG_GET_CURSOR_REQUEST] = {1, {KEY_}},
     [FLUX_TAG_GET_CURSOR_RESPONSE] = {2, {KEY_, {FLUX_W_TABLE, FLUX_TABLE_CURSOR}}},
     [FLUX_TAG_SUBSCRIBE_REQUEST] = {3, {KEY_, BOOL_, U64_}},
@@ -110,10 +110,11 @@ static const flux_table_shape flux_shapes[FLUX_TABLES] = {
     [FLUX_TAG_STREAM_STATUS_RESPONSE] = {9, {KEY_, U64_, I64_, I64_, U64_, U32_, U64_, U32_, {FLUX_W_CANDLES, 0}}},
     [FLUX_TAG_CANDLE_ROWS] = {8, {KEY_, U64_, {FLUX_W_CANDLES, 0}, U32_, U64_, I64_, I64_, U32_}},
     [FLUX_TAG_BACKFILL_ROWS_REQUEST] = {9, {KEY_, U64_, U64_, U32_, U32_, U64_, BOOL_, I64_, I64_}},
-    [FLUX_TAG_BACKFILL_ROWS_RESPONSE] = {14,
+    [FLUX_TAG_BACKFILL_ROWS_RESPONSE] = {15,
                                          {KEY_, U64_, {FLUX_W_CANDLES, 0}, U32_, U64_, BOOL_, U64_, U64_, U8_, U64_,
-                                          U32_, {FLUX_W_BYTES, 0}, {FLUX_W_TRADES, 0}, {FLUX_W_QUOTES, 0}}},
-    [FLUX_TAG_HEARTBEAT] = {10, {U64_, U32_, U64_, I64_, U64_, U32_, {FLUX_W_MARKS, 0}, U8_, TEXT_, U32_}},
+                                          U32_, {FLUX_W_BYTES, 0}, {FLUX_W_TRADES, 0}, {FLUX_W_QUOTES, 0},
+                                          U32_}},
+    [FLUX_TAG_HEARTBEAT] = {11, {U64_, U32_, U64_, I64_, U64_, U32_, {FLUX_W_MARKS, 0}, U8_, TEXT_, U32_, U64_}},
     [FLUX_TAG_STREAM_LIST_REQUEST] = {3, {TEXT_, U32_, U32_}},
     [FLUX_TAG_STREAM_LIST_RESPONSE] = {2, {{FLUX_W_TABLES, FLUX_TAG_STREAM_STATUS_RESPONSE}, BOOL_}},
     [FLUX_TAG_TRADE_ROWS] = {8, {KEY_, U64_, {FLUX_W_TRADES, 0}, U32_, U64_, I64_, I64_, U32_}},

@@ -11,8 +11,13 @@ or robbed by the network get exactly what it missed.
 Names are resolved on first use, so `import flux.codec` loads numpy and the kernels alone.
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False  # typing takes longer to load than all else here
+if TYPE_CHECKING:
+    from typing import Any
 
 _HOMES = {
     "CANDLE": "flux.model",

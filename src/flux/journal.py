@@ -28,10 +28,12 @@ from flux.journal_disk import (
     header_of,
     known_synced,
     last_commit,
+    last_commit_of,
     new_file,
     translated,
     write,
     write_again,
+    write_header,
     write_zeros,
 )
 from flux.journal_files import (
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "FORMAT", "HEADS", "RECORD", "SOURCE", "STREAM",
     "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
-    "files", "path_of", "read_file", "read_part", "scan", "truncate",
+    "files", "header_of", "last_commit_of", "path_of", "read_file", "read_part", "scan", "truncate", "write_header",
 ]  # fmt: skip
 
 BATCH: Final[int] = _kernel.BATCH
@@ -210,6 +212,11 @@ class Journal:
         return cls(directory, file, fd, offset, file_bytes, header.format)
 
     @property
+    def path(self) -> Path:
+        """The file that is appended to now."""
+        return path_of(self._directory, self._number)
+
+    @property
     def position(self) -> Position:
         """Behind the last committed group."""
         return Position(self._number, self._offset)
@@ -269,6 +276,16 @@ class Journal:
         """The bridge wrote groups up to `offset`, and may have left behind what a failed one began up to `spoiled`."""
         self._offset, self._spoiled = offset, spoiled
         self._synced = max(self._synced, synced)
+
+    @property
+    def linked(self) -> bool:
+        """Whether its file still has a name, as far as can be seen without waiting; from any thread."""
+        if not self._syncing.acquire(blocking=False):
+            return True  # a sync is under way
+        try:
+            return self._fd < 0 or os.fstat(self._fd).st_nlink > 0
+        finally:
+            self._syncing.release()
 
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""

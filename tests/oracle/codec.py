@@ -23,7 +23,8 @@ _KEY = "key:StreamKey"
 _BATCH = "start_sequence:u64 rows:{} epoch:u32 store_id:u64 origin_ns:i64 recorded_ns:i64 stream_id:u32"
 SHAPES = {
     1: "",
-    2: "ok:true message:str state:u8 version:str store_id:u64 epoch:u32 schema_version_max:u32",
+    2: "ok:true message:str state:u8 version:str store_id:u64 epoch:u32 schema_version_max:u32"
+    " parent_store_id:u64",
     3: _KEY,
     4: f"{_KEY} cursor:Cursor",
     5: f"{_KEY} has_from_sequence:bool from_sequence_exclusive:u64",
@@ -41,9 +42,9 @@ SHAPES = {
     " accept_zstd:bool end_ts_ms:i64 start_ts_ms:i64",
     15: f"{_KEY} start_sequence:u64 rows:{CANDLE_ROW} epoch:u32 store_id:u64 has_more:bool"
     " first_available_sequence:u64 watermark_sequence:u64 status:u8 epoch_end_sequence:u64 row_count:u32"
-    f" zstd:bytes trades:{TRADE_ROW} quotes:{QUOTE_ROW}",
+    f" zstd:bytes trades:{TRADE_ROW} quotes:{QUOTE_ROW} rows_epoch:u32",
     16: f"store_id:u64 epoch:u32 boot_id:u64 server_time_ns:i64 number:u64 interval_ms:u32 marks:{MARK}"
-    " state:u8 reason:str loop_age_ms:u32",
+    " state:u8 reason:str loop_age_ms:u32 parent_store_id:u64",
     17: "prefix:str after_stream_id:u32 limit:u32",
     18: "streams:[12] has_more:bool",
     19: f"{_KEY} {_BATCH.format(TRADE_ROW)}",

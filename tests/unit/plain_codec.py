@@ -164,6 +164,7 @@ def examples(version: int) -> dict[str, bytes]:
             schema_version_max=2,
             **v,
         ),
+        "health_response_of_a_copy": messages.health_response(store_id=1, parent_store_id=2**64 - 3, **v),
         "get_cursor_request": messages.get_cursor_request(key=KEY, **v),
         "get_cursor_response": messages.get_cursor_response(key=KEY, cursor=(2**63, -(2**63)), **v),
         "subscribe_candles_request": messages.subscribe_candles_request(
@@ -237,6 +238,9 @@ def _rows_of_version_2(v: dict[str, Any]) -> dict[str, bytes]:
             **v,
         ),
         "backfill_rows_response": codec.encode_backfill(KEY, 1, candles, **backfill),
+        "backfill_rows_response_of_an_earlier_epoch": codec.encode_backfill(
+            KEY, 1, candles, rows_epoch=2, **backfill
+        ),
         "backfill_rows_response_trades": codec.encode_backfill(trades, 1, sample(TRADE, 4), **backfill),
         "backfill_rows_response_quotes": codec.encode_backfill(quotes, 1, sample(QUOTE, 5), **backfill),
     }
@@ -257,6 +261,16 @@ def _others_of_version_2(v: dict[str, Any]) -> dict[str, bytes]:
             state=3,
             reason="closing",
             loop_age_ms=7,
+            **v,
+        ),
+        "heartbeat_of_a_copy": messages.heartbeat(
+            store_id=1,
+            epoch=2,
+            boot_id=3,
+            server_time_ns=4,
+            number=5,
+            interval_ms=6,
+            parent_store_id=2**64 - 3,
             **v,
         ),
         "stream_list_request": messages.stream_list_request(prefix="SIM/", after_stream_id=3, limit=10, **v),

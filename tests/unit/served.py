@@ -63,6 +63,7 @@ class Served:
         self.all = list(streams)
         self.store_id = STORE_ID
         self.epoch = epoch
+        self.parent_store_id = 0
         self.state = Health(State.OK)
         self.runs = {("FEED", 7): 42}
         self.ahead: list[tuple[StreamKey, int, int]] = []
@@ -96,6 +97,13 @@ class Served:
     def epoch_ends(self, stream_id: int) -> Mapping[int, int]:
         return self._by_id(stream_id).epoch_ends
 
+    def rows_epoch(self, stream_id: int, sequence: int) -> tuple[int, int]:
+        ends = self._by_id(stream_id).epoch_ends
+        for of in sorted(ends, reverse=True):
+            if sequence > ends[of]:
+                return of + 1, min((end for later, end in ends.items() if later > of), default=2**63 - 1)
+        return min(ends, default=self.epoch), min(ends.values(), default=2**63 - 1)
+
     def ring_first(self, stream_id: int) -> int:
         return self._by_id(stream_id).ring_first
 
@@ -105,7 +113,7 @@ class Served:
             return None
         return stream.rows[first - 1 : last].copy()
 
-    def committed_rows(self, source_id: str, run: int) -> int:
+    def committed_rows(self, source_id: str, run: int) -> int | None:
         return self.runs.get((source_id, run), 0)
 
     def store_lags(self) -> bool:

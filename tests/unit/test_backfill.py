@@ -191,6 +191,26 @@ def test_an_older_epoch_is_told_how_far_it_is_right() -> None:
     assert rows(server, store_id=STORE_ID, epoch=1).epoch_end_sequence == 0, "it was not there yet"
 
 
+def test_a_page_ends_where_the_epoch_of_its_rows_does() -> None:
+    """D13: rows keep the epoch in which they were numbered and first sent; the store's own stays beside it."""
+    server = Served(Stream(KEY, 1, rows_at(range(12)), epoch_ends={1: 8, 3: 6, 4: 9}), epoch=5)
+    pages, after = [], 0
+    while after < 12:
+        page = rows(server, from_sequence_exclusive=after)
+        pages.append((page.rows_epoch, sequences(page), page.has_more))
+        assert page.epoch == 5
+        after = page.start_sequence + len(page.rows) - 1
+    assert pages == [
+        (1, [1, 2, 3, 4, 5, 6], True),
+        (4, [7, 8, 9], True),
+        (0, [10, 11, 12], False),
+    ], "rows 7 and 8 of epoch 1 were lost with epoch 3; 0: as the store's"
+    assert rows(server, from_sequence_exclusive=1, to_sequence_inclusive=6).has_more is False
+    timed = rows(server, start_ts_ms=6, end_ts_ms=11)
+    assert (timed.rows_epoch, sequences(timed), timed.has_more) == (4, [7, 8, 9], True)
+    assert rows(server, from_sequence_exclusive=2, limit=2).rows_epoch == 1
+
+
 def test_nothing_of_another_store_is_right() -> None:
     server = served()
     reply = rows(server, from_sequence_exclusive=3, store_id=STORE_ID + 1, epoch=9)

@@ -130,7 +130,7 @@ def compressed(packed: bytes, row_count: int) -> Any:
     from flux.kernels import codec as kernel
 
     frame = kernel.encode_backfill_v2(
-        KEY, packed, 11, len(packed), row_count, 1, 0, 0, False, 0, 0, 0, 0, None, EncodeError
+        KEY, packed, 11, len(packed), row_count, 1, 0, 0, False, 0, 0, 0, 0, 0, None, EncodeError
     )
     return codec.decode(frame)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from flux import codec
@@ -53,6 +55,31 @@ def test_all_that_is_kept_then_live_with_losses_repaired(server: LiveServer) -> 
         status = live.status("SIM/BTCUSDT/1m")
         assert (status.delivered, status.behind, status.conflicts) == (600, 0, 0)
         assert status.state is StreamState.RECEIVING
+
+
+@pytest.mark.parametrize("form", ["text", "datetime64", "seconds"])
+def test_a_start_may_be_a_time(server: LiveServer, form: str) -> None:
+    """C-7: the row of that time is the first one."""
+    ts_ms = int(server.stream(KEY).rows["ts_ms"][40])
+    moment = np.datetime64(ts_ms, "ms")
+    start = {"text": str(moment), "datetime64": moment, "seconds": ts_ms / 1_000}[form]
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start=start)
+        live.start()
+        server.subscribed(stream_topic(KEY))
+        server.beat()
+        check(rows_until(live, 100), server, 41, 100)
+
+
+def test_a_start_after_the_newest_row_and_of_a_stream_that_is_not_there(server: LiveServer) -> None:
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start="now+1d")
+        live.subscribe("NEW", interval="1m", start="yesterday")
+        live.start()
+        server.subscribed(stream_topic(KEY))
+        server.beat()
+        server.publish(KEY, 5)
+        check(rows_until(live, 105), server, 101, 105)
 
 
 def test_a_lost_last_message_comes_with_the_next_heartbeat(server: LiveServer) -> None:
@@ -232,6 +259,30 @@ def test_an_ended_epoch_voids_rows_and_goes_on(server: LiveServer) -> None:
     assert [(gap.first_sequence, gap.last_sequence) for gap in gaps] == [(91, 100)]
 
 
+def test_rows_keep_the_epoch_in_which_they_were_numbered(server: LiveServer) -> None:
+    """A consumer that is keyed by (epoch, sequence) applies each row once, however it comes (D13)."""
+    stream = server.stream(KEY)
+    stream.epoch_ends, server.served.epoch = {1: 40, 2: 90}, 3
+    applied: dict[tuple[int, int], int] = {}
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start="oldest")
+        live.start()
+        server.subscribed(stream_topic(KEY))
+        server.beat()
+        batches = rows_until(live, 100)
+        server.publish(KEY, 5)
+        server.beat()
+        batches += rows_until(live, 105)
+        check(batches, server, 1, 105)
+        for batch in batches:
+            for sequence in range(batch.start_sequence, batch.end_sequence + 1):
+                applied[batch.epoch, sequence] = applied.get((batch.epoch, sequence), 0) + 1
+    wanted = (
+        [(1, n) for n in range(1, 41)] + [(2, n) for n in range(41, 91)] + [(3, n) for n in range(91, 106)]
+    )
+    assert applied == dict.fromkeys(wanted, 1)
+
+
 def test_another_major_version_is_one_clear_error(server: LiveServer) -> None:
     with live_of(server) as live:
         live.subscribe("BTCUSDT", interval="1m")
@@ -267,9 +318,10 @@ def test_what_cannot_be_is_said_at_once(server: LiveServer) -> None:
             live.subscribe("a\nb", interval="1m")
         with pytest.raises(InvalidNameError):
             live.subscribe("*", interval="7m")
-        with pytest.raises(ConfigError):
-            live.subscribe("A", interval="1m", start="yesterday")
-        with pytest.raises(ConfigError):
-            live.subscribe("A", interval="1m", start=0)
+        for nothing in ("someday", 0, -1, 2**63, True, float("nan"), b"cache", np.timedelta64(1)):
+            with pytest.raises(ConfigError):
+                live.subscribe("A", interval="1m", start=cast(Any, nothing))
+        with pytest.raises(ConfigError, match="names"):
+            live.subscribe("*", interval="1m", start="yesterday")
         with pytest.raises(NotFoundError):
             live.status("SIM/A/1m")

@@ -92,7 +92,7 @@ def test_a_database_that_was_filled_beyond_the_journals_end(
             raise StorageError("no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr("flux.server.recover._begin_epoch", full)
+            patch.setattr("flux.server.recover.begin_epoch", full)
             with pytest.raises(StorageError, match="no space"):
                 recover(data, disk=True, file_bytes=FILE_BYTES)
     with Life(data) as life:

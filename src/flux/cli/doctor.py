@@ -1,7 +1,8 @@
 """`flux doctor`: what this installation and this machine can do, and what is wrong.
 
 Each check says what was found; a failing one also what follows from it. Nothing is changed, but for a file that is
-written into the data directory and taken away again.
+written into the data directory and taken away again; and where it is asked to, what a server believes of its
+directory (`server/advice.py`).
 """
 
 from __future__ import annotations
@@ -49,11 +50,28 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", type=Path, metavar="DIR", help="a server's data directory: may it be written?"
     )
+    decisions = made.add_mutually_exclusive_group()
+    decisions.add_argument(
+        "--ack-loss",
+        type=Path,
+        metavar="DIR",
+        help="the losses that this data directory's server reports are known: it is DEGRADED for them no longer, "
+        "running or not",
+    )
+    decisions.add_argument(
+        "--same-store",
+        type=Path,
+        metavar="DIR",
+        help="this data directory, moved or restored on purpose, is the original, and no other copy goes on: say so "
+        "before its next start, which would make another store of it",
+    )
     made.add_argument("--json", action="store_true", help="one object per check, for a program to read")
     return made
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.ack_loss or arguments.same_store:
+        return _decide(arguments)
     findings = list(examine(arguments.data))
     for finding in findings:
         if arguments.json:
@@ -62,6 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
             mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
             print(f"{mark:<7} {finding.name:<13} {finding.text}")
     return 1 if any(finding.ok is False for finding in findings) else 0
+
+
+def _decide(arguments: argparse.Namespace) -> int:
+    from flux.server import advice  # late: the checks need no database
+
+    if arguments.same_store:
+        print(f"flux doctor: {advice.same_store(arguments.same_store)}")
+        return 0
+    known = advice.acknowledge(arguments.ack_loss)
+    for reason in known:
+        print(f"flux doctor: acknowledged: {reason}")
+    if not known:
+        print("flux doctor: nothing to acknowledge")
+    return 0
 
 
 def examine(data: Path | None) -> Iterator[Finding]:

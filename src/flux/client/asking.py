@@ -119,6 +119,7 @@ def _page(reply: codec.BackfillRowsResponse) -> Page | Refusal:
         reply.first_available_sequence,
         reply.watermark_sequence,
         reply.epoch_end_sequence,
+        reply.rows_epoch,
     )
 
 

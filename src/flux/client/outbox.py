@@ -65,13 +65,18 @@ class Outbox:
         self._put(effect.slot, gap, effect.to_sequence, effect.to_sequence)
 
     def set_aside(self, effect: fx.SetAside) -> None:
-        """The stream begins anew, with rows of another store."""
+        """The stream begins anew, with rows of another store: those that the consumer has are void, and it is given
+        the reason once.
+        """
         _LOG.warning("%s is fetched anew: %s", effect.key, effect.reason)
         if self._keeper is not None:
             self._keeper.set_aside(effect.key)
         self._end_tenure(effect.slot, 0)
         self._after_gap.add(effect.slot)
         self._offered.pop(effect.slot, None)
+        if effect.last_sequence:
+            gap = Gap(effect.key, 1, effect.last_sequence, f"void: {effect.reason}")
+            self._put(effect.slot, gap, 0, 0)
 
     def hand_over(self, carry_out: Callable[[], None]) -> None:
         """Copy newly contiguous rows out of the rings, as much as consumers leave room for; `carry_out` sees to the
@@ -84,11 +89,12 @@ class Outbox:
             first = stream.delivered + 1
             if ring.contiguous < first:
                 continue
-            rows = ring.window(first, min(ring.contiguous, stream.delivered + MAX_DELIVERY_ROWS))
+            epoch, upto = stream.epoch_at(first)  # a batch ends where the epoch of its rows does
+            rows = ring.window(first, min(ring.contiguous, upto, stream.delivered + MAX_DELIVERY_ROWS))
             assert len(rows), "a ring let go of rows that were not delivered"
             last = first + len(rows) - 1
             make = BATCHES[stream.key.kind]
-            batch = make(stream.key, first, rows, epoch=stream.epoch, store_id=stream.store_id)
+            batch = make(stream.key, first, rows, epoch=epoch, store_id=stream.store_id)
             self._put(slot, batch, first - 1, last)
             if last < ring.contiguous:
                 self._offered[slot] = time.monotonic_ns()

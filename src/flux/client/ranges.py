@@ -68,6 +68,7 @@ class Range:
         self._rising = 0  # rows that were newer than all before them: times that are there for sure
         self._narrowed = False
         self._epoch = self._store_id = 0
+        self._epochs: set[int] = set()  # of the rows among the parts
 
     @property
     def count(self) -> int:
@@ -80,6 +81,8 @@ class Range:
             part = self._inside(page)
             self._parts.append(part)
             self._count += len(part[1])
+            if len(part[1]):
+                self._epochs.add(page.epoch)
             self._look_at(part[0])
             if self._full():
                 break
@@ -164,6 +167,8 @@ class Range:
     def _batch(self) -> Batch:
         empty = np.empty(0, ROW_DTYPES[self._key.kind]), np.empty(0, np.uint64)
         parts, self._parts = [empty, *self._parts], []
+        if len(self._epochs) > 1:
+            self._epoch = 0  # a batch has one epoch
         rows = np.concatenate([rows for rows, _ in parts])
         sequences = np.concatenate([sequences for _, sequences in parts])
         if not self._bounds.every:

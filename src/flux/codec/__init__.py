@@ -288,6 +288,7 @@ def encode_backfill(
     watermark_sequence: int = 0,
     status: int = 0,
     epoch_end_sequence: int = 0,
+    rows_epoch: int = 0,
     zstd: bool = False,
     correlation_id: str | None = None,
 ) -> bytes:
@@ -325,6 +326,7 @@ def encode_backfill(
         watermark_sequence,
         status,
         epoch_end_sequence,
+        rows_epoch,
         correlation_id,
         EncodeError,
     )

@@ -68,6 +68,7 @@ class HealthResponse(Message):
     store_id: int
     epoch: int
     schema_version_max: int
+    parent_store_id: int
 
 
 class GetCursorRequest(Message):
@@ -192,6 +193,7 @@ class BackfillRowsResponse(Message):
     zstd: bytes | None
     trades: Rows | None
     quotes: Rows | None
+    rows_epoch: int
 
     @property
     def rows(self) -> Rows:
@@ -216,6 +218,7 @@ class Heartbeat(Message):
     state: int
     reason: str | None
     loop_age_ms: int
+    parent_store_id: int
     _made: ClassVar = {"marks": lambda rows: np.empty(0, MARK) if rows is None else rows}
 
 

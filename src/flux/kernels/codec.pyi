@@ -123,6 +123,7 @@ def encode_backfill_v2(
     watermark_sequence: int,
     status: int,
     epoch_end_sequence: int,
+    rows_epoch: int,
     correlation_id: str | None,
     error: Callable[[str], BaseException],
 ) -> bytes: ...

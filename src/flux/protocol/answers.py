@@ -176,6 +176,7 @@ def _rows(core: Core, stream: Stream, ask: Ask, page: Page, now: int) -> None:
             return
     before = ring.contiguous
     placed = ring.place(page.start_sequence, page.rows).placed
+    stream.was_numbered(page.start_sequence + count - 1, page.rows_epoch)
     core.raise_head(stream, page.start_sequence + count - 1 if placed else 0)
     core.offer(stream)
     if placed or ring.contiguous > before:

@@ -126,12 +126,14 @@ class Core:
         stream.fault = ""
         stream.halted = False
         stream.ahead = 0
+        stream.earlier.clear()
         self.columns.head[stream.slot] = 0
         self.restart(stream, first)
 
     def rewind(self, stream: Stream, end: int) -> None:
         """The epoch ended at `end`: drop what is above, keep the ring when nothing in it is."""
         stream.gap = None
+        stream.ends_at(end)
         done = stream.delivered
         self.columns.head[stream.slot] = 0
         if done < stream.begin and stream.cursor is None:

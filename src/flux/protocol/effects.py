@@ -84,6 +84,8 @@ class SetAside:
     slot: int
     key: StreamKey
     reason: str
+    last_sequence: int = 0
+    """The highest sequence that the consumer has, and that is void; 0: none, or it asked for this itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class Page:
     first_available_sequence: int = 0
     watermark_sequence: int = 0
     epoch_end_sequence: int = 0
+    rows_epoch: int = 0
+    """In which these rows were numbered; 0: as `epoch`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.model import Cursor, StreamKey
+from flux.model import MAX_SEQUENCE, Cursor, StreamKey
 
 
 class PlacedLike(Protocol):
@@ -76,6 +76,7 @@ class Stream:
         "conflicts",
         "cursor",
         "delivered",
+        "earlier",
         "epoch",
         "failures",
         "fault",
@@ -123,6 +124,24 @@ class Stream:
         )
         self.fault = ""  # why the state is FAILED
         self.halted = False  # nothing is asked for any more
+        self.earlier: list[
+            tuple[int, int]
+        ] = []  # (last sequence, epoch) of rows in the ring from earlier epochs
+
+    def was_numbered(self, last: int, epoch: int) -> None:
+        """Rows up to `last`, from where an earlier epoch ends in `earlier`, were numbered in that epoch."""
+        if epoch and epoch != self.epoch and (not self.earlier or last > self.earlier[-1][0]):
+            self.earlier.append((last, epoch))
+
+    def ends_at(self, end: int) -> None:
+        """The running epoch ended at `end`: what the ring still holds up to there keeps its epoch."""
+        self.earlier = [(last, epoch) for last, epoch in self.earlier if last < end]
+        self.earlier.append((end, self.epoch))
+
+    def epoch_at(self, sequence: int) -> tuple[int, int]:
+        """The epoch of a row in the ring, and the last sequence that has the same one."""
+        self.earlier = [(last, epoch) for last, epoch in self.earlier if last >= sequence]
+        return self.earlier[0][::-1] if self.earlier else (self.epoch, MAX_SEQUENCE)
 
     def room(self) -> int:
         """Rows behind the contiguous mark that the ring can take without dropping what is not delivered."""

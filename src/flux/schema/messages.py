@@ -52,6 +52,7 @@ def health_response(
     store_id: int = 0,
     epoch: int = 0,
     schema_version_max: int = 0,
+    parent_store_id: int = 0,
     **envelope: Unpack[EnvelopeSlots],
 ) -> bytes:
     slots: dict[str, Any] = {"Ok": ok, "Message": message}
@@ -62,6 +63,7 @@ def health_response(
             "StoreId": store_id,
             "Epoch": epoch,
             "SchemaVersionMax": schema_version_max,
+            "ParentStoreId": parent_store_id,
         }
     return finish(Table(HealthResponse, slots), **envelope)
 
@@ -268,6 +270,7 @@ def heartbeat(
     state: int = 0,
     reason: str | None = None,
     loop_age_ms: int = 0,
+    parent_store_id: int = 0,
     **envelope: Unpack[EnvelopeSlots],
 ) -> bytes:
     """`marks`: 1-d rows of `flux.model.MARK`."""
@@ -282,6 +285,7 @@ def heartbeat(
         "State": state,
         "Reason": reason,
         "LoopAgeMs": loop_age_ms,
+        "ParentStoreId": parent_store_id,
     }
     return finish(Table(Heartbeat, slots), **envelope)
 

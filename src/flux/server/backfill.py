@@ -148,7 +148,16 @@ class RowsBackfill(Backfill):
             request.start_ts_ms or None,
             request.end_ts_ms or None,
         )
-        return self._frame(page, PageStatus.HOLE if page.resumes else status)
+        page, rows_epoch = self._of_one_epoch(page)
+        return self._frame(page, PageStatus.HOLE if page.resumes else status, rows_epoch=rows_epoch)
+
+    def _of_one_epoch(self, page: Page) -> tuple[Page, int]:
+        """The page up to where the epoch changes in which its rows were numbered, and that epoch; 0 without rows."""
+        if not len(page.rows):
+            return page, 0
+        epoch, last = self.view.rows_epoch(self.stream.stream_id, page.first)
+        rows = page.rows[: last - page.first + 1]
+        return page._replace(rows=rows, more=page.more or len(rows) < len(page.rows)), epoch
 
     def _status(self) -> tuple[PageStatus, int]:
         """What stands against giving rows, and the end of the client's epoch where it is over."""
@@ -175,7 +184,7 @@ class RowsBackfill(Backfill):
     def _empty(self, after: int) -> Page:
         return Page(min(after + 1, MAX_SEQUENCE), np.empty(0, ROW_DTYPES[self.stream.key.kind]), False)
 
-    def _frame(self, page: Page, status: PageStatus, epoch_end: int = 0) -> bytes:
+    def _frame(self, page: Page, status: PageStatus, epoch_end: int = 0, *, rows_epoch: int = 0) -> bytes:
         return codec.encode_backfill(
             self.stream.key,
             page.first,
@@ -188,6 +197,7 @@ class RowsBackfill(Backfill):
             watermark_sequence=self.stream.head,
             status=status,
             epoch_end_sequence=epoch_end,
+            rows_epoch=0 if rows_epoch == self.view.epoch else rows_epoch,
             zstd=self.request.accept_zstd and len(page.rows) >= ZSTD_MIN_ROWS,
             correlation_id=self.correlation_id,
         )

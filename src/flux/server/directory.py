@@ -2,7 +2,7 @@
 
 .           held (flock) for as long as the server runs
 lock        held too; the pid in it is for people
-identity    store_id, the identity file's own inode, and the machine's boot: tells a copy from the original
+identity    store_id, the machine's boot, and what no copy brings back of three files (`origin.py`)
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import fcntl
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from flux.errors import ConfigError, DataError, InUseError
+from flux.errors import ConfigError, DataError, InUseError, StorageError
+from flux.fence import sync_folder
+from flux.journal_files import files
+from flux.server.origin import Marks, make_origin, marks_of, why_a_copy
 from flux.server.records import FORMAT
 
-IDENTITY_BYTES: Final = 512
+IDENTITY_BYTES: Final = 1_024
 
 _HELD: Final = re.compile(r"\d+: FLOCK +\w+ +WRITE +(\d+) [0-9a-f]+:[0-9a-f]+:(\d+) ")
 """A line of /proc/locks."""
@@ -90,6 +93,18 @@ class IdentityFile(msgspec.Struct, frozen=True):
     machine_boot: str
     shown_before_sync: bool
     """Rows may have been shown before they were on the disk (durability "process")."""
+    marks: Marks | None = None
+    """The files when this was written; the first release wrote none."""
+    began: tuple[int, int] | None = None
+    """Where in the journal the last start went on: a clean end that is not beyond that is the end of an earlier life.
+    The first release did not write it."""
+
+
+class Found(NamedTuple):
+    """The identity file of a directory, and why the directory is a copy: empty for the original."""
+
+    said: IdentityFile
+    copy: str
 
 
 def machine_boot() -> str:
@@ -97,11 +112,14 @@ def machine_boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def read_identity(directory: Path) -> tuple[IdentityFile, bool] | None:
-    """What the identity file says, and whether it is the original; None where there is none."""
+def read_identity(directory: Path) -> Found | None:
+    """What the identity file says, and whether this is the original; None where there is none."""
     path = directory / "identity"
     try:
-        said = msgspec.json.decode(path.read_bytes(), type=IdentityFile)
+        content = path.read_bytes()
+        if not content.strip(b"\0") and not files(directory):
+            return None  # the first start was cut short
+        said = msgspec.json.decode(content, type=IdentityFile)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
@@ -112,17 +130,43 @@ def read_identity(directory: Path) -> tuple[IdentityFile, bool] | None:
         raise DataError(
             f"{directory} has format {said.format}, this flux reads {FORMAT}: upgrade flux-marketdata"
         )
-    return said, said.inode == path.stat().st_ino
+    if said.marks is not None:
+        return Found(said, why_a_copy(said.marks, marks_of(directory)))
+    return Found(said, "" if said.inode == path.stat().st_ino else "identity is another file")
 
 
-def write_identity(directory: Path, store_id: int, *, process: bool) -> None:
-    """Make this directory the original. The file is written in place: it holds its own inode."""
+def write_identity(
+    directory: Path,
+    store_id: int,
+    *,
+    process: bool,
+    boot: str | None = None,
+    began: tuple[int, int] | None = None,
+) -> None:
+    """Make this directory the original. The file is written in place: it holds its own inode.
+
+    `boot`: the machine's start that it says, this one where None; `began`: where in the journal this start goes on.
+    Raises StorageError.
+    """
     path = directory / "identity"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    make_origin(directory)
     try:
-        said = IdentityFile(FORMAT, store_id, os.fstat(fd).st_ino, machine_boot(), process)
-        # One write of one size: a kill leaves the old text or the new one.
-        os.pwrite(fd, msgspec.json.encode(said).ljust(IDENTITY_BYTES - 1) + b"\n", 0)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            said = IdentityFile(
+                FORMAT,
+                store_id,
+                os.fstat(fd).st_ino,
+                machine_boot() if boot is None else boot,
+                process,
+                marks_of(directory),
+                began,
+            )
+            # One write of one size: a kill leaves the old text or the new one.
+            os.pwrite(fd, msgspec.json.encode(said).ljust(IDENTITY_BYTES - 1) + b"\n", 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(directory)
+    except OSError as error:
+        raise StorageError.of(path, error) from error

@@ -72,6 +72,7 @@ class Heart:
                     state=int(self._vitals.state),
                     reason=self._vitals.reason or None,
                     loop_age_ms=self._vitals.loop_age_ms(),
+                    parent_store_id=self._identity.parent_store_id,
                 )
             )
         return made

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from flux.errors import DataError, StorageError
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
-from flux.server.records import feed_name
+from flux.server.losses import CURSOR
+from flux.server.records import FIRST_EPOCH, feed_name
 from flux.server.view import Health, StreamView
 from flux.transport.topics import V1Topics
 
 if TYPE_CHECKING:
     from flux.server.committer import Committer, Identity
+    from flux.server.losses import Losses
     from flux.server.records import StreamRecord
     from flux.server.view import Rows
     from flux.server.vitals import Vitals
     from flux.transport.pump import Streams
+
+_LOG = logging.getLogger("flux.server")
 
 
 class LiveView:
@@ -29,6 +35,7 @@ class LiveView:
         records: dict[int, StreamRecord],
         committer: Committer,
         vitals: Vitals,
+        losses: Losses,
         lags: Callable[[], bool] = lambda: False,
     ) -> None:
         self._identity = identity
@@ -36,6 +43,7 @@ class LiveView:
         self._records = records
         self._committer = committer
         self._vitals = vitals
+        self._losses = losses
         self._lags = lags
         self._version1 = V1Topics()
         self._version1_known = 0
@@ -48,6 +56,10 @@ class LiveView:
     @property
     def epoch(self) -> int:
         return self._identity.epoch
+
+    @property
+    def parent_store_id(self) -> int:
+        return self._identity.parent_store_id
 
     def health(self) -> Health:
         return Health(self._vitals.state, self._vitals.reason)
@@ -74,6 +86,15 @@ class LiveView:
             if stream_id in record.ends
         }
 
+    def rows_epoch(self, stream_id: int, sequence: int) -> tuple[int, int]:
+        last = MAX_SEQUENCE
+        for record in reversed(self._identity.epochs):
+            end = record.ends.get(stream_id, 0)
+            if sequence > end:
+                return record.epoch, last
+            last = min(last, end)
+        return FIRST_EPOCH, last
+
     def ring_first(self, stream_id: int) -> int:
         return self._streams.ring(self._slot(stream_id)).first
 
@@ -81,21 +102,29 @@ class LiveView:
         rows = self._streams.ring(self._slot(stream_id)).window(first, last)
         return rows if len(rows) == last - first + 1 else None
 
-    def committed_rows(self, source_id: str, run: int) -> int:
-        position = self._committer.source_position(feed_name(source_id, run))
-        return 0 if position is None else position[0]
+    def committed_rows(self, source_id: str, run: int) -> int | None:
+        name = feed_name(source_id, run)
+        position = self._committer.source_position(name)
+        if position is None:
+            return None if self._committer.may_have_forgotten(name) else 0
+        return position[0]
 
     def store_lags(self) -> bool:
         return self._lags()
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.cursors_ahead += 1
-        self._vitals.set(
-            "cursor",
-            State.DEGRADED,
+        reason = (
             f"a client has seen {key} up to {min(sequence, MAX_SEQUENCE)} of epoch {epoch}, which is not here: "
-            "is the disk an older copy?",
+            "is the disk an older copy?"
         )
+        if self._vitals.has(CURSOR):
+            return  # the first one says it
+        self._vitals.set(CURSOR, State.DEGRADED, self._losses.told(reason))
+        try:
+            self._losses.note(CURSOR, reason)
+        except (StorageError, DataError) as error:
+            _LOG.error("what was lost could not be noted, so a restart forgets it: %s", error)
 
     def _slot(self, stream_id: int) -> int:
         slot = self._streams.slot(self._records[stream_id].key)

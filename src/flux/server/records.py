@@ -21,6 +21,8 @@ from flux.model import StreamKey
 
 FORMAT: Final = 2
 
+FIRST_EPOCH: Final = 1
+
 FEED: Final = "feed:"
 
 Position = tuple[int, int]
@@ -74,6 +76,10 @@ class HeadsRecord(msgspec.Struct, frozen=True, array_like=True):
     streams: list[StreamHead]
     epochs: list[EpochRecord]
     sources: dict[str, Position]
+    parent_store_id: int = 0
+    """The store that this one branched from as a copy or a restore; 0: none."""
+    branch_epoch: int = 0
+    """The epoch that began with it: its record in `epochs` has the heads at which this store branched."""
 
 
 Record = TypeVar("Record", StreamRecord, SourceRecord, EpochRecord, HeadsRecord)

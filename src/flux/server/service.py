@@ -39,6 +39,7 @@ from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
+from flux.server.watch import Watch
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
@@ -82,6 +83,7 @@ class Server:
             config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes
         )
         self._sockets = Sockets(insecure=config.insecure)
+        self._wake = Wake()
         try:
             for name, state, reason in self._recovered.conditions:
                 self.vitals.set(name, state, reason)
@@ -98,7 +100,7 @@ class Server:
         self._spawn("committer", self.committer.run)
         self._requests.start()
         self._spawn("loop", self.loop.run)
-        self._spawn("heart", lambda: self.committer.heart.run(self.loop.look))
+        self._spawn("heart", lambda: self.committer.heart.run(self._look))
         self._spawn("memory", self.memory.run)
 
     def _warm(self) -> None:
@@ -128,7 +130,6 @@ class Server:
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
         runs = Runs(Receiver(puller, self.streams, server=True))
-        self._wake = Wake()
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
@@ -167,23 +168,32 @@ class Server:
             persisted=self._persisted,
             hurry=hurry,
         )
+        self._watch = Watch(
+            config.data,
+            lock=recovered.lock,
+            journal=recovered.journal,
+            losses=recovered.losses,
+            identity=recovered.identity,
+            vitals=self.vitals,
+        )
         self._bind_requests(records, [self._publisher.socket, *([puller] if puller is not None else [])])
 
     def _bind_requests(self, records: dict[int, StreamRecord], ports: list[Socket]) -> None:
         config, recovered = self._config, self._recovered
-        view = LiveView(
+        self._view = LiveView(
             identity=recovered.identity,
             streams=self.streams,
             records=records,
             committer=self.committer,
             vitals=self.vitals,
+            losses=recovered.losses,
             lags=lambda: self.projector.lags,
         )
         self._stream_ids = {self.streams.kernel.stream_id(slot): slot for slot in range(len(self.streams))}
         self._requests = Requests(
             self._sockets,
             config.chunk_rep,
-            Answers(view),
+            Answers(self._view),
             recovered.store,
             failed=self._failed,
             store_read=self._store_read,
@@ -220,12 +230,17 @@ class Server:
         """Whether it ended by itself within `timeout` seconds: then `failure` says why."""
         return self._ended.wait(timeout)
 
+    def _look(self) -> None:
+        self.loop.look()
+        self._watch.look()
+
     def counts(self) -> dict[str, int]:
         """Everything that was received, sent, answered or dropped since the start, by what became of it."""
         found = {f"ingest_{name}": n for name, n in self.loop.counters.items()}
         found |= {f"live_{name}": n for name, n in asdict(self.committer.counts).items()}
         found["dropped_for_memory"] = self.memory.dropped
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
+        found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
 
     def inputs_finished(self) -> bool:
@@ -316,6 +331,7 @@ class Server:
     def _release(self) -> None:
         recovered = self._recovered
         self._sockets.close()
+        self._wake.close()
         recovered.journal.close(clean=False)
         recovered.fence.close()
         recovered.store.close()

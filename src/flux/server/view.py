@@ -48,6 +48,10 @@ class ServerView(Protocol):
     def epoch(self) -> int:
         """The running epoch, from 1."""
 
+    @property
+    def parent_store_id(self) -> int:
+        """The store that this one branched from as a copy or a restore; 0: none."""
+
     def health(self) -> Health:
         """The state of now."""
 
@@ -63,14 +67,17 @@ class ServerView(Protocol):
     def epoch_ends(self, stream_id: int) -> Mapping[int, int]:
         """Each earlier epoch -> the last sequence of this stream that survived it."""
 
+    def rows_epoch(self, stream_id: int, sequence: int) -> tuple[int, int]:
+        """The epoch in which this row was numbered, and the last sequence of the stream that was in it."""
+
     def ring_first(self, stream_id: int) -> int:
         """The oldest sequence still in memory; head + 1 when none is."""
 
     def ring_rows(self, stream_id: int, first: int, last: int) -> Rows | None:
         """A copy of the rows `first` to `last`, both inclusive; None unless all of them are in memory."""
 
-    def committed_rows(self, source_id: str, run: int) -> int:
-        """Rows of a feed's run that are in the journal; 0 for a run never seen."""
+    def committed_rows(self, source_id: str, run: int) -> int | None:
+        """Rows of a feed's run that are in the journal; 0 for a run never seen, None for one that may be forgotten."""
 
     def store_lags(self) -> bool:
         """Whether rows that memory let go may not be in the store yet: what it lacks is then no hole."""

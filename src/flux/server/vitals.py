@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
+from flux.limits import MAX_REASON_CHARS
 from flux.model import State
 
 _LOG = logging.getLogger("flux.server")
@@ -16,21 +18,31 @@ class Vitals:
 
     def __init__(self) -> None:
         self._conditions: dict[str, tuple[State, str]] = {}
+        self._changing = threading.Lock()
         self.loop_turned_ns = time.monotonic_ns()
         self.also_turned: Callable[[], int] = lambda: 0
         """When the loop last came round without Python (monotonic, ns)."""
 
     def set(self, name: str, state: State, reason: str) -> None:
         """A condition holds; said in the log when it is new."""
-        if self._conditions.get(name) != (state, reason):
-            _LOG.log(logging.INFO if state is State.CLOSING else logging.ERROR, "%s: %s", state.name, reason)
-        self._conditions = {**self._conditions, name: (state, reason)}
+        with self._changing:
+            if self._conditions.get(name) == (state, reason):
+                return
+            self._conditions = {**self._conditions, name: (state, reason)}
+        _LOG.log(logging.INFO if state is State.CLOSING else logging.ERROR, "%s: %s", state.name, reason)
 
     def clear(self, name: str) -> None:
         """A condition holds no more."""
-        if name in self._conditions:
-            _LOG.warning("no longer: %s", self._conditions[name][1])
+        with self._changing:
+            if name not in self._conditions:
+                return
+            reason = self._conditions[name][1]
             self._conditions = {k: v for k, v in self._conditions.items() if k != name}
+        _LOG.warning("no longer: %s", reason)
+
+    def has(self, name: str) -> bool:
+        """Whether a condition holds."""
+        return name in self._conditions
 
     @property
     def state(self) -> State:
@@ -38,8 +50,10 @@ class Vitals:
 
     @property
     def reason(self) -> str:
-        """The reasons of all conditions, the worst first; empty when all is well."""
-        return "; ".join(reason for _, reason in sorted(self._conditions.values(), reverse=True))
+        """The reasons of all conditions, the worst first, cut at MAX_REASON_CHARS; empty when all is well."""
+        return "; ".join(reason for _, reason in sorted(self._conditions.values(), reverse=True))[
+            :MAX_REASON_CHARS
+        ]
 
     def turned(self) -> None:
         """The loop came round."""

@@ -11,6 +11,7 @@ nobody else may open, copy or hash it in here (closing any descriptor of it woul
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.errors import DataError, FluxError, NewerFormatError, StorageError
+from flux.errors import DamagedError, DataError, FluxError, NewerFormatError, StorageError
 from flux.limits import STORE_IDLE_WAL_BYTES
 from flux.model import MAX_SEQUENCE, ROW_DTYPES, RowKind, StreamKey
 from flux.store.base import Rows, StoreBatch, StoreHead, columns
@@ -33,16 +34,18 @@ _ADVICE = "Stop flux and delete it: it is filled again from the journal at the n
 class DuckStore:
     """`flux.store.Store` in one DuckDB file; see there for what each method promises.
 
-    `store_id` is the identity of the data directory: a file of another one is refused with `DataError`.
+    `store_id` is the identity of the data directory: a file of another one is refused with `DataError`. One of the
+    store `also`, which this one branched from, is taken over.
     """
 
-    def __init__(self, path: Path | str, store_id: int, *, patient: bool = False) -> None:
+    def __init__(self, path: Path | str, store_id: int, *, also: int = 0, patient: bool = False) -> None:
         """Open the file, or make it. `patient`: one that is damaged or cannot be opened is tried again with each call.
 
         Raises `InUseError` (another process, or this one, has it), `DataError` (corrupt, newer, another
         store's: the message says what to do) or `StorageError` (no space, no permission).
         """
         self._store_id = store_id
+        self._also = also
         self._path = Path(path)
         self._database = Database(self._path, _ADVICE, self._prepare, patient=patient)
         self._projected: tuple[int, int] | None = None
@@ -60,6 +63,21 @@ class DuckStore:
     def store_id(self) -> int:
         """The id of the server's store that these rows belong to."""
         return self._store_id
+
+    def adopt(self, store_id: int) -> None:
+        """These rows are a new store's from now on: the one that its directory, a copy, has become.
+
+        Where the database does not take that now, it does when it is opened again.
+        """
+        self._also, self._store_id = self._store_id, store_id
+        with contextlib.suppress(StorageError, DamagedError), self._database.writing() as writer:
+            writer.execute("UPDATE meta SET store_id = ?", [store_id])
+
+    def highest_epoch(self) -> int:
+        """The highest epoch of any row; 0 without rows."""
+        with self._database.reading() as cursor:
+            found = [one(cursor, f"SELECT max(epoch) FROM {table}") for table in _TABLES.values()]
+        return max((row[0] for row in found if row is not None and row[0] is not None), default=0)
 
     def append(self, batch: StoreBatch, position: tuple[int, int]) -> None:
         """`commit` of one batch that brings no new stream."""
@@ -185,7 +203,9 @@ class DuckStore:
             raise NewerFormatError(
                 f"{self._path} has format {found[0]}, this flux knows up to {FORMAT_VERSION}: upgrade flux"
             )
-        if found[1] != self._store_id:
+        if self._also and found[1] == self._also:
+            connection.execute("UPDATE meta SET store_id = ?", [self._store_id])
+        elif found[1] != self._store_id:
             raise DataError(
                 f"{self._path} belongs to store {found[1]:016x}, not to {self._store_id:016x}. {_ADVICE}"
             )

@@ -197,7 +197,14 @@ class BackfillRowsResponse(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
         return o == 0
 
-def BackfillRowsResponseStart(builder): builder.StartObject(14)
+    # BackfillRowsResponse
+    def RowsEpoch(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(32))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+def BackfillRowsResponseStart(builder): builder.StartObject(15)
 def Start(builder):
     return BackfillRowsResponseStart(builder)
 def BackfillRowsResponseAddKey(builder, key): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(key), 0)
@@ -254,6 +261,9 @@ def AddQuotes(builder, quotes):
 def BackfillRowsResponseStartQuotesVector(builder, numElems): return builder.StartVector(40, numElems, 8)
 def StartQuotesVector(builder, numElems):
     return BackfillRowsResponseStartQuotesVector(builder, numElems)
+def BackfillRowsResponseAddRowsEpoch(builder, rowsEpoch): builder.PrependUint32Slot(14, rowsEpoch, 0)
+def AddRowsEpoch(builder, rowsEpoch):
+    return BackfillRowsResponseAddRowsEpoch(builder, rowsEpoch)
 def BackfillRowsResponseEnd(builder): return builder.EndObject()
 def End(builder):
     return BackfillRowsResponseEnd(builder)

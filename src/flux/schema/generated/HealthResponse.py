@@ -73,7 +73,14 @@ class HealthResponse(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
-def HealthResponseStart(builder): builder.StartObject(7)
+    # HealthResponse
+    def ParentStoreId(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def HealthResponseStart(builder): builder.StartObject(8)
 def Start(builder):
     return HealthResponseStart(builder)
 def HealthResponseAddOk(builder, ok): builder.PrependBoolSlot(0, ok, 1)
@@ -97,6 +104,9 @@ def AddEpoch(builder, epoch):
 def HealthResponseAddSchemaVersionMax(builder, schemaVersionMax): builder.PrependUint32Slot(6, schemaVersionMax, 0)
 def AddSchemaVersionMax(builder, schemaVersionMax):
     return HealthResponseAddSchemaVersionMax(builder, schemaVersionMax)
+def HealthResponseAddParentStoreId(builder, parentStoreId): builder.PrependUint64Slot(7, parentStoreId, 0)
+def AddParentStoreId(builder, parentStoreId):
+    return HealthResponseAddParentStoreId(builder, parentStoreId)
 def HealthResponseEnd(builder): return builder.EndObject()
 def End(builder):
     return HealthResponseEnd(builder)

@@ -111,7 +111,14 @@ class Heartbeat(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
-def HeartbeatStart(builder): builder.StartObject(10)
+    # Heartbeat
+    def ParentStoreId(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def HeartbeatStart(builder): builder.StartObject(11)
 def Start(builder):
     return HeartbeatStart(builder)
 def HeartbeatAddStoreId(builder, storeId): builder.PrependUint64Slot(0, storeId, 0)
@@ -147,6 +154,9 @@ def AddReason(builder, reason):
 def HeartbeatAddLoopAgeMs(builder, loopAgeMs): builder.PrependUint32Slot(9, loopAgeMs, 0)
 def AddLoopAgeMs(builder, loopAgeMs):
     return HeartbeatAddLoopAgeMs(builder, loopAgeMs)
+def HeartbeatAddParentStoreId(builder, parentStoreId): builder.PrependUint64Slot(10, parentStoreId, 0)
+def AddParentStoreId(builder, parentStoreId):
+    return HeartbeatAddParentStoreId(builder, parentStoreId)
 def HeartbeatEnd(builder): return builder.EndObject()
 def End(builder):
     return HeartbeatEnd(builder)
