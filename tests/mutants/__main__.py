@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.mutants.mutations import Mutant, changed_line, mutants
+from tests.mutants.mutations import Mutant, changed_line, mutants, parses
 from tests.mutants.nearest import ROOT, nearest, sources
 from tests.mutants.planted import PLANTED, Planted
 from tests.mutants.trial import Copy, Verdict
@@ -46,7 +47,9 @@ def drawn(count: int, seed: int, only: str) -> list[Change]:
     """So many of all mutants, each as likely as any other."""
     paths = [path for path in sources() if path.startswith(only)]
     every = [one for path in paths for one in mutants(path, (ROOT / path).read_bytes())]
-    picked = random.Random(seed).sample(every, min(count, len(every)))
+    random.Random(seed).shuffle(every)
+    python = (one for one in every if parses(one.applied((ROOT / one.path).read_bytes())))
+    picked = list(itertools.islice(python, count))
     print(f"{len(every):,} mutants in {len(paths)} files; {len(picked)} drawn with seed {seed}", flush=True)
     return [_of_mutant(one) for one in sorted(picked)]
 

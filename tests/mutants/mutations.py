@@ -178,15 +178,14 @@ class _Finder(ast.NodeVisitor):
 
 
 def mutants(path: str, text: bytes) -> list[Mutant]:
-    """All single changes of a file, in order of their place; each leaves Python that parses."""
+    """All single changes of a file, in order of their place. A few may leave what does not parse: see `parses`."""
     finder = _Finder(path, text)
     finder.visit(ast.parse(text, path))
-    return [
-        one for one in sorted(set(finder.found), key=lambda m: (m.begin, m.new)) if _parses(one.applied(text))
-    ]
+    return sorted(set(finder.found), key=lambda mutant: (mutant.begin, mutant.new))
 
 
-def _parses(text: bytes) -> bool:
+def parses(text: bytes) -> bool:
+    """Whether this is Python at all."""
     try:
         ast.parse(text)
     except SyntaxError:

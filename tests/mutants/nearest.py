@@ -18,18 +18,41 @@ ROOMS: Final = (
     "src/flux/feed/push.py",
 )
 
-_START: Final = ("unit/test_recover*", "unit/test_directory*", "unit/test_identity*", "unit/test_records*")
-_COMMIT: Final = ("unit/test_committer*", "unit/test_exchange*", "kernels/test_bridge*", "unit/test_syncer*")
+_START: Final = (
+    *(
+        "unit/test_recover*",
+        "unit/test_directory*",
+        "unit/test_lineage*",
+        "unit/test_records*",
+        "unit/test_format*",
+    ),
+)
+_COMMIT: Final = (
+    *(
+        "unit/test_committer*",
+        "unit/test_exchange*",
+        "kernels/test_bridge*",
+        "unit/test_fence*",
+        "unit/test_journal_s*",
+    ),
+    *("unit/test_stopping*", "unit/test_heart*", "unit/test_vitals*"),
+)
 _ASKED: Final = ("unit/test_requests*", "unit/test_answers*", "unit/test_backfill*", "unit/test_pages*")
 _PROTOCOL: Final = ("unit/test_coordinator.py", "unit/test_coordinator_*")
 _CLIENT: Final = (
-    "unit/test_live*",
-    "unit/test_historical*",
-    "unit/test_cache*",
-    "unit/test_client*",
-    "unit/test_consum*",
+    *(
+        "unit/test_live*",
+        "unit/test_historical*",
+        "unit/test_cache*",
+        "unit/test_keeper*",
+        "unit/test_threads*",
+    ),
+    "unit/test_concurrent*",
 )
-_SERVED: Final = ("unit/test_live*", "unit/test_v1*", "system/test_hostile*", "system/test_durab*")
+_SERVED: Final = (
+    *("unit/test_live.py", "unit/test_threads*", "unit/test_version1*", "unit/test_listing*"),
+    *("system/test_database*", "system/test_syncs*"),
+)
 _PROJECTED: Final = ("unit/test_projector*", "contract/test_store*", "unit/test_duck*")
 
 # By the beginning of a path; the longest that fits counts. The server of most tests in unit/ runs in a thread.

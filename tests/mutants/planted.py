@@ -19,7 +19,12 @@ class Planted(NamedTuple):
     every: bool = False
 
 
-_SYNCS: Final = ("system/test_power*", "system/test_nth*", "unit/test_power*")
+_SYNCS: Final = (
+    "system/test_syncs*",
+    "unit/test_journal_s*",
+    "unit/test_recover_disk*",
+    "system/test_power*",
+)
 _LIVE: Final = (
     "unit/test_clock*",
     "unit/test_live*",
@@ -36,7 +41,13 @@ _PROMISES: Final = (
         "",
         _SYNCS,
     ),
-    Planted("sync-of-the-syncer", "src/flux/server/syncer.py", "os.fdatasync(descriptor)", "pass", _SYNCS),
+    Planted(
+        "sync-of-the-syncer",
+        "src/flux/journal.py",
+        "        try:\n            os.fdatasync(self._fd)\n",
+        "        try:\n            pass\n",
+        _SYNCS,
+    ),
     Planted(
         "cursor-ahead",
         "src/flux/server/live_view.py",
@@ -62,7 +73,7 @@ _PROMISES: Final = (
     Planted(
         "cold-rings",
         "src/flux/server/service.py",
-        "rows = min(ring.capacity, WARM_ROWS, head.head) if slot < WARM_STREAMS else 0",
+        "rows = min(ring.capacity, WARM_ROWS, head.head)",
         "rows = 0",
         ("unit/test_service*", "unit/test_warm*", "system/test_feed*", "system/test_durab*"),
     ),
@@ -97,7 +108,7 @@ _PROMISES: Final = (
     Planted(
         "store-in-silence",
         "src/flux/server/project.py",
-        'self._vitals.set("store", State.DEGRADED, f"the store does not take rows: {error}")',
+        'self._vitals.set("store", State.DEGRADED, without_database(self._projection.directory, error))',
         "pass",
         ("unit/test_projector*",),
     ),
@@ -153,8 +164,8 @@ _PROMISES: Final = (
     Planted(
         "a-cache-that-broke",
         "src/flux/client/keeper.py",
-        "    def _break(self, error: Exception) -> None:\n",
-        "    def _break(self, error: Exception) -> None:\n        return\n",
+        "            if self._broken:\n                return\n            self._broken = True\n",
+        "            if not self._broken:\n                return\n            self._broken = True\n",
         ("unit/test_keeper*", "unit/test_cache*", "unit/test_live*"),
     ),
     Planted(
@@ -186,8 +197,15 @@ _COMMIT: Final = (
         "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n"
         "    flux_exchange_committed(x, j->file, j->offset);\n",
     ),
-    Planted("no-fence", "ext/bridge.h", "    flux_fence_store(j, c->store_id, c->epoch);\n", ""),
-    Planted("one-fence-page", "ext/bridge.h", "    j->slot = 1 - j->slot;\n", ""),
+    Planted("no-fence", "ext/bridge.h", "if (flux_fence_store(j, c->store_id, c->epoch)) {", "if (0) {"),
+    Planted("one-fence-page", "ext/bridge.h", "    int slot = 1 - j->slot;\n", "    int slot = j->slot;\n"),
+    Planted(
+        "fence-refused",
+        "ext/bridge.h",
+        "        j->offset = start;\n        if (j->synced > start) j->synced = start;\n        return 1;\n",
+        "        return 1;\n",
+        _SYNCS,
+    ),
     Planted("fence-serial", "ext/bridge.h", "    j->serial++;\n", ""),
     Planted("runs-unmarked", "ext/bridge.h", "    flux_mark_runs(c->receiver, g);\n", ""),
     Planted(
@@ -208,11 +226,7 @@ _COMMIT: Final = (
         "        if (written < 0) break;\n",
     ),
     Planted(
-        "short-write",
-        "ext/bridge.h",
-        "        done += (uint64_t)written;\n",
-        "        done = size;\n",
-        _SYNCS,
+        "short-write", "ext/bridge.h", "        size -= (uint64_t)written;\n", "        size = 0;\n", _SYNCS
     ),
     Planted(
         "interrupted-write",
@@ -250,12 +264,7 @@ _COMMIT: Final = (
     ),
     Planted("noted-for-ever", "ext/exchange.h", "    x->filled[x->taken].noted = 0;\n", ""),
     Planted("beat-twice", "ext/bridge.h", "        x->beat_size = 0;\n", ""),
-    Planted(
-        "group-crc",
-        "ext/journal.h",
-        "flux_put32(body + 16, flux_crc32c(0, group->data, group->used));",
-        "flux_put32(body + 16, 0);",
-    ),
+    Planted("group-crc", "ext/journal.h", "flux_put32(body + 16, crc);", "flux_put32(body + 16, 0);"),
     Planted("commit-of-others", "ext/journal.h", "flux_get64(body) != scan->group ||", ""),
     Planted(
         "header-crc",
@@ -289,9 +298,10 @@ _COMMIT: Final = (
     Planted(
         "admit-repeat",
         "ext/admit.h",
-        "            if (memcmp(other, row, values) == 0) return FLUX_ADMIT_REPEAT;\n",
+        "            if (flux_row_same(kind, row, other)) return FLUX_ADMIT_REPEAT;\n",
         "",
     ),
+    Planted("admit-grid", "ext/admit.h", "    if (grid_ms && ts % grid_ms) return FLUX_ADMIT_GRID;\n", ""),
     Planted(
         "admit-late",
         "ext/admit.h",
@@ -301,8 +311,8 @@ _COMMIT: Final = (
     Planted(
         "admit-flags",
         "ext/admit.h",
-        "flags & FLUX_KNOWN_FLAGS & ~(uint32_t)(FLUX_CORRECTION | FLUX_LATE)",
-        "flags & FLUX_KNOWN_FLAGS",
+        "flags &= known & ~(correction | FLUX_LATE);",
+        "flags &= known;",
     ),
 )
 

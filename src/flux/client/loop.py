@@ -221,7 +221,9 @@ class Loop:
         for outcome in self._requester.receive():
             number = self._asked.pop(outcome.id)
             now = time.monotonic_ns()
-            if isinstance(outcome.error, VersionError) and "schema_version" not in str(outcome.error):
+            if isinstance(outcome.error, VersionError) and "unsupported schema_version" not in str(
+                outcome.error
+            ):
                 self.coordinator.refuse(str(outcome.error), now, wrong_version=True)
             self.coordinator.answer(number, asking.read(outcome), now)
             self._carry_out()
