@@ -17,7 +17,7 @@ settings.register_profile(
 settings.load_profile("flux")
 
 SHARED = Path(os.environ.get("FLUX_SHARED", Path(__file__).parents[2] / "shared"))
-"""Real data and wire vectors, beside the project when they are there."""
+"""Real data, beside the project when it is there."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -26,7 +26,7 @@ FLUX_CODEC: Final = (
     "flux flux.batch flux.codec flux.codec.messages flux.errors flux.kernels flux.kernels.arrow flux.kernels.codec "
     "flux.limits flux.model"
 )
-FLUX_HELP: Final = "flux flux.cli flux.cli.main flux.errors"
+FLUX_HELP: Final = "flux flux.cli flux.cli.main flux.cli.terminal flux.errors"
 
 
 class Start(NamedTuple):

@@ -113,7 +113,7 @@ class Served:
             return None
         return stream.rows[first - 1 : last].copy()
 
-    def committed_rows(self, source_id: str, run: int) -> int:
+    def committed_rows(self, source_id: str, run: int) -> int | None:
         return self.runs.get((source_id, run), 0)
 
     def store_lags(self) -> bool:

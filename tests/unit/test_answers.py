@@ -28,7 +28,6 @@ from tests.unit.served import (
     rows_at,
     served,
 )
-from tests.unit.vectors import CASES, Case, expect
 
 # What never gets as far as a message
 
@@ -279,9 +278,3 @@ def test_what_was_asked_and_refused_is_counted() -> None:
     for frame in (messages.health_request(), b"", messages.get_cursor_request(key=None)):
         answers.answer([frame])
     assert answers.counts == {"HealthRequest": 1, "GetCursorRequest": 1, "INVALID_ARGUMENT": 2}
-
-
-@pytest.mark.skipif(not CASES, reason="the wire vectors are not beside this checkout")
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_vector_is_answered_as_its_class_says(case: Case) -> None:
-    expect(case, answer(served(), case.frame))

@@ -47,7 +47,7 @@ SAYS = [
         r"flux\.batch\.Candles",
         r"ndarray.*void",
         "TradeFlag",
-        r"builtins\.str",
+        r"\bstr\b",
     ),
 ]
 

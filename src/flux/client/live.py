@@ -286,6 +286,7 @@ class Live:
             with self._lock:
                 self._ended.set()
                 waiters, self._ended_waiters = self._ended_waiters, []
+            self._wake.close()
             for waiter in waiters:
                 waiter()
 
@@ -326,6 +327,7 @@ class Live:
             self._ended.set()
         self._handover.close()
         self._notices.close()
+        self._wake.close()
         for waiter in waiters:
             waiter()
 

@@ -11,6 +11,7 @@ comes twice, kill -9 of the server included.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from flux import limits
-from flux.codec import Encoder
+from flux.codec import Encoder, decode
 from flux.config import DEFAULT_INGEST_PULL, endpoints, value
 from flux.errors import (
     AnswerError,
     FluxError,
     InvalidArgumentError,
+    NotFoundError,
     RequestTimeout,
     StorageError,
     VersionError,
@@ -40,6 +42,8 @@ from flux.transport.sockets import Poller, Sockets, Wake, send
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_LOG: Final = logging.getLogger("flux.feed")
 
 ASK_EVERY_S: Final = 0.02  # while something is pending
 STALL_S: Final = 0.5  # a position that stands still this long: send again; doubled up to STALL_MAX_S
@@ -74,6 +78,7 @@ class Feed:
         self._pending_bytes = 0
         self._queued = 0  # rows of this run given to `send`
         self._committed = 0
+        self._before = 0  # rows that were committed under runs that the server forgot
         self._failure: FluxError | None = None
         self._closing = False
         self._wake = Wake()
@@ -149,7 +154,11 @@ class Feed:
                 self._encoders[key] = (Encoder(key), len(self._encoders) + 1)
             encoder, stream_id = self._encoders[key]
             frame = encoder.encode(
-                rows, self._queued + 1, store_id=self.run, origin_ns=time.time_ns(), stream_id=stream_id
+                rows,
+                self._queued + 1 - self._before,
+                store_id=self.run,
+                origin_ns=time.time_ns(),
+                stream_id=stream_id,
             )
             assert isinstance(frame, bytes)
             self._queued += len(rows)
@@ -198,27 +207,55 @@ class Feed:
         link.asked = False
         if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
             raise error  # it will say the same again: whoever waits is to know
-        if error is not None:
+        if isinstance(error, NotFoundError):
+            if self._committed > self._before:
+                self._begin_anew(link)
+                return
+        elif error is not None:
             link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
             return
         link.answer_s = ANSWER_S
-        if reply.committed < self._committed:
+        committed = self._before + (0 if error is not None else reply.committed)
+        if committed < self._committed:
             raise StorageError(
-                f"{self._ingest}: the server's journal lost rows {reply.committed + 1} to {self._committed} of this "
+                f"{self._ingest}: the server's journal lost rows {committed + 1} to {self._committed} of this "
                 "feed, which it had committed (an older disk?): they are not here any more; begin a new Feed with them"
             )
         now = time.monotonic()
-        moved = reply.committed > self._committed
+        moved = committed > self._committed
         with self._changed:
-            while self._pending and self._pending[0].last <= reply.committed:
+            while self._pending and self._pending[0].last <= committed:
                 self._pending_bytes -= len(self._pending.popleft().frame)
-            self._committed = max(self._committed, reply.committed)
+            self._committed = max(self._committed, committed)
             self._changed.notify_all()
         if moved or self._committed >= link.sent:
             link.moved(now)
         elif link.stalled(now):
             with self._changed:
                 self._unsent = deque(self._pending)
+
+    def _begin_anew(self, link: _Link) -> None:
+        """Go on as another run: the server had so many others since it heard of this one that it forgot it. What was
+        committed stays so; what was not is numbered from 1 again."""
+        _LOG.warning(
+            "%s: the server no longer knows this feed's run %d: it goes on as another", self._ingest, self.run
+        )
+        with self._changed:
+            self.run = secrets.randbits(62) + 1
+            self._before = self._committed
+            self._pending = deque(self._renumbered(pending) for pending in self._pending)
+            self._pending_bytes = sum(len(pending.frame) for pending in self._pending)
+            self._unsent = deque(self._pending)
+        link.sent = self._committed
+
+    def _renumbered(self, pending: _Pending) -> _Pending:
+        batch = decode(pending.frame)
+        rows = batch.rows[-(pending.last - self._before) :]  # a part of it may be committed
+        encoder, stream_id = self._encoders[batch.key]
+        first = pending.last - len(rows) + 1 - self._before
+        frame = encoder.encode(rows, first, store_id=self.run, origin_ns=batch.origin_ns, stream_id=stream_id)
+        assert isinstance(frame, bytes)
+        return _Pending(pending.last, frame)
 
 
 class _Link:

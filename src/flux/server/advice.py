@@ -8,7 +8,7 @@ from flux import journal
 from flux.errors import ConfigError, DataError
 from flux.server.directory import DirectoryLock, read_identity, write_identity
 from flux.server.losses import Losses
-from flux.server.recover import Scanned, scan_file
+from flux.server.scan import Scanned, scan_file
 
 
 def acknowledge(directory: Path) -> list[str]:

@@ -25,6 +25,7 @@ from flux.limits import (
     MAX_CORRELATION_BYTES,
     MAX_NEAR_NAMES,
     MAX_REQUEST_BYTES,
+    MAX_RUNS,
     NEAR_SEARCH_NAMES,
 )
 from flux.model import RowKind, State, StreamKey
@@ -171,10 +172,13 @@ class Answers:
     def _position(self, request: Any, head: dict[str, Any]) -> bytes:
         if request.source_id is None:
             raise Refusal(Status.INVALID_ARGUMENT, "missing source_id")
+        committed = self._view.committed_rows(request.source_id, request.run)
+        if committed is None:
+            raise Refusal(Status.NOT_FOUND, f"unknown run: of quiet feeds the last {MAX_RUNS} are remembered")
         return messages.source_position_response(
             source_id=request.source_id,
             run=request.run,
-            committed=self._view.committed_rows(request.source_id, request.run),
+            committed=committed,
             **head,
         )
 

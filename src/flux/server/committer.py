@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from flux.errors import StorageError
 from flux.journal import Fence, Journal, Position
+from flux.limits import MAX_RUNS
 from flux.model import State
 from flux.server.exchange import Exchange, Filled
 from flux.server.heart import Heart
@@ -148,6 +149,11 @@ class Committer:
         """The committed position of a source; from any thread."""
         found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
         return max(found, default=None)
+
+    def may_have_forgotten(self, name: str) -> bool:
+        """Whether a feed's run of that name may have been here: it is not known, and older ones had to go (from any
+        thread)."""
+        return not self._runs.knows(name) and name not in self._sources and len(self._sources) >= MAX_RUNS
 
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""

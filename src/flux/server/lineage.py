@@ -18,7 +18,7 @@ from flux.server.directory import IdentityFile, machine_boot
 from flux.server.records import EpochRecord, pack
 
 if TYPE_CHECKING:
-    from flux.server.recover import Scanned
+    from flux.server.scan import Scanned
 
 
 class Loss(NamedTuple):

@@ -102,9 +102,12 @@ class LiveView:
         rows = self._streams.ring(self._slot(stream_id)).window(first, last)
         return rows if len(rows) == last - first + 1 else None
 
-    def committed_rows(self, source_id: str, run: int) -> int:
-        position = self._committer.source_position(feed_name(source_id, run))
-        return 0 if position is None else position[0]
+    def committed_rows(self, source_id: str, run: int) -> int | None:
+        name = feed_name(source_id, run)
+        position = self._committer.source_position(name)
+        if position is None:
+            return None if self._committer.may_have_forgotten(name) else 0
+        return position[0]
 
     def store_lags(self) -> bool:
         return self._lags()

@@ -234,6 +234,10 @@ class Loop:
     def _decide_run(self) -> None:
         unknown = self._receiver.unknown
         assert unknown is not None
+        name = feed_name(unknown.key[0].decode(), unknown.store_id)
+        if unknown.start > 1 and name not in self._positions and len(self._positions) >= limits.MAX_RUNS:
+            self._receiver.discard()  # maybe one that was forgotten: its feed is told when it asks, and goes on anew
+            return
         self._add_run(unknown)
 
     def _add_run(self, unknown: UnknownStream) -> int:

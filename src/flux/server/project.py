@@ -234,7 +234,8 @@ class Projector:
 
     def _tidy(self) -> None:
         try:
-            self._store.idle()
+            if self._store.idle():
+                self._vitals.clear("store")
         except (StorageError, DamagedError) as error:
             self._failed(error)
             self._stopping.wait(RETRY_S)

@@ -83,6 +83,7 @@ class Server:
             config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes
         )
         self._sockets = Sockets(insecure=config.insecure)
+        self._wake = Wake()
         try:
             for name, state, reason in self._recovered.conditions:
                 self.vitals.set(name, state, reason)
@@ -129,7 +130,6 @@ class Server:
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
         runs = Runs(Receiver(puller, self.streams, server=True))
-        self._wake = Wake()
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
@@ -331,6 +331,7 @@ class Server:
     def _release(self) -> None:
         recovered = self._recovered
         self._sockets.close()
+        self._wake.close()
         recovered.journal.close(clean=False)
         recovered.fence.close()
         recovered.store.close()

@@ -76,8 +76,8 @@ class ServerView(Protocol):
     def ring_rows(self, stream_id: int, first: int, last: int) -> Rows | None:
         """A copy of the rows `first` to `last`, both inclusive; None unless all of them are in memory."""
 
-    def committed_rows(self, source_id: str, run: int) -> int:
-        """Rows of a feed's run that are in the journal; 0 for a run never seen."""
+    def committed_rows(self, source_id: str, run: int) -> int | None:
+        """Rows of a feed's run that are in the journal; 0 for a run never seen, None for one that may be forgotten."""
 
     def store_lags(self) -> bool:
         """Whether rows that memory let go may not be in the store yet: what it lacks is then no hole."""

@@ -75,6 +75,9 @@ class Wake:
         except BlockingIOError:
             return  # it was not up
 
+    def __del__(self) -> None:
+        self.close()  # of an object that nobody began or stopped
+
     def fileno(self) -> int:
         """The descriptor that polls as readable while the flag is up."""
         return self._fd
@@ -244,11 +247,8 @@ class Sockets:
         self._all.insert(0, watcher)
 
         def come() -> list[tuple[int, bool]]:
-            told = []
-            while (frames := receive(watcher)) is not None:
-                event = parse_monitor_message(frames)
-                told.append((int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED))
-            return told
+            events = map(parse_monitor_message, iter(lambda: receive(watcher), None))
+            return [(int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED) for event in events]
 
         return come
 
