@@ -212,6 +212,11 @@ class Journal:
         return cls(directory, file, fd, offset, file_bytes, header.format)
 
     @property
+    def path(self) -> Path:
+        """The file that is appended to now."""
+        return path_of(self._directory, self._number)
+
+    @property
     def position(self) -> Position:
         """Behind the last committed group."""
         return Position(self._number, self._offset)
