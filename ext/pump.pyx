@@ -26,7 +26,7 @@ COUNTERS = (
     "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
     "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim",
     "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time", "volume", "grid",
-    "future", "forming",
+    "future", "forming", "spent",
 )
 """What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared` and
 `older_claim`, which are messages."""

@@ -26,7 +26,6 @@ from flux.codec import Encoder, decode
 from flux.config import DEFAULT_INGEST_PULL, endpoints, value
 from flux.errors import (
     AnswerError,
-    EncodeError,
     FluxError,
     InvalidArgumentError,
     NotFoundError,
@@ -34,8 +33,9 @@ from flux.errors import (
     StorageError,
     VersionError,
 )
-from flux.model import ROW_DTYPES, StreamKey
+from flux.model import StreamKey
 from flux.schema import messages
+from flux.tables import Table, rows_of
 from flux.threads import WatchedThread
 from flux.transport.requester import Requester
 from flux.transport.sockets import Poller, Sockets, Wake, send
@@ -87,16 +87,17 @@ class Feed:
         self._thread.start()
 
     def send(
-        self, symbol: str, interval: str, rows: NDArray[np.void], *, timeout: float | None = None
+        self, symbol: str, interval: str, rows: NDArray[np.void] | Table, *, timeout: float | None = None
     ) -> None:
-        """Queue rows (a 1-d array of the interval's dtype; copied) for the server.
+        """Queue rows (a 1-d array of the interval's dtype, a batch, or a table: see `flux.tables`; copied) for the
+        server.
 
         Waits while the server is behind: at most `timeout` seconds, then RequestTimeout with nothing queued. Raises
-        EncodeError for rows of another dtype, InvalidNameError for names outside the grammar.
+        EncodeError for rows of another dtype, TypeError for what holds no rows, InvalidNameError for names outside the
+        grammar.
         """
         key = StreamKey(self.source, symbol, interval).checked()
-        if rows.dtype != ROW_DTYPES[key.kind] or rows.ndim != 1:
-            raise EncodeError(f"{key} takes a 1-d array of {key.kind.name} rows")
+        rows = rows_of(rows, key.kind)
         for begin in range(0, len(rows), limits.MAX_INGEST_ROWS):
             self._queue(key, rows[begin : begin + limits.MAX_INGEST_ROWS], timeout)
 

@@ -256,6 +256,8 @@ def _named(request: Any) -> StreamKey:
     try:
         return StreamKey(*request.key).checked()
     except InvalidNameError as error:
+        if request.schema_version == 1:  # which knows no wrong names: there is no such stream
+            raise Refusal(Status.NOT_FOUND, "unknown stream key") from error
         raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
 
 

@@ -25,7 +25,7 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import State, StreamKey
+from flux.model import MAX_SEQUENCE, State, StreamKey
 from flux.server.answers import Answers
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
@@ -39,7 +39,7 @@ from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
-from flux.server.watch import Watch
+from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
@@ -109,7 +109,7 @@ class Server:
         for number, head in sorted(self._recovered.streams.items()):
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
-            ring.reset(head.head + 1)
+            ring.reset(min(head.head + 1, MAX_SEQUENCE))
             if store is not None and slot < WARM_STREAMS:
                 try:
                     _fill(ring, number, head, store)
@@ -313,6 +313,8 @@ class Server:
         committer.join(left())
         self.projector.stop()
         projector.join(left())
+        if self.failure is None and self.vitals.has(DIRECTORY):
+            self.failure = StorageError("what was taken in last is lost: the data directory is gone")
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
         running = [thread.name for thread in self._threads if thread.is_alive()]
         if running or not answered:
