@@ -149,6 +149,10 @@ class Committer:
         found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
         return max(found, default=None)
 
+    def claimed(self, name: str) -> int:
+        """The last incarnation of a feed's run whose claim is committed; from any thread."""
+        return self._sources.get(name, (0, 0))[1]
+
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
         self._syncer.start()

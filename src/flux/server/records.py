@@ -26,7 +26,7 @@ FIRST_EPOCH: Final = 1
 FEED: Final = "feed:"
 
 Position = tuple[int, int]
-"""How far a source is: (rows, running CRC-32C) of a file, (rows, 0) of a feed's run."""
+"""How far a source is: (rows, running CRC-32C) of a file, (rows, incarnation) of a feed's run."""
 
 
 class StreamRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flux.limits import MAX_RUNS
+import numpy as np
+
+from flux.limits import MAX_REFUSED_LISTED, MAX_RUNS
+from flux.model import REFUSED
 from flux.server.records import Position, SourceRecord, feed_name, pack
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from flux.transport.pump import Receiver
 
 _POSITION_BYTES: Final = (
@@ -32,8 +37,8 @@ class Runs:
         """The place of a run that the receiver knows."""
         return self.receiver.kernel.find_run(source, run)
 
-    def add(self, source: bytes, run: int, taken: int, owner: int) -> tuple[int, dict[str, Position]]:
-        """Its place, where `taken` rows of it are known; and how far the run is that had this place before, if any."""
+    def add(self, source: bytes, run: int, position: Position, owner: int) -> tuple[int, dict[str, Position]]:
+        """Its place, where so much of it is known; and how far the run is that had this place before, if any."""
         name = feed_name(source.decode(), run)
         gone: dict[str, Position] = {}
         place = self._added % MAX_RUNS
@@ -45,7 +50,7 @@ class Runs:
         else:
             self._names.append(name)
         begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
-        assert self.receiver.kernel.add_run(source, run, taken, owner, begins) == place
+        assert self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1]) == place
         self._added += 1
         self._places[name] = place
         return place, gone
@@ -54,14 +59,29 @@ class Runs:
         return self._names[place]
 
     def taken(self, place: int) -> Position:
-        """How far the receiver has taken it."""
-        return (self.receiver.kernel.run_taken(place), 0)
+        """How far the receiver has taken it, and from which incarnation of it."""
+        return (self.receiver.kernel.run_taken(place), self.receiver.kernel.run_incarnation(place))
+
+    def claim(self, place: int) -> Position:
+        """Give it to another process; how far it is, and which incarnation that is."""
+        self.receiver.kernel.claim_run(place)
+        return self.taken(place)
 
     def committed(self, name: str) -> Position | None:
         """How far it is in the journal, as far as this table knows; from any thread."""
         place = self._places.get(name)
-        rows = 0 if place is None else self.receiver.kernel.run_committed(place)
-        return (rows, 0) if rows else None
+        rows, incarnation = (0, 0) if place is None else self.receiver.kernel.run_committed(place)
+        return (rows, incarnation) if rows else None
+
+    def refused(self, name: str, after: int, upto: int) -> tuple[int, NDArray[np.void]]:
+        """(rows of it refused since this server began, the last of those numbered above `after` and at most `upto`:
+        REFUSED rows); from any thread."""
+        out = np.zeros(MAX_REFUSED_LISTED, REFUSED)
+        place = self._places.get(name)
+        if place is None:
+            return 0, out[:0]
+        total, listed = self.receiver.kernel.run_refused(place, after, upto, out.view(np.uint8))
+        return total, out[:listed]
 
     def all_committed(self) -> dict[str, Position]:
         """The same of every run of which rows were committed; from any thread."""
