@@ -129,6 +129,7 @@ typedef struct {
     uint8_t *scratch; /* for version 1 frames */
     size_t scratch_size;
     uint64_t groups, beats;
+    int refused; /* errno of the disk that refused a group, 0: none did */
     flux_sent sent;
     uint8_t *heard;   /* what a subscriber said, one frame: for Python */
     size_t heard_size, heard_limit;
@@ -238,8 +239,12 @@ static inline int flux_commit_group(flux_committer *c, flux_journal_end *j) {
         j->offset + g->used + FLUX_COMMIT_SIZE > j->limit)
         return 1;
     uint64_t start = j->offset;
-    if (flux_journal_write(j, g, c->disk)) return 1;
+    if (flux_journal_write(j, g, c->disk)) {
+        c->refused = errno;
+        return 1;
+    }
     if (flux_fence_store(j, c->store_id, c->epoch)) { /* without its mark it is as if it were not written */
+        c->refused = errno;
         j->offset = start;
         if (j->synced > start) j->synced = start;
         return 1;

@@ -16,10 +16,9 @@
  * written. A bad spot below a later COMMIT's `synced` is damage; one above it is a torn tail, whatever the order in
  * which a dying machine wrote the pages.
  *
- * The group's CRC covers what no body's own does, and of every body the CRC that it ends in: headers, topics, those
- * CRCs, padding, in order. So no record can change places with another, nor a body be another that is valid. (Format 1
- * took it over all bytes before the COMMIT: over a body and its own CRC, of the same polynomial, that is a constant.) A
- * COMMIT's own padding must be zero, so that no flipped bit goes unseen.
+ * The group's CRC covers headers, topics, and of every body the CRC that it ends in, in order. So no record can change
+ * places with another, nor a body be another that is valid. (Format 1 took it over all bytes before the COMMIT: over a
+ * body and its own CRC, of the same polynomial, that is a constant.) Padding must be zero: no flipped bit goes unseen.
  *
  * `before` is the CRC at the end of the last COMMIT of the file that this one goes on from: a file that is missing
  * between the two, or an older copy of the first, is noticed. 0: unknown (the first file; format 1). */
@@ -154,15 +153,28 @@ static inline int flux_group_append(flux_group *group, uint32_t kind, const void
     return 0;
 }
 
-/* Goes on with a group's CRC over a record that is there whole. */
+/* Goes on with a group's CRC over a record whose body passes: over its header and topic, and into that goes the CRC that
+ * its body ends in (so it stands where the next record's first four bytes do). */
+static inline uint32_t flux_cover_valid(uint32_t crc, const uint8_t *record, uint32_t length, uint32_t kind) {
+    const uint8_t *body = record + FLUX_RECORD_HEADER_SIZE;
+    uint32_t front = kind == FLUX_BATCH ? FLUX_RECORD_HEADER_SIZE + 2u + (uint32_t)(body[0] | body[1] << 8)
+                                        : FLUX_RECORD_HEADER_SIZE;
+    return flux_crc32c(crc, record, front) ^ flux_get32(body + length - 4);
+}
+
+/* The same over any record that is there whole. */
 static inline uint32_t flux_cover(uint32_t crc, const uint8_t *record) {
-    uint32_t length = flux_get32(record), front = FLUX_RECORD_HEADER_SIZE;
-    uint64_t size = flux_record_size(length), tail = FLUX_RECORD_HEADER_SIZE + (uint64_t)length - 4;
-    if (flux_get32(record + 4) == FLUX_BATCH && length >= 2)
-        front += 2u + (uint32_t)(record[FLUX_RECORD_HEADER_SIZE] | record[FLUX_RECORD_HEADER_SIZE + 1] << 8);
-    if (length < 4 || front > tail) return flux_crc32c(crc, record, size); /* no body that would pass: all of it */
-    crc = flux_crc32c(crc, record, front);
-    return flux_crc32c(crc, record + tail, size - tail);
+    const uint8_t *body = record + FLUX_RECORD_HEADER_SIZE;
+    uint32_t length = flux_get32(record), kind = flux_get32(record + 4);
+    uint32_t topic = kind == FLUX_BATCH && length >= 2 ? 2u + (uint32_t)(body[0] | body[1] << 8) : 0;
+    if (length < topic + 4) return flux_crc32c(crc, record, FLUX_RECORD_HEADER_SIZE);
+    return flux_cover_valid(crc, record, length, kind);
+}
+
+/* Whether all behind a record's body is zero. */
+static inline int flux_padding_zero(const uint8_t *record, uint32_t length) {
+    uint64_t size = flux_record_size(length), bits = 8 * (size - FLUX_RECORD_HEADER_SIZE - length);
+    return bits == 0 || flux_get64(record + size - 8) >> (64 - bits) == 0;
 }
 
 /* Write the COMMIT behind the records, in the room that is kept for it; the group itself is left as it is, so that a
@@ -280,6 +292,7 @@ static inline int flux_scan_record(const flux_scan *scan, const uint8_t *data, u
     out->at = scan->end + FLUX_RECORD_HEADER_SIZE;
     out->kind = flux_get32(record + 4);
     if (!flux_body_valid(body, length, out->kind, &out->size)) return FLUX_SCAN_BODY;
+    if (scan->format > 1 && !flux_padding_zero(record, length)) return FLUX_SCAN_BODY;
     if (out->kind == FLUX_COMMIT &&
         (length != FLUX_COMMIT_BODY_SIZE || flux_get32(body + length) != 0 || flux_get64(body) != scan->group ||
          flux_get32(body + 16) != (scan->format > 1 ? scan->crc : flux_crc32c(0, data + scan->group, scan->end - scan->group))))
@@ -294,8 +307,9 @@ static inline uint64_t flux_scan_next(flux_scan *scan, const uint8_t *data, uint
     while (scan->stop < 0 && count < max) {
         scan->stop = flux_scan_record(scan, data, size, out + count);
         if (scan->stop >= 0) break;
-        scan->crc = flux_cover(scan->crc, data + scan->end);
-        scan->end += flux_record_size(flux_get32(data + scan->end));
+        uint32_t length = flux_get32(data + scan->end);
+        scan->crc = flux_cover_valid(scan->crc, data + scan->end, length, out[count].kind);
+        scan->end += flux_record_size(length);
         scan->records++;
         if (out[count].kind == FLUX_COMMIT) {
             scan->crc = 0;

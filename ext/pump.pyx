@@ -29,7 +29,7 @@ COUNTERS = (
     "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
     "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim",
     "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time", "volume", "grid",
-    "future", "forming",
+    "future", "forming", "spent",
 )
 """What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared` and
 `older_claim`, which are messages."""
@@ -190,12 +190,17 @@ cdef class Receiver:
         return found
 
     def add_run(self, bytes source, uint64_t run_id, uint64_t taken, uint32_t owner, bytes name=b"",
-                uint32_t incarnation=0):
+                uint32_t incarnation=0, int place=-1):
         """Remembers a feed's run, of which `taken` rows are known, and gives its index.
 
-        When the table is full the oldest run goes and this one has its index. `name`: how a SOURCE record of it begins.
+        When the table is full the run at `place` goes (-1: the oldest) and this one has its index. `name`: how a SOURCE
+        record of it begins.
         """
         cdef uint32_t index = self.r.run_serial % self.r.run_limit
+        if place >= 0 and self.r.run_count == self.r.run_limit:
+            if <uint32_t>place >= self.r.run_limit:
+                raise IndexError(f"run {place} of {self.r.run_limit}")
+            index = <uint32_t>place
         cdef flux_feed_run *run = &self.r.runs[index]
         if len(name) > FLUX_RUN_NAME_MAX:
             raise ValueError(f"a name of {len(name)} bytes")

@@ -136,6 +136,17 @@ cdef class Outbox:
             raise OSError(error, "the feed's socket failed")
         return bool(waits)
 
+    def begin_anew(self, uint64_t run):
+        """Goes on as another run: what is not committed is numbered from 1 again, and sent again."""
+        cdef uint8_t *scratch = <uint8_t *>malloc(<size_t>self.most * 64)
+        if scratch == NULL:
+            raise MemoryError("no memory to number rows again")
+        with nogil:
+            pthread_mutex_lock(&self.o.lock)
+            flux_outbox_begin_anew(&self.o, run, <const flux_template *const *>self.streams, scratch)
+            pthread_mutex_unlock(&self.o.lock)
+        free(scratch)
+
     def commit(self, uint64_t committed):
         """Lets go of the run's rows up to there."""
         with nogil:

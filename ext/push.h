@@ -48,9 +48,10 @@ typedef struct {
     uint32_t size, rows; /* size of the frame; FLUX_OUTBOX_SKIP: nothing more up to the end of the ring */
     uint64_t last;       /* the run's number of the message's last row */
     uint32_t stream_id, row_size;
+    uint32_t space, reserved; /* bytes that the record takes */
 } flux_outbox_record;
 
-_Static_assert(sizeof(flux_outbox_record) == 24, "a record is a multiple of 8");
+_Static_assert(sizeof(flux_outbox_record) == 32, "the frame after it is aligned as the record is");
 
 #define FLUX_OUTBOX_SKIP UINT32_MAX
 
@@ -61,7 +62,8 @@ typedef struct {
     uint8_t *data;
     uint64_t capacity;         /* bytes, a multiple of 32 */
     uint64_t head, next, tail; /* bytes since it was last empty */
-    uint64_t queued, sent, committed; /* rows of the run */
+    uint64_t queued, sent, committed; /* rows of this feed */
+    uint64_t before;           /* of them committed under runs that the server forgot: the run counts from there */
     uint64_t run;
     uint32_t incarnation;
     int error;                 /* errno of what ended the sending; 0 = nothing did */
@@ -100,7 +102,7 @@ static inline void flux_outbox_send(flux_outbox *o) {
             return;
         }
         o->sent = record.last;
-        o->next += flux_outbox_space(record.size);
+        o->next += record.space;
     }
 }
 
@@ -113,22 +115,50 @@ static inline void flux_outbox_put(flux_outbox *o, const flux_template *t, uint3
     while (n) {
         uint32_t count = n < most ? (uint32_t)n : most;
         flux_outbox_record record = {(uint32_t)flux_encoded_size(t, count), count, o->queued + count, stream_id,
-                                     t->row_size};
-        uint64_t space = flux_outbox_space(record.size), left = o->capacity - o->tail % o->capacity;
+                                     t->row_size, 0, 0};
+        uint64_t space = record.space = (uint32_t)flux_outbox_space(record.size), left = o->capacity - o->tail % o->capacity;
         if (left < space) {
-            flux_outbox_record skip = {FLUX_OUTBOX_SKIP, 0, 0, 0, 0};
+            flux_outbox_record skip = {FLUX_OUTBOX_SKIP, 0, 0, 0, 0, 0, 0};
             memcpy(o->data + o->tail % o->capacity, &skip, sizeof skip);
             o->tail += left;
         }
         uint8_t *at = o->data + o->tail % o->capacity;
         memcpy(at, &record, sizeof record);
-        flux_encode(t, at + sizeof record, o->queued + 1, o->run, origin_ns, 0, o->incarnation, stream_id, rows, count);
+        flux_encode(t, at + sizeof record, o->queued + 1 - o->before, o->run, origin_ns, 0, o->incarnation, stream_id, rows, count);
         o->tail += space;
         o->queued += count;
         rows += (size_t)count * t->row_size;
         n -= count;
     }
     flux_outbox_send(o);
+}
+
+/* Goes on as another run: what is not committed is numbered from 1 again. `templates` by stream_id - 1; `scratch` has
+ * room for the rows of one message. */
+static inline void flux_outbox_begin_anew(flux_outbox *o, uint64_t run, const flux_template *const *templates,
+                                          uint8_t *scratch) {
+    o->run = run;
+    o->before = o->sent = o->committed;
+    o->next = o->head;
+    for (uint64_t at = o->head; at < o->tail;) {
+        flux_outbox_record record;
+        uint8_t *frame = o->data + at % o->capacity + sizeof record;
+        memcpy(&record, frame - sizeof record, sizeof record);
+        if (record.size == FLUX_OUTBOX_SKIP) {
+            at += o->capacity - at % o->capacity;
+            continue;
+        }
+        const flux_template *t = templates[record.stream_id - 1];
+        int64_t origin_ns;
+        memcpy(&origin_ns, frame + t->patch_at + 16, sizeof origin_ns);
+        if (record.rows > record.last - o->committed) record.rows = (uint32_t)(record.last - o->committed);
+        memcpy(scratch, frame + record.size - FLUX_CHECKSUM_SIZE - record.rows * record.row_size,
+               (size_t)record.rows * record.row_size);
+        record.size = (uint32_t)flux_encode(t, frame, record.last + 1 - record.rows - o->before, run, origin_ns, 0,
+                                            o->incarnation, record.stream_id, scratch, record.rows);
+        memcpy(frame - sizeof record, &record, sizeof record);
+        at += record.space;
+    }
 }
 
 typedef struct { /* a row that waits */
@@ -155,7 +185,7 @@ static inline void flux_outbox_find(const flux_outbox *o, const flux_refused *re
             uint32_t size = record.row_size, left = (uint32_t)(record.last - refused[i].row) + 1;
             out[i] = (flux_outbox_row){record.stream_id, frame + record.size - FLUX_CHECKSUM_SIZE - left * size};
         }
-        at += flux_outbox_space(record.size);
+        at += record.space;
     }
 }
 
@@ -169,7 +199,7 @@ static inline void flux_outbox_commit(flux_outbox *o, uint64_t committed) {
             o->head += o->capacity - o->head % o->capacity;
         } else {
             if (record.last > o->committed) break;
-            o->head += flux_outbox_space(record.size);
+            o->head += record.space;
         }
     }
     if (o->next < o->head) o->next = o->head;

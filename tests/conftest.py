@@ -17,7 +17,7 @@ settings.register_profile(
 settings.load_profile("flux")
 
 SHARED = Path(os.environ.get("FLUX_SHARED", Path(__file__).parents[2] / "shared"))
-"""Real data and wire vectors, beside the project when they are there."""
+"""Real data, beside the project when it is there."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=float, default=20.0, help="how long to fuzz the kernels (20)")
     parser.addoption(
         "--messages", type=int, default=20_000, help="random messages of a differential test (20,000)"
+    )
+    parser.addoption("--images", type=int, default=150, help="disks that a power cut may leave (150)")
+    parser.addoption(
+        "--calls", default="18", help="calls that are made to fail, or `all` of a server's life (18)"
     )
     parser.addoption("--seed", type=int, default=None, help="seed of the random system tests (random)")
 

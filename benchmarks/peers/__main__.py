@@ -1,8 +1,8 @@
 """`python -m benchmarks.peers`: flux beside other buses under the same load, one table.
 
-All of it takes about 12 minutes for ten buses on a machine that nobody else uses, and some 15 at most: a search ends
-at its limit. `--quick` is a smoke test: that each one installed passes messages, not how fast. What is not installed is
-named and left out:
+All of it takes some 15 to 25 minutes for ten buses on a machine that nobody else uses: a search has the time that it
+needs, and a rate that was not confirmed is not published. `--quick` is a smoke test: that each one installed passes
+messages, not how fast. What is not installed is named and left out:
 
     pip install -e '.[peers]'; apt-get install redis-server nats-server gcc
 """

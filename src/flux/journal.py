@@ -28,10 +28,12 @@ from flux.journal_disk import (
     header_of,
     known_synced,
     last_commit,
+    last_commit_of,
     new_file,
     translated,
     write,
     write_again,
+    write_header,
     write_zeros,
 )
 from flux.journal_files import (
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "FORMAT", "HEADS", "RECORD", "SOURCE", "STREAM",
     "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
-    "files", "path_of", "read_file", "read_part", "scan", "truncate",
+    "files", "header_of", "last_commit_of", "path_of", "read_file", "read_part", "scan", "truncate", "write_header",
 ]  # fmt: skip
 
 BATCH: Final[int] = _kernel.BATCH
@@ -208,6 +210,11 @@ class Journal:
                 os.close(fd)
                 raise
         return cls(directory, file, fd, offset, file_bytes, header.format)
+
+    @property
+    def path(self) -> Path:
+        """The file that is appended to now."""
+        return path_of(self._directory, self._number)
 
     @property
     def position(self) -> Position:

@@ -136,6 +136,20 @@ def last_commit(fd: int, offset: int) -> int:
     return int.from_bytes(os.pread(fd, 4, offset - 8), "little")
 
 
+def last_commit_of(path: Path) -> int:
+    """The CRC that ends the last COMMIT of a file that ends in one; of another, whatever stands there. Raises
+    `StorageError`."""
+    with translated(path), open(path, "rb", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        while end > 0:
+            start = max(0, end - MIB)
+            data = os.pread(file.fileno(), end - start, start).rstrip(b"\0")
+            if data:
+                return last_commit(file.fileno(), -(-(start + len(data)) // 8) * 8)
+            end = start
+    return 0
+
+
 def known_synced(fd: int, offset: int) -> int:
     """Up to where the COMMIT that ends at `offset` calls the file synced."""
     commit = os.pread(fd, _kernel.COMMIT_SIZE, max(0, offset - _kernel.COMMIT_SIZE))

@@ -83,6 +83,7 @@ V1_STREAMS_PER_LOOK: Final = 128  # streams whose version 1 subscription is look
 LINGER_MS: Final = 500  # a closing socket waits this long for what it has still to send
 HEARTBEAT_MS: Final = 1_000
 MAX_MARKS: Final = 4_096  # per heartbeat message
+MAX_REASON_CHARS: Final = 4_000  # of a heartbeat and of a health reply; the log has the whole of it
 MARK_RECENT_MS: Final = 5_000  # a head that moved within this is in every heartbeat
 MARK_ROUND_MS: Final = 30_000  # each head is in a heartbeat at least this often
 

@@ -1,9 +1,8 @@
-"""Frames to begin with: the golden ones, the wire vectors where they are beside the project, and some made here."""
+"""Frames to begin with: the golden ones of both versions, and some made here."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,12 +38,7 @@ def made() -> Iterator[bytes]:
 def frames(folder: Path) -> list[Path]:
     """Writes the corpus as files into `folder`; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = sorted((ROOT / "tests" / "golden").glob("*.bin"))
-    shared = [parent / "shared" for parent in ROOT.parents]
-    if said := os.environ.get("FLUX_SHARED"):
-        shared = [Path(said)]
-    for root in shared:
-        paths += sorted((root / "wire" / "vectors").glob("*.bin"))
+    paths = sorted((ROOT / "tests" / "golden").rglob("*.bin"))
     for frame in made():
         paths.append(folder / f"{hashlib.sha256(frame).hexdigest()[:16]}.bin")
         paths[-1].write_bytes(frame)

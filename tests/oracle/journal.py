@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 BATCH, COMMIT = 1, 6
@@ -21,8 +22,8 @@ def _table() -> list[int]:
 _TABLE = _table()
 
 
-def crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
+def crc32c(data: bytes, before: int = 0) -> int:
+    crc = before ^ 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
@@ -50,18 +51,18 @@ def batch(topic: bytes, payload: bytes) -> bytes:
     return record(BATCH, len(topic).to_bytes(2, "little") + topic + sealed(payload))
 
 
-def covered(data: bytes) -> bytes:
-    """Of a record, what its group's CRC covers from format 2 on: all but what the body's own CRC covers."""
+def covered(crc: int, data: bytes) -> int:
+    """A group's CRC, from format 2 on, behind one more record: its header and topic, and the body's own CRC."""
     length, front = u32(data, 0), HEADER
     if u32(data, 4) == BATCH and length >= 2:
         front += 2 + int.from_bytes(data[HEADER : HEADER + 2], "little")
     tail = HEADER + length - 4
-    return data if length < 4 or front > tail else data[:front] + data[tail:]
+    return crc32c(data[:front], crc) ^ u32(data, tail)
 
 
 def group(start: int, synced: int, records: list[bytes], version: int = FORMAT) -> bytes:
     data = b"".join(records)
-    crc = crc32c(data if version == 1 else b"".join(map(covered, records)))
+    crc = crc32c(data) if version == 1 else functools.reduce(covered, records, 0)
     marks = start.to_bytes(8, "little") + synced.to_bytes(8, "little")
     return data + record(COMMIT, marks + crc.to_bytes(4, "little"))
 
@@ -119,9 +120,12 @@ def _record(data: bytes, at: int, group_start: int, version: int) -> tuple[int, 
         checked = body[2 + int.from_bytes(body[:2], "little") :] if length >= 2 else b""
     if len(checked) < 4 or sealed(checked[:-4]) != checked:
         return "body"
+    padding = data[at + HEADER + length : at + -(-(HEADER + length) // 8) * 8]
+    if version > 1 and any(padding):
+        return "body"
     if kind == COMMIT and (
         length != COMMIT_BODY
-        or any(data[at + HEADER + COMMIT_BODY : at + 40])
+        or any(padding)
         or u64(body, 0) != group_start
         or u32(body, 16) != _group_crc(data[group_start:at], version)
     ):
@@ -132,12 +136,12 @@ def _record(data: bytes, at: int, group_start: int, version: int) -> tuple[int, 
 def _group_crc(data: bytes, version: int) -> int:
     if version == 1:
         return crc32c(data)
-    parts, at = [], 0
+    crc = at = 0
     while at < len(data):
         size = -(-(HEADER + u32(data, at)) // 8) * 8
-        parts.append(covered(data[at : at + size]))
+        crc = covered(crc, data[at : at + size])
         at += size
-    return crc32c(b"".join(parts))
+    return crc
 
 
 def _rest(data: bytes, committed: int, end: int) -> tuple[int, str, bool]:

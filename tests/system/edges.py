@@ -51,7 +51,7 @@ def _batch(dtype: np.dtype[np.void]) -> Shape:
 SHAPES: Final[dict[int, Shape]] = {
     1: [],
     2: [("ok", "bool"), ("message", "str"), ("state", "u8"), ("version", "str"), ("store_id", "u64"), ("epoch", "u32"),
-        ("schema_version_max", "u32")],
+        ("schema_version_max", "u32"), ("parent_store_id", "u64")],
     3: [("key", ("table", KEY))],
     4: [("key", ("table", KEY)), ("cursor", ("table", CURSOR))],
     5: [("key", ("table", KEY)), ("has_from_sequence", "bool"), ("from_sequence_exclusive", "u64")],
@@ -73,7 +73,8 @@ SHAPES: Final[dict[int, Shape]] = {
          ("status", "u8"), ("epoch_end_sequence", "u64"), ("row_count", "u32"), ("zstd", "bytes"),
          ("trades", ("rows", TRADE)), ("quotes", ("rows", QUOTE)), ("rows_epoch", "u32")],
     16: [("store_id", "u64"), ("epoch", "u32"), ("boot_id", "u64"), ("server_time_ns", "i64"), ("number", "u64"),
-         ("interval_ms", "u32"), ("marks", ("rows", MARK)), ("state", "u8"), ("reason", "str"), ("loop_age_ms", "u32")],
+         ("interval_ms", "u32"), ("marks", ("rows", MARK)), ("state", "u8"), ("reason", "str"), ("loop_age_ms", "u32"),
+         ("parent_store_id", "u64")],
     17: [("prefix", "str"), ("after_stream_id", "u32"), ("limit", "u32")],
     18: [("streams", ("tables", STATUS)), ("has_more", "bool")],
     19: _batch(TRADE),
@@ -83,7 +84,8 @@ SHAPES: Final[dict[int, Shape]] = {
     23: [("key", ("table", KEY)), ("rows", ("rows", CANDLE)), ("after_sequence", "u64"), ("epoch", "u32"),
          ("store_id", "u64"), ("origin_ns", "i64"), ("recorded_ns", "i64"), ("stream_id", "u32")],
     24: [("source_id", "str"), ("run", "u64"), ("claim", "u64"), ("refused_after", "u64")],
-    25: [("source_id", "str"), ("run", "u64"), ("committed", "u64"), ("incarnation", "u32"), ("refused_total", "u64")],
+    25: [("source_id", "str"), ("run", "u64"), ("committed", "u64"), ("incarnation", "u32"), ("refused_total", "u64"),
+         ("refused", ("rows", np.dtype([("row", "<u8"), ("reason", "<u4"), ("reserved", "<u4")])))],
 }  # fmt: skip
 REQUESTS: Final = (1, 3, 5, 8, 11, 14, 17, 21, 24)
 BATCHES: Final = (7, 13, 19, 20)

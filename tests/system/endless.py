@@ -12,6 +12,9 @@ from flux import limits
 BOUND: Final = 450 * limits.MIB
 """Bytes of memory of the server that this module runs."""
 
+HWM: Final = 2_000
+"""Messages that it keeps for a subscriber."""
+
 _GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\x00" + bytes(31)
 
 
@@ -54,6 +57,8 @@ def endless(endpoint: str, kind: bytes, part: int, most: int) -> int:
 
 
 if __name__ == "__main__":
+    limits.LIVE_HWM = HWM  # before those are imported who take it
+
     from flux.cli.main import main
 
     limits.server_bytes = lambda streams=0: {

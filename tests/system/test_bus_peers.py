@@ -66,7 +66,7 @@ def passing_up_to(limit: int, tried: list[int]) -> Result | None:
         return Result("", spec.rate, achieved=spec.rate, held=True, p99=100 if good else 10**9)
 
     measured = Measured(saturation=[Result("", 0, achieved=1_000_000)])
-    size = Size(1, (), 1, 1, 1, 3, 0.05, 60.0)
+    size = Size(1, (), 1, 1, 1, 3, 0.05)
     searching = Searching(run, measured, size)
     while searching.step() is not None:
         pass
@@ -90,6 +90,21 @@ def test_a_search_that_begins_too_high_begins_again_lower() -> None:
 
 def test_a_search_may_find_nothing() -> None:
     assert passing_up_to(10, []) is None
+
+
+def test_a_rate_that_its_long_trials_refuted_is_never_published() -> None:
+    """Short trials pass up to 300 k/s, long ones never: the answer is none, at whatever moment one looks."""
+    measured, found = Measured(saturation=[Result("", 0, achieved=1_000_000)]), []
+
+    def run(spec: Spec) -> Result:
+        good = spec.rate <= 300_000 and spec.duration_ns == 1
+        return Result("", spec.rate, achieved=spec.rate, held=True, p99=100 if good else 10**9)
+
+    searching = Searching(run, measured, Size(1, (), 1, 1, 1, 3, 0.05))
+    while searching.step() is not None:
+        found.append(measured.best)
+    assert len(found) > 20
+    assert set(found) == {None}
 
 
 def test_what_meets_the_objective() -> None:

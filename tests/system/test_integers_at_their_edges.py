@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,19 @@ def all_edges(tags: Sequence[int], **more: Any) -> Iterator[Edge]:
     for tag in tags:
         yield from edges(tag, known(tag, **more))
         yield from correlations(tag, known(tag, **more))
+
+
+def test_the_tables_here_have_every_slot_of_the_schema() -> None:
+    """They may know more: what a newer minor version appended."""
+    text = re.sub("//.*", "", (Path(__file__).parents[2] / "schemas/market_data.fbs").read_text())
+    bodies = dict(re.findall(r"table (\w+) \{(.*?)\}", text, re.DOTALL))
+    union = re.search(r"union \w+ \{(.*?)\}", text, re.DOTALL)
+    assert union is not None
+    members = [name.strip() for name in union[1].split(",") if name.strip()]
+    assert list(SHAPES) == list(range(1, len(members) + 1))
+    for tag, name in enumerate(members, 1):
+        slots = [slot.partition(":")[0].strip() for slot in bodies[name].split(";") if ":" in slot]
+        assert [slot for slot, _ in SHAPES[tag]][: len(slots)] == slots, name
 
 
 @pytest.fixture(scope="module")

@@ -295,6 +295,7 @@ def test_rpc_counts_what_is_never_answered_as_missing() -> None:
     def answer_the_list_alone() -> None:
         status = {
             "key": KEY,
+            "stream_id": 1,
             "latest_sequence": 5_000,
             "latest_ts_ms": 1,
             "server_time_ms": 1,

@@ -21,7 +21,7 @@ from flux.schema import messages
 from flux.server.backfill import PageStatus
 from flux.server.directory import DirectoryLock
 from flux.server.records import FORMAT, HeadsRecord, pack
-from flux.server.recover import scan_file
+from flux.server.scan import scan_file
 from flux.server.service import Server
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets

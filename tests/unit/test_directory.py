@@ -109,9 +109,20 @@ class TestIdentity:
             read_identity(tmp_path)
 
     def test_one_that_does_not_read_says_what_to_do(self, tmp_path: Path) -> None:
-        (tmp_path / "identity").write_bytes(b"\0" * 512)
-        with pytest.raises(DataError, match=r"does not read.*move it away"):
-            read_identity(tmp_path)
+        (tmp_path / "journal").mkdir()
+        (tmp_path / "journal" / "00000001.fluxlog").touch()
+        for content in (b"\0" * 512, b"", b"{"):
+            (tmp_path / "identity").write_bytes(content)
+            with pytest.raises(DataError, match=r"does not read.*move it away"):
+                read_identity(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 512])
+    def test_one_that_a_first_start_did_not_come_to_write_is_none(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
+        """A power cut, or a disk that refused, before there was a journal: nothing was ever shown."""
+        (tmp_path / "identity").write_bytes(content)
+        assert read_identity(tmp_path) is None
 
 
 COPIES = {

@@ -6,12 +6,14 @@ import tarfile
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from flux import journal
-from flux.model import RowKind
+from flux.model import CANDLE, RowKind
 from flux.server.directory import read_identity
 from flux.server.records import FORMAT
+from flux.store.base import Rows
 from tests.unit.lives import BTC, ETH, Life, rows_of
 
 FROZEN = Path(__file__).resolve().parents[1] / "golden" / "format1.tar.xz"
@@ -29,6 +31,15 @@ def data(tmp_path: Path) -> Path:
     with open(path, "r+b") as file:
         file.write(msgspec.json.encode({**said, "inode": path.stat().st_ino}).ljust(511) + b"\n")
     return tmp_path / "data"
+
+
+def frozen_candles(count: int) -> Rows:
+    """The rows that its streams were given."""
+    rows, n = np.zeros(count, CANDLE), np.arange(1, count + 1)
+    rows["ts_ms"], rows["flags"] = 1_700_000_000_000 + n, 1
+    for name in ("open", "high", "low", "close", "volume"):
+        rows[name] = n
+    return rows
 
 
 def versions(data: Path) -> list[int]:
@@ -49,15 +60,18 @@ def test_it_is_read_and_goes_on_in_a_new_file(data: Path, database: bool) -> Non
         life.write(BTC, 3)
         life.write(ETH, 1)
         life.project()
-        assert life.stored(3).tobytes() == rows_of(RowKind.CANDLE, 1, rows + 3).tobytes()
-        assert life.stored(1).tobytes() == rows_of(RowKind.CANDLE, 1, 8).tobytes()
-        assert life.stored(2, RowKind.TRADE).tobytes() == rows_of(RowKind.TRADE, 1, 20).tobytes()
+        for number, kept, written in ((3, rows, 3), (1, 7, 1)):
+            found = life.stored(number)
+            assert found[:kept].tobytes() == frozen_candles(kept).tobytes()
+            assert found[kept:].tobytes() == rows_of(RowKind.CANDLE, kept + 1, written).tobytes()
+        trades = life.stored(2, RowKind.TRADE)
+        assert trades["trade_id"].tolist() == trades["price"].tolist() == list(range(1, 21))
     assert versions(data) == [1, 1, FORMAT]
     for number, old in before.items():
         assert journal.path_of(data, number).read_bytes().startswith(old.rstrip(b"\0"))
-    found = read_identity(data)
-    assert found is not None
-    assert found[0].format == FORMAT, "the first release refuses it from now on"
+    identity = read_identity(data)
+    assert identity is not None
+    assert identity[0].format == FORMAT, "the first release refuses it from now on"
     with Life(data) as life:
         assert (life.epoch, life.reasons, life.heads["BTC 1m"]) == (1, "", rows + 3)
         life.stop()
@@ -84,4 +98,4 @@ def test_rows_that_it_lost_begin_an_epoch_in_a_new_file(data: Path) -> None:
         life.write(ETH, 1)
     assert versions(data) == [1, 1, FORMAT]
     with Life(data) as life:
-        assert (life.epoch, life.reasons) == (2, "")
+        assert (life.epoch, life.heads["ETH 1m"]) == (2, 4)

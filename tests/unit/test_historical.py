@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -16,7 +17,14 @@ from hypothesis import strategies as st
 from flux.batch import Candles, Trades
 from flux.client.historical import Historical, StreamStatus
 from flux.client.ranges import Bounds, Page, Range, latest_revisions, nth_time
-from flux.errors import FluxError, InvalidNameError, NotFoundError, RequestTimeout, StorageError
+from flux.errors import (
+    ConfigError,
+    FluxError,
+    InvalidNameError,
+    NotFoundError,
+    RequestTimeout,
+    StorageError,
+)
 from flux.model import CANDLE, Cursor, StreamKey
 from tests.patience import PATIENCE_S
 from tests.unit.live_server import LiveServer
@@ -57,11 +65,32 @@ def test_ranges_are_half_open(hist: Historical, every: bool) -> None:
     assert not len(hist.get_range("BTCUSDT", interval="1m", end=T0))
 
 
-def test_times_are_ms_text_or_datetimes(hist: Historical) -> None:
+def test_times_come_through_the_one_door(hist: Historical) -> None:
+    """C-7."""
     moment = datetime.fromtimestamp((T0 + MINUTE) / 1_000, UTC)
-    for start in (T0 + MINUTE, moment, moment.isoformat(), moment.replace(tzinfo=None)):
+    first = hist.get_range("BTCUSDT", interval="1m").ts_ms[1]  # numpy's own integer
+    for start in (
+        *(T0 + MINUTE, (T0 + MINUTE) // 1_000, first, np.datetime64(int(first), "ms"), float(T0 + MINUTE)),
+        *(moment, moment.isoformat(), moment.replace(tzinfo=None), str(T0 + MINUTE)),
+    ):
         batch = hist.get_range("BTCUSDT", interval="1m", start=start, limit=1)
         assert batch.rows["ts_ms"].tolist() == [T0 + MINUTE]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"start": "2022-02-30"}, "start '2022-02-30' is no time"),
+        ({"end": 0}, "end 0 is no time"),
+        ({"start": T0, "end": T0}, "is not before end"),
+        ({"start": "today", "end": "yesterday"}, "start 'today' is not before end 'yesterday'"),
+        ({"limit": -1}, "limit -1 is negative"),
+    ],
+)
+def test_what_is_no_range_is_one_sentence(hist: Historical, asked: dict[str, Any], said: str) -> None:
+    """C-7."""
+    with pytest.raises(ConfigError, match=said):
+        hist.get_range("BTCUSDT", interval="1m", **asked)
 
 
 @pytest.mark.parametrize("every", [False, True])

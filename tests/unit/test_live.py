@@ -7,7 +7,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from flux import codec
@@ -53,6 +55,31 @@ def test_all_that_is_kept_then_live_with_losses_repaired(server: LiveServer) -> 
         status = live.status("SIM/BTCUSDT/1m")
         assert (status.delivered, status.behind, status.conflicts) == (600, 0, 0)
         assert status.state is StreamState.RECEIVING
+
+
+@pytest.mark.parametrize("form", ["text", "datetime64", "seconds"])
+def test_a_start_may_be_a_time(server: LiveServer, form: str) -> None:
+    """C-7: the row of that time is the first one."""
+    ts_ms = int(server.stream(KEY).rows["ts_ms"][40])
+    moment = np.datetime64(ts_ms, "ms")
+    start = {"text": str(moment), "datetime64": moment, "seconds": ts_ms / 1_000}[form]
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start=start)
+        live.start()
+        server.subscribed(stream_topic(KEY))
+        server.beat()
+        check(rows_until(live, 100), server, 41, 100)
+
+
+def test_a_start_after_the_newest_row_and_of_a_stream_that_is_not_there(server: LiveServer) -> None:
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start="now+1d")
+        live.subscribe("NEW", interval="1m", start="yesterday")
+        live.start()
+        server.subscribed(stream_topic(KEY))
+        server.beat()
+        server.publish(KEY, 5)
+        check(rows_until(live, 105), server, 101, 105)
 
 
 def test_a_lost_last_message_comes_with_the_next_heartbeat(server: LiveServer) -> None:
@@ -291,9 +318,10 @@ def test_what_cannot_be_is_said_at_once(server: LiveServer) -> None:
             live.subscribe("a\nb", interval="1m")
         with pytest.raises(InvalidNameError):
             live.subscribe("*", interval="7m")
-        with pytest.raises(ConfigError):
-            live.subscribe("A", interval="1m", start="yesterday")
-        with pytest.raises(ConfigError):
-            live.subscribe("A", interval="1m", start=0)
+        for nothing in ("someday", 0, -1, 2**63, True, float("nan"), b"cache", np.timedelta64(1)):
+            with pytest.raises(ConfigError):
+                live.subscribe("A", interval="1m", start=cast(Any, nothing))
+        with pytest.raises(ConfigError, match="names"):
+            live.subscribe("*", interval="1m", start="yesterday")
         with pytest.raises(NotFoundError):
             live.status("SIM/A/1m")

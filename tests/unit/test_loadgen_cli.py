@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flux.cli.loadgen import main, parser, plan_of
+from flux.cli.loadgen import main
+from flux.cli.loadgen_flags import parser, plan_of
 from flux.loadgen.faults import Faults
 from flux.loadgen.plan import NS_PER_S, Audience, Plan, Servers
 from flux.loadgen.schedule import Burst, Ramp, Replay

@@ -135,6 +135,8 @@ def line() -> Iterator[Line]:
 
 
 def test_rows_behind_the_end_are_counted_and_not_timed(line: Line) -> None:
+    while not line.run.measuring:
+        line.run.drain(line.start_ns)
     for sequence in (41, 42, 44):
         line.row(sequence)
     line.beat(49)
@@ -211,3 +213,19 @@ def test_a_mark_of_an_epoch_that_ended_meanwhile_says_no_more(line: Line) -> Non
     line.take_until(lambda told: told["received"] == 2)
     got = line.result()
     assert (got["received"], got["restarts"], got["missing"]) == (2, 1, 0)
+
+
+def test_the_window_opens_at_a_time_and_not_with_a_message(line: Line) -> None:
+    """What waits when the measured time begins came before it (L3): 3 messages a second read as 3.1 to 4.3."""
+    poller = Poller(line.socket)
+    line.row(1)
+    assert poller.wait(PATIENCE_S), "the first message did not come"
+    while not line.run.measuring:  # once: a stream that is new takes another call
+        line.run.drain(line.start_ns)
+    assert line.run.watch.received == 1
+    for sequence in (2, 3, 4):
+        line.row(sequence)
+    line.take_until(lambda now: now["received"] == 4)
+    line.run.end()
+    result = line.result()
+    assert (result["measured_messages"], result["measured_rows"], result["received"]) == (3, 3, 4)

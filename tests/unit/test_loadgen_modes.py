@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux import codec
-from flux.cli.loadgen import main, parser, plan_of
+from flux.cli.loadgen import main
+from flux.cli.loadgen_flags import parser, plan_of
 from flux.errors import ConfigError, NotFoundError, RequestTimeout, UnavailableError
 from flux.loadgen import caller, report, requests, rpc, solo, sub
 from flux.loadgen import codec as codec_mode

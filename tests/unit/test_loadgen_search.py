@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flux.loadgen.search import RESOLUTION, Trial, most_trials, search
+from flux.loadgen.search import RESOLUTION, Trial, confirmations, highest_confirmed, most_trials, search
 
 CEILING = 100_000_000
 
@@ -75,15 +75,19 @@ def test_noise_ends_and_its_answer_was_confirmed(limit: int, noise: float, seed:
     found, trials = searched(lambda trial: trial.rate <= limit and rng.random() >= noise, 1_000)
     if found is not None:
         assert found <= limit
-        confirmed = [trial.rate for trial, passed in trials if passed and trial.confirming]
-        assert confirmed[-1] == found == max(confirmed)
+        assert found == highest_confirmed(trials)
 
 
 @given(verdicts=st.randoms(use_true_random=False), start=st.integers(1, 10**6))
 def test_verdicts_without_sense_end_as_well(verdicts: random.Random, start: int) -> None:
     found, trials = searched(lambda _: verdicts.random() < 0.5, start)
-    passed = [trial.rate for trial, held in trials if held and trial.confirming]
-    assert found == (max(passed) if passed else None)
+    long = [(trial.rate, held) for trial, held in trials if trial.confirming]
+    for rate in {rate for rate, _ in long}:
+        held = [verdict for at, verdict in long if at == rate]
+        assert len(held) <= 3
+        assert (held.count(True) >= 2) != (held.count(False) >= 2), "confirmed or refuted, by two of three"
+    kept = [rate for rate, _ in long if long.count((rate, True)) >= 2]
+    assert found == highest_confirmed(trials) == max(kept, default=None)
 
 
 def test_one_stall_costs_one_run_and_not_the_answer() -> None:
@@ -119,4 +123,22 @@ def test_nothing_above_the_ceiling() -> None:
         (60_000, False),
         (100_000, False),
         (100_000, True),
+        (100_000, True),
     ]
+
+
+@pytest.mark.parametrize("verdicts", ["pp", "pfp", "fpp"])
+def test_two_of_three_long_runs_confirm(verdicts: str) -> None:
+    told = iter(verdicts)
+    found, trials = searched(lambda trial: not trial.confirming or next(told) == "p", 9, ceiling=9)
+    assert found == 9
+    assert confirmations(trials, 9) == (2, len(verdicts))
+
+
+@pytest.mark.parametrize("verdicts", ["ff", "pff", "fpf"])
+def test_one_of_three_refutes(verdicts: str) -> None:
+    told = iter(verdicts)
+    found, trials = searched(lambda trial: not trial.confirming or next(told) == "p", 9, ceiling=9)
+    assert found is None
+    assert len(trials) == 1 + len(verdicts)
+    assert highest_confirmed(trials) is None

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from flux.errors import DamagedError, FluxError, StorageError
 from flux.journal import Position
 from flux.limits import PROJECT_MAX_ROWS
+from flux.model import State
 from flux.server import project
 from flux.server.gentle import NICE
 from flux.server.project import Persisted, Projection, Projector
@@ -97,6 +99,18 @@ def test_who_finds_no_idle_core_stops_giving_way(tmp_path: Path, monkeypatch: py
         assert following.step() > 0
 
 
+def test_a_projector_that_is_stopped_does_not_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S15: what is left may take several steps; a pause before each of them would use up the 5 s of a stop."""
+    monkeypatch.setattr(project, "PAUSE_S", 2 * PATIENCE_S)
+    with Life(tmp_path) as life:
+        following = Following(life)
+        following.projector.stop()
+        began = time.monotonic()
+        for _ in range(3):
+            following.step()
+        assert time.monotonic() - began < PATIENCE_S
+
+
 def test_rows_are_projected_gently_by_the_projectors_own_thread(tmp_path: Path) -> None:
     with Life(tmp_path) as life:
         stored = threading.Event()
@@ -116,3 +130,70 @@ def test_rows_are_projected_gently_by_the_projectors_own_thread(tmp_path: Path) 
         projector.stop()
         thread.join()
         assert len(life.stored(1)) == 10
+
+
+class Refusing(Steps):
+    """A projection into a store that refuses `refusals` times."""
+
+    refusals = 3
+
+    def step(self, committed: Position) -> Persisted:
+        if self.refusals:
+            self.refusals -= 1
+            raise self.error
+        return super().step(committed)
+
+    error: FluxError = StorageError("a full disk")
+
+
+@pytest.mark.parametrize("error", [StorageError("a full disk"), DamagedError("a bad block")])
+def test_a_store_that_refuses_degrades_and_holds_up_no_ring(error: FluxError, tmp_path: Path) -> None:
+    with Life(tmp_path / "d") as life:
+        life.write(BTC, 10)
+        steps, vitals, let_go = Refusing(life), Vitals(), []
+        steps.error = error
+        steps.takes_s = 0.0
+        projector = Projector(
+            projection=steps,
+            store=life.recovered.store,
+            committer=life.committer,
+            vitals=vitals,
+            persisted=let_go.append,
+            hurry=threading.Event(),
+        )
+        assert not projector._step(life.committer.committed)
+        assert vitals.state is State.DEGRADED
+        assert ("flux rebuild" in vitals.reason) == isinstance(error, DamagedError)
+        assert str(error) in vitals.reason
+        assert not projector.lags
+        projector._bear()
+        assert let_go[0] == {1: 10}
+        assert projector.lags, "rows are neither in a ring, perhaps, nor in the store"
+        steps.refusals = 0
+        assert projector._step(life.committer.committed)
+        assert vitals.state is State.OK
+        assert not projector.lags
+
+
+def test_a_store_that_cannot_be_tidied_degrades_and_the_thread_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Life(tmp_path / "d") as life:
+        steps, vitals = Steps(life), Vitals()
+
+        def fail() -> bool:
+            raise StorageError("no space for a checkpoint")
+
+        monkeypatch.setattr(life.recovered.store, "idle", fail)
+        monkeypatch.setattr(project, "RETRY_S", 0.01)
+        projector = Projector(
+            projection=steps,
+            store=life.recovered.store,
+            committer=life.committer,
+            vitals=vitals,
+            persisted=lambda _: None,
+            hurry=threading.Event(),
+        )
+        projector._tidy()
+        assert vitals.state is State.DEGRADED
+        assert "no space for a checkpoint" in vitals.reason

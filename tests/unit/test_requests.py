@@ -21,7 +21,6 @@ from flux.server.view import Rows, StreamView
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 from tests.unit.served import KEY, Served, Stream, rows_at
-from tests.unit.vectors import CASES, Case, expect
 
 WAIT_MS = int(PATIENCE_S * 1_000)
 
@@ -186,27 +185,6 @@ def test_what_is_larger_than_any_request_ends_the_connection_not_the_server() ->
         assert watch.poll(WAIT_MS), "the connection was not ended"
         big.disable_monitor()
         assert not big.poll(0), "and nothing was answered"
-
-
-@pytest.mark.skipif(not CASES, reason="the wire vectors are not beside this checkout")
-@pytest.mark.parametrize("delimiter", [True, False])
-def test_every_vector_gets_exactly_one_reply_of_its_class(delimiter: bool) -> None:
-    with serving(candles()) as it:
-        dealer = it.client(zmq.DEALER)
-        for case in CASES:
-            _one_reply(dealer, case, [b""] if delimiter else [])
-        assert it.requests.counts.received == 2 * len(CASES)
-
-
-def _one_reply(dealer: zmq.Socket[bytes], case: Case, envelope: list[bytes]) -> None:
-    dealer.send_multipart([*envelope, case.frame])
-    dealer.send_multipart([*envelope, messages.health_request(correlation_id=case.name)])
-    # Health is answered at once, so a backfill's reply may come behind it; there are exactly two.
-    replies = [codec.decode(dealer.recv_multipart()[-1]) for _ in range(2)]
-    probe = [reply for reply in replies if reply.correlation_id == case.name]
-    assert len(probe) == 1
-    (reply,) = [reply for reply in replies if reply is not probe[0]]
-    expect(case, reply)
 
 
 class Gate:
@@ -376,3 +354,45 @@ def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
         req.close()
     assert [str(error) for error in failures] == ["a bug"]
     assert "the thread flux requests ended" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"),
+    [(10, limits.MAX_HELD_REPLIES), (limits.MAX_REPLY_BYTES // 3, 3), (limits.MAX_REPLY_BYTES, 1)],
+)
+def test_what_is_held_for_one_peer_is_bounded_in_number_and_bytes(
+    size: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.server.requests.send_back", lambda *_: False)  # it never reads
+    with Sockets() as sockets:
+        requests = Requests(sockets, "tcp://127.0.0.1:*", Answers(candles()))
+        for peer in (b"one", b"two"):
+            for _ in range(kept + 5):
+                requests._reply([peer], bytes(size))
+        assert requests.waiting == 2 * kept
+        assert requests.counts.dropped_full == 2 * 5
+        assert requests.counts.replied == 0
+        monkeypatch.setattr("flux.server.requests.send_back", lambda *_: True)
+        requests._retry_held()
+        assert (requests.waiting, requests.counts.replied) == (0, 2 * kept)
+
+
+def test_what_is_held_past_the_deadline_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.server.requests.REQUEST_DEADLINE_MS", limits.REQUEST_DEADLINE_MS)
+    monkeypatch.setattr("flux.server.requests.send_back", lambda *_: False)
+    now = 100.0
+    with Sockets() as sockets:
+        requests = Requests(sockets, "tcp://127.0.0.1:*", Answers(candles()), clock=lambda: now)
+        requests._reply([b"one"], b"a reply")
+        now = 101.9
+        requests._retry_held()
+        assert (requests.waiting, requests.counts.dropped_full) == (1, 0)
+        now = 102.1
+        requests._retry_held()
+        assert (requests.waiting, requests.counts.dropped_full) == (0, 1)
+
+
+def test_the_figures_that_are_promised() -> None:
+    assert limits.MAX_REQUEST_BYTES == 64 * 1_024
+    assert (limits.MAX_REPLY_BYTES, limits.MAX_REPLY_ROWS) == (4 * 1_024**2, 10_000)
+    assert (limits.MAX_REPLIES_PER_PEER, limits.REQUEST_DEADLINE_MS) == (8, 2_000)

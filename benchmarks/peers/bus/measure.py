@@ -10,7 +10,6 @@ that of `flux-loadgen --find-max`, with its objective; it starts at a share of w
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -43,11 +42,10 @@ class Size(NamedTuple):
     search_ns: int  # of a short trial; 0: no search
     confirming: int  # times as long
     resolution: float
-    search_limit_s: float  # per peer: then its search ends with what has passed so far
 
 
-FULL: Final = Size(3, (10_000, 100_000), 2 * NS_PER_S, 2 * NS_PER_S, 1_200 * MS, 3, 0.08, 75.0)
-QUICK: Final = Size(1, (1_000,), 200 * MS, 200 * MS, 0, 1, 1.0, 0.0)
+FULL: Final = Size(3, (10_000, 100_000), 2 * NS_PER_S, 2 * NS_PER_S, 1_200 * MS, 3, 0.08)
+QUICK: Final = Size(1, (1_000,), 200 * MS, 200 * MS, 0, 1, 1.0)
 
 
 def spec(rate: int, duration_ns: int) -> Spec:
@@ -60,9 +58,10 @@ class Measured:
 
     saturation: list[Result] = field(default_factory=list)
     rates: dict[int, list[Result]] = field(default_factory=dict)
-    best: Result | None = None  # the trial at the highest rate that met the objective
+    best: Result | None = (
+        None  # the last trial that confirmed the highest rate: nothing else is ever published
+    )
     searched: bool = False
-    cut: bool = False  # the search ended by its limit: `best` is the highest that passed, maybe not confirmed
 
     @property
     def carried(self) -> float:
@@ -124,7 +123,7 @@ class Searching:
 
     def __init__(self, run: Run, measured: Measured, size: Size) -> None:
         self._run, self._measured, self._size = run, measured, size
-        self._spent_s = 0.0
+        self._confirming: dict[int, Result] = {}
         start = int(float(f"{measured.carried * START_SHARE:.2g}"))
         self._begin(max(LOWEST, start))
 
@@ -138,24 +137,18 @@ class Searching:
         trial, measured, size = self._next, self._measured, self._size
         if trial is None:
             return None
-        if self._spent_s > size.search_limit_s:
-            measured.cut, self._next = True, None
-            return None
-        begin = time.monotonic()
         duration_ns = size.search_ns * (size.confirming if trial.confirming else 1)
         result = self._run(spec(trial.rate, duration_ns))
-        self._spent_s += time.monotonic() - begin
-        passed, best = met(result), measured.best
-        if passed and (best is None or trial.confirming or trial.rate > best.rate):
-            measured.best = result
+        passed = met(result)
+        if passed and trial.confirming:
+            self._confirming[trial.rate] = result
         try:
             self._next = self._steps.send(passed)
         except StopIteration as end:
             self._next = None
-            if end.value is None:
-                measured.best = None
-                if self._start > LOWEST:  # saturation said little about this one
-                    self._begin(max(LOWEST, self._start // LOWER))
+            measured.best = self._confirming[end.value] if end.value else None
+            if end.value is None and self._start > LOWEST:  # saturation said little about this one
+                self._begin(max(LOWEST, self._start // LOWER))
         return result
 
 

@@ -68,8 +68,7 @@ def line(name: str, all_measured: dict[str, Measured], size: Size) -> str:
     cells = [peer.name, peer.keeps, rate_text(carried) + against(ours.carried, carried)]
     if size.search_ns:
         found, best = best_rate(measured), measured.best
-        cut = " (search cut short)" if measured.cut else ""
-        cells.append(f"{rate_text(found)}{against(best_rate(ours), found)}{cut}" if best else "none" + cut)
+        cells.append(f"{rate_text(found)}{against(best_rate(ours), found)}" if best else "none")
         cells.append(times_text(best) if best else NONE)
     cells += [at_rate(measured, rate) for rate in size.rates]
     cells += [cpu_text(measured.at(size.rates[0])), cpu_text(saturated)]

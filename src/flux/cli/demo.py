@@ -57,7 +57,11 @@ class _ServerProcess:
     def __init__(self, data: Path, sample: Path) -> None:
         self._data, self._sample = data, sample
         self.pub = self.rpc = ANY_PORT
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # interrupted while it started
+            self.end()
+            raise
 
     def start(self) -> None:
         self._process = subprocess.Popen(

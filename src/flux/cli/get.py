@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("key", metavar="KEY", help="SOURCE/SYMBOL/INTERVAL")
     made.add_argument(
-        "--start", metavar="T", help="from this time on: ISO 8601 (UTC) or epoch ms (the oldest kept)"
+        "--start",
+        metavar="T",
+        help="from this time on (the oldest kept): 2024-01-15, 2024-01-15T10:30Z, epoch s or ms, now-1h, yesterday",
     )
     made.add_argument("--end", metavar="T", help="up to before this time (the newest)")
     made.add_argument("--limit", metavar="N", help="rows at most")
@@ -39,10 +41,6 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", default="-", metavar="FILE", help="FILE.csv, .ndjson or .parquet; - as text"
     )
     return made
-
-
-def _time(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
 
 
 def _write_parquet(batch: Batch, path: Path) -> None:
@@ -75,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
             key.symbol,
             interval=key.interval,
             source=key.source_id,
-            start=_time(arguments.start),
-            end=_time(arguments.end),
+            start=arguments.start,
+            end=arguments.end,
             limit=None if arguments.limit is None else parse_count(arguments.limit),
             revisions=arguments.revisions,
         )

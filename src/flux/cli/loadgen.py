@@ -2,198 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
+from flux.cli.terminal import Terminal  # isort: skip  (first, and all else as late as can be: see there)
+
 import signal
 import sys
-from collections.abc import Callable, Sequence
 
-from flux.cli import loadgen_output
-from flux.errors import ConfigError, FluxError
-from flux.loadgen import find_max
-from flux.loadgen import report as reports
-from flux.loadgen.environment import Surroundings
-from flux.loadgen.faults import Faults
-from flux.loadgen.find_max import Measured
-from flux.loadgen.gates import NAMES, parse_objective
-from flux.loadgen.plan import MAX_UNDER_WAY, MODES, Audience, Plan, Servers, parse_count, parse_duration
-from flux.loadgen.schedule import Burst, Ramp, Replay
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
 
-EXIT_CODES = """exit codes: 0 held; 1 error while running; 2 usage; 5 a --fail-if expression was true; 6 the
-rate was not held, or --find-max found none; 130 interrupted (the report is still given, with complete: false)"""
-
-
-def _add_pace(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--rate",
-        metavar="N|max",
-        help=f"messages per second: 100, 10k, 1.5M; or max: as fast as it goes with {MAX_UNDER_WAY:,} messages sent and"
-        " not yet received, a closed loop without a schedule and so without latency from it (pubsub)",
-    )
-    group.add_argument(
-        "--ramp", metavar="FROM:TO:T", help="the rate grows evenly over T: 10k:1M:20s; the warm-up is at FROM"
-    )
-    group.add_argument("--burst", metavar="N/T", help="N messages at once each T: 5k/100ms")
-    group.add_argument("--replay", metavar="FILE", help="a message for each candle of a CSV, at their times")
-    group.add_argument("--speed", metavar="X", help="divides the times between the candles (1)")
-
-
-def _add_size(group: argparse._ArgumentGroup) -> None:
-    default = Plan()
-    group.add_argument(
-        "--mode", default=default.mode, metavar="|".join(MODES), help="what is measured (pubsub)"
-    )
-    group.add_argument("--duration", metavar="T", help="measured time (30s)")
-    group.add_argument("--warmup", metavar="T", help="sent before it, not measured (3s)")
-    group.add_argument("--streams", default=str(default.streams), metavar="N", help="streams, in turn (64)")
-    group.add_argument("--rows", default=str(default.rows), metavar="N", help="rows per message (1)")
-    group.add_argument("--seed", default=str(default.seed), metavar="N", help="seed of the prices (1)")
-    group.add_argument("--publishers", default="1", metavar="N", help="processes that share the streams (1)")
-
-
-def _add_others(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--subscribers", default="1", metavar="N", help="processes that take everything (1)")
-    group.add_argument(
-        "--slow", default="0", metavar="N", help="more of them, which pause behind each drain (0)"
-    )
-    group.add_argument("--pause", default="10ms", metavar="T", help="how long a slow one pauses (10ms)")
-    group.add_argument(
-        "--stopped", default="0", metavar="N", help="more of them, which once stop reading (0)"
-    )
-    group.add_argument(
-        "--stop", default="200ms@1s", metavar="T@T", help="for how long, and when in measured time (200ms@1s)"
-    )
-    group.add_argument("--pub", default="", metavar="EP", help="publisher of a server that runs already")
-    group.add_argument("--rpc", default="", metavar="EP", help="where that server takes requests")
-    group.add_argument("--ingest", default="", metavar="EP", help="where that server takes rows")
-    group.add_argument(
-        "--durability",
-        default=Plan().durability,
-        choices=("process", "disk"),
-        help="of the server that through starts (process)",
-    )
-    group.add_argument(
-        "--topic",
-        action="append",
-        default=[],
-        metavar="T",
-        help="of a publisher that is measured: SOURCE/SYMBOL/INTERVAL, the symbol perhaps *, or the beginning of a"
-        " version 1 topic such as candles. (all rows in version 2); may be repeated",
-    )
-    group.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="KIND=N",
-        help="to test the instrument: drop, corrupt, reorder or duplicate every N-th message; may be repeated",
-    )
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="flux-loadgen",
-        description="Send messages through libzmq over TCP loopback at a fixed rate, from one process to"
-        " another, and account for each of them. The schedule is absolute: a message that leaves late is"
-        " late, and its latency counts from when it should have left.",
-        epilog=f"{EXIT_CODES}. EXPR compares one of {NAMES}.",
-    )
-    _add_pace(made.add_argument_group("how fast, one of them"))
-    _add_size(made.add_argument_group("what"))
-    _add_others(made.add_argument_group("who else"))
-    loadgen_output.add_outputs(made)
-    loadgen_output.add_search(made)
-    return made
-
-
-def _ramp(text: str) -> Ramp:
-    first, last, over = _parts("--ramp", text, ":", 3, "10k:1M:20s")
-    return Ramp(parse_count(first), parse_count(last), parse_duration(over))
-
-
-def _burst(text: str) -> Burst:
-    messages, period = _parts("--burst", text, "/", 2, "5k/100ms")
-    return Burst(parse_count(messages), parse_duration(period))
-
-
-def _replay(file: str | None, speed: str | None) -> Replay | None:
-    if file is None:
-        if speed is not None:
-            raise ConfigError("--speed is that of a --replay")
-        return None
-    try:
-        return Replay(file, float(speed or 1))
-    except ValueError as error:
-        raise ConfigError(f"--speed {speed!a} is not a number") from error
-
-
-def _faults(texts: Sequence[str]) -> Faults:
-    kinds = [name.name for name in dataclasses.fields(Faults)]
-    every: dict[str, int] = {}
-    for text in texts:
-        kind, number = _parts("--fault", text, "=", 2, "drop=1000")
-        if kind not in kinds or parse_count(number) == 0:
-            raise ConfigError(f"--fault {text[:40]!a}: one of {' '.join(kinds)}, = and 1 or more")
-        every[kind] = parse_count(number)
-    return Faults(**every)
-
-
-def _parts(flag: str, text: str, sign: str, number: int, example: str) -> list[str]:
-    parts = text.split(sign)
-    if len(parts) != number:
-        raise ConfigError(f"{flag} {text[:40]!a}: write it like {example}")
-    return parts
-
-
-def plan_of(arguments: argparse.Namespace) -> Plan:
-    """The checked plan that the flags ask for; ConfigError where they cannot be."""
-    stop, stop_at = _parts("--stop", arguments.stop, "@", 2, "200ms@1s")
-    saturate = arguments.rate == "max"
-    rate = None if arguments.rate is None or saturate else parse_count(arguments.rate)
-    if rate == 0:
-        raise ConfigError("--rate 0: nothing would be sent")
-    default = Plan()
-    if arguments.find_max:
-        default = find_max.short_runs(default)
-        if arguments.ramp or arguments.burst or arguments.replay or saturate:
-            raise ConfigError(
-                "--find-max looks for a constant rate: no --ramp, --burst, --replay or --rate max"
-            )
-        if arguments.mode == "sub":
-            raise ConfigError(
-                "--find-max sets the rate, and that of somebody else's publisher is not ours to set"
-            )
-    elif arguments.slo is not None:
-        raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
-    return Plan(
-        rate=rate or default.rate,
-        duration_ns=_duration(arguments.duration, default.duration_ns),
-        warmup_ns=_duration(arguments.warmup, default.warmup_ns),
-        streams=parse_count(arguments.streams),
-        rows=parse_count(arguments.rows),
-        seed=parse_count(arguments.seed),
-        mode=arguments.mode,
-        ramp=None if arguments.ramp is None else _ramp(arguments.ramp),
-        burst=None if arguments.burst is None else _burst(arguments.burst),
-        replay=_replay(arguments.replay, arguments.speed),
-        saturate=saturate,
-        publishers=parse_count(arguments.publishers),
-        audience=Audience(
-            steady=parse_count(arguments.subscribers),
-            slow=parse_count(arguments.slow),
-            pause_ns=parse_duration(arguments.pause),
-            stopped=parse_count(arguments.stopped),
-            stop_ns=parse_duration(stop),
-            stop_at_ns=parse_duration(stop_at),
-        ),
-        servers=Servers(pub=arguments.pub, rpc=arguments.rpc, ingest=arguments.ingest),
-        durability=arguments.durability,
-        faults=_faults(arguments.fault),
-        topics=tuple(arguments.topic),
-    ).checked()
-
-
-def _duration(text: str | None, default_ns: int) -> int:
-    return default_ns if text is None else parse_duration(text)
+    from flux.loadgen.find_max import Measured
+    from flux.loadgen.plan import Plan
 
 
 def _say(line: str) -> None:
@@ -201,17 +21,19 @@ def _say(line: str) -> None:
 
 
 class _Interrupts:
-    """The first Ctrl-C is a wish to end with a report, the second leaves at once."""
+    """The first Ctrl-C or SIGTERM is a wish to end with a report, the second leaves at once."""
 
     def __init__(self) -> None:
         self.came = False
 
     def __enter__(self) -> _Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._before = [(number, signal.signal(number, self._on_signal)) for number in numbers]
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before:
+            signal.signal(number, handler)
 
     def _on_signal(self, *_: object) -> None:
         if self.came:
@@ -219,39 +41,46 @@ class _Interrupts:
         self.came = True
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    plan = plan_of(arguments)
+def _measure(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from flux.cli import loadgen_flags, loadgen_output
+    from flux.loadgen import find_max
+    from flux.loadgen import report as reports
+    from flux.loadgen.environment import Surroundings
+    from flux.loadgen.find_max import Measured
+    from flux.loadgen.gates import parse_objective
+
+    plan = loadgen_flags.plan_of(arguments)
     gates = loadgen_output.check(arguments)
     slo = arguments.slo or find_max.SLO
     objective = parse_objective(slo)
 
-    from flux.loadgen.run import run  # late: --help and usage errors need no sockets
+    from flux.loadgen.run import run  # late: usage errors need no sockets
 
     def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Measured:
         around = Surroundings()
         outcome = run(plan, say=say, interrupted=lambda: interrupts.came)
         return Measured(outcome, reports.report(outcome, gates, around.seen()))
 
+    terminal.loaded()
     with _Interrupts() as interrupts:
         if arguments.find_max:
             measured = find_max.find_max(plan, slo, objective, measure=measure, say=_say)
         else:
             measured = measure(plan, _say)
-    loadgen_output.write(arguments, measured)
+        loadgen_output.write(arguments, measured)
     return reports.exit_code(measured.report)
+
+
+def _run(argv: Sequence[str] | None, terminal: Terminal) -> int:
+    from flux.cli import loadgen_flags
+
+    return _measure(loadgen_flags.parser().parse_args(argv), terminal)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `flux-loadgen` with these arguments (those of the process by default) and give its exit code."""
-    arguments = parser().parse_args(argv)
-    try:
-        return _run(arguments)
-    except FluxError as error:
-        _say(f"flux-loadgen: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("flux-loadgen: interrupted")
-        return reports.EXIT_INTERRUPTED
+    with Terminal("flux-loadgen", whole=argv is None) as terminal:
+        return terminal.run(lambda: _run(argv, terminal))
 
 
 if __name__ == "__main__":

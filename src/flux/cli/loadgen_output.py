@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from flux.errors import ConfigError
@@ -14,7 +16,7 @@ from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram, distribution
 from flux.loadgen.plan import NS_PER_S
 from flux.loadgen.plot import check_plot, plot
-from flux.loadgen.search import RESOLUTION
+from flux.loadgen.search import CONFIRMED, RESOLUTION, TRIES
 
 
 class _Schema(argparse.Action):
@@ -46,8 +48,8 @@ def add_search(made: argparse.ArgumentParser) -> None:
         "the highest rate",
         f"Runs of {find_max.TRIAL_NS // NS_PER_S} s (--duration) behind {find_max.WARMUP_NS // NS_PER_S} s"
         f" (--warmup), from --rate ({find_max.START_RATE:,}) doubled until one fails, then between the two"
-        f" down to {RESOLUTION:.0%}; what is found is confirmed by a run {find_max.CONFIRMING} times as long,"
-        " or lowered until it is. What fails is run once more before it counts.",
+        f" down to {RESOLUTION:.0%}; what is found is confirmed by {CONFIRMED} of {TRIES} runs {find_max.CONFIRMING}"
+        " times as long, or lowered until it is. A short run that fails is done once more before it counts.",
     )
     group.add_argument("--find-max", action="store_true", help="find the highest rate that keeps --slo")
     group.add_argument(
@@ -58,8 +60,12 @@ def add_search(made: argparse.ArgumentParser) -> None:
 
 
 def _writable(path: str) -> None:
+    """ConfigError where a file could not be written, without leaving one there."""
     try:
-        Path(path).open("a", encoding="utf-8").close()
+        if Path(path).exists():
+            Path(path).open("a", encoding="utf-8").close()
+        else:
+            tempfile.TemporaryFile(dir=Path(path).parent).close()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
@@ -79,8 +85,18 @@ def check(arguments: argparse.Namespace) -> list[Gate]:
 
 
 def _write(path: str, text: str) -> None:
+    """Aside, then renamed: a report that was there before is whole until the new one is."""
+    target = Path(path)
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        if target.exists() and not target.is_file():  # a pipe, /dev/stdout
+            target.write_text(text, encoding="utf-8")
+            return
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, target.resolve())
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 

@@ -1,21 +1,20 @@
 """`flux VERB ...`: finds the verb, loads its file alone, and turns errors into exit codes.
 
 Exit codes: 0 ok, 1 runtime error, 2 usage or configuration, 3 in use, 4 data needs a decision, 5 the demo's verdict
-failed, 130 interrupted.
+failed, 130 interrupted, 143 terminated before it was done.
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import importlib
-import logging
-import os
-import sys
-from collections.abc import Sequence
-from typing import Final
+from flux.cli.terminal import Terminal  # isort: skip  (first, and all else as late as can be: see there)
 
-from flux.errors import FluxError
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from typing import Final
 
 VERBS: Final = {
     "demo": "a server, a client, a gap repaired and a kill survived, in one terminal",
@@ -28,10 +27,12 @@ VERBS: Final = {
     "version": "say which version this is",
 }
 
-EXIT_INTERRUPTED: Final = 130
+UNTIL_TOLD: Final = ("serve", "sub")  # they end when somebody says so: SIGTERM is success
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     made = argparse.ArgumentParser(
         prog="flux",
         description="A live market-data bridge: candles numbered, kept, broadcast, and what was missed served.",
@@ -45,8 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and give its exit code."""
+def _run(argv: Sequence[str] | None, terminal: Terminal) -> int:
+    import difflib
+    import importlib
+    import logging
+    import os
+
     arguments = _parser().parse_args(argv)
     if arguments.verb is None:
         _parser().print_help(sys.stderr)
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         print(f"flux: no verb {arguments.verb!a}{hint} (flux --help lists them)", file=sys.stderr)
         return 2
+    terminal.name, terminal.until_told = f"flux {arguments.verb}", arguments.verb in UNTIL_TOLD
     level = os.environ.get("FLUX_LOG") or "WARNING"
     if level.upper() not in logging.getLevelNamesMapping():
         print(f"flux: FLUX_LOG is debug, info, warning, error or critical, not {level!a}", file=sys.stderr)
@@ -66,20 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     verb = importlib.import_module(f"flux.cli.{arguments.verb}")
-    try:
-        code: int = verb.run(verb.parser().parse_args(arguments.rest))
-        sys.stdout.flush()
-        return code
-    except FluxError as error:
-        print(f"flux {arguments.verb}: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone: that is their way to say "enough".
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print(f"flux {arguments.verb}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    parsed = verb.parser().parse_args(arguments.rest)
+    terminal.loaded()
+    code: int = verb.run(parsed)
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and give its exit code."""
+    with Terminal("flux", whole=argv is None) as terminal:
+        return terminal.run(lambda: _run(argv, terminal))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from flux.config import (
     ServeConfig,
     value,
 )
-from flux.errors import ConfigError
+from flux.errors import ConfigError, InvalidNameError
 from flux.loadgen.plan import parse_count, parse_duration
+from flux.model import StreamKey
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,17 +72,40 @@ def config_of(arguments: argparse.Namespace) -> ServeConfig:
     )
 
 
+def split_replay(text: str) -> tuple[str | None, Path]:
+    """The key, where one is given, and the file. A file that exists is a file, whatever its name; else the text is
+    split after the first part that is a key, since a symbol and a file's name may hold `=` too.
+
+    Raises ConfigError for a key with `*`: a file is one stream.
+    """
+    parts = text.split("=")
+    if len(parts) == 1 or Path(text).exists():
+        return None, Path(text)
+    for count in range(1, len(parts)):
+        left, right = "=".join(parts[:count]), "=".join(parts[count:])
+        try:
+            key = StreamKey.parse(left)
+        except InvalidNameError:
+            continue
+        if "*" in key.symbol:
+            raise ConfigError(f"--replay {text!a}: a file is one stream, and * is no symbol")
+        if not right:
+            raise ConfigError(f"--replay {text!a}: there is a key and no file")
+        return left, Path(right)
+    raise ConfigError(
+        f"--replay {text!a}: there is no such file, and what stands before = is no key SOURCE/SYMBOL/INTERVAL"
+    )
+
+
 def _replay(text: str, arguments: argparse.Namespace) -> Replay:
-    key, equals, file = text.partition("=")
-    if not equals:
-        key, file = "", text
+    key, file = split_replay(text)
     try:
         speed = None if arguments.speed == "max" else float(arguments.speed)
     except ValueError as error:
         raise ConfigError(f"--speed is max or a number, not {arguments.speed!a}") from error
     return Replay(
-        path=Path(file),
-        key=key or None,
+        path=file,
+        key=key,
         speed=speed,
         tick_s=None if arguments.tick is None else parse_duration(arguments.tick) / 1e9,
         batch_rows=parse_count(arguments.batch_rows),

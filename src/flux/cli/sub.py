@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 from typing import Final
+
+import numpy as np
 
 from flux.cli import output
 from flux.client.deliver import StateChange
 from flux.client.historical import Historical
 from flux.client.live import Live
+from flux.client.starting import Begin
 from flux.config import DEFAULT_CHUNK_REP, DEFAULT_LIVE_PUB
 from flux.errors import ConfigError, NotFoundError, RequestTimeout
-from flux.loadgen.plan import parse_count, parse_duration
+from flux.loadgen.plan import parse_count
 from flux.model import StreamKey
 from flux.protocol.stream_state import StreamState
+from flux.units import time_ms
 
 LOOK_S: Final = 1.5
 WORTH_SAYING: Final = (
@@ -42,36 +45,32 @@ def parser() -> argparse.ArgumentParser:
         "--cache", metavar="FILE", help="keep rows and position here, begin behind that position"
     )
     begin = made.add_mutually_exclusive_group()
-    begin.add_argument("--since", metavar="T", help="begin so long ago, by the rows' times: 1h, 30m, 90s")
+    begin.add_argument(
+        "--since", metavar="T", help="begin at this time of rows: 1h (ago), 2024-01-15, yesterday"
+    )
     begin.add_argument("--from-sequence", metavar="N", help="begin at this sequence")
     begin.add_argument("--oldest", action="store_true", help="begin with the oldest row the server keeps")
     made.add_argument("--output", choices=output.FORMATS, help="table on a terminal, else ndjson")
     return made
 
 
-def _start(arguments: argparse.Namespace, key: StreamKey) -> str | int | None:
+def _since(text: str) -> np.datetime64:
+    """So long ago (1h), or a time as everywhere."""
+    try:
+        found = time_ms(f"now-{text}")
+    except ConfigError:
+        found = time_ms(text, "--since")
+    return np.datetime64(found, "ms")
+
+
+def _start(arguments: argparse.Namespace) -> Begin:
     if arguments.from_sequence is not None:
         return parse_count(arguments.from_sequence)
     if arguments.oldest:
         return "oldest"
-    if arguments.since is None:
-        return "cache" if arguments.cache else None
-    if key.symbol == "*":
-        raise ConfigError("--since needs the names of the streams, not *")
-    since_ms = time.time_ns() // 1_000_000 - parse_duration(arguments.since) // 1_000_000
-    with Historical(rep=arguments.rpc) as server:
-        try:
-            found = server.get_range(
-                key.symbol,
-                interval=key.interval,
-                source=key.source_id,
-                start=since_ms,
-                limit=1,
-                revisions=True,
-            )
-        except NotFoundError:
-            return None
-    return found.start_sequence if len(found) else None
+    if arguments.since is not None:
+        return _since(arguments.since)
+    return "cache" if arguments.cache else None
 
 
 def _key(text: str) -> StreamKey:
@@ -107,14 +106,12 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("flux.client").setLevel(logging.WARNING)
     left = None if arguments.count is None else parse_count(arguments.count)
     writer = output.writer(arguments.output or output.default_format(), sys.stdout)
-    keys = [_key(text) for text in arguments.keys]
+    keys, start = [_key(text) for text in arguments.keys], _start(arguments)
     _look(arguments.rpc, keys)
     with Live(cache=arguments.cache, pub=arguments.pub, rep=arguments.rpc) as live:
         live.add_state_callback(_say)
         for key in keys:
-            live.subscribe(
-                key.symbol, interval=key.interval, source=key.source_id, start=_start(arguments, key)
-            )
+            live.subscribe(key.symbol, interval=key.interval, source=key.source_id, start=start)
         for batch in live:
             writer.write(batch, left)
             if left is not None:

@@ -8,15 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from flux.batch import Batch
 from flux.client.ranges import Bounds, Page, Range
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
-from flux.errors import RequestTimeout, UnavailableError, VersionError
+from flux.errors import ConfigError, RequestTimeout, UnavailableError, VersionError
 from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS
 from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
@@ -24,9 +23,7 @@ from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
-
-Time: TypeAlias = int | str | datetime
-"""Epoch ms UTC, ISO 8601 text or a datetime; without a zone UTC is meant."""
+from flux.units import Time, range_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,8 @@ class Historical:
         revisions: bool = False,
         timeout: float | None = None,
     ) -> Batch:
-        """Rows with `start` <= time < `end` (None: no bound), at most `limit`, as one batch.
+        """Rows with `start` <= time < `end` (None: no bound; `flux.units` lists what is a time), at most `limit`, as
+        one batch. Raises `ConfigError` for what is no time, a start that is not before the end, a negative limit.
 
         Of candles the latest revision of each, in order of time; `revisions=True`, and trades and quotes always:
         every row in order of sequence. `batch.sequences` is true for every row; the batch's epoch is 0 where its
@@ -147,12 +145,20 @@ class Historical:
         with self._lock:
             while True:
                 after = found[-1].stream_id if found else 0
-                reply = self._ask(
-                    messages.stream_list_request,
-                    prefix=prefix,
-                    after_stream_id=after,
-                    limit=MAX_LIST_STREAMS,
-                )
+                try:
+                    reply = self._ask(
+                        messages.stream_list_request,
+                        prefix=prefix,
+                        after_stream_id=after,
+                        limit=MAX_LIST_STREAMS,
+                    )
+                except VersionError as error:
+                    if "unsupported schema_version" not in str(error):
+                        raise
+                    raise VersionError(
+                        f"{self._endpoint} speaks version 1, which has no list of streams: name one, as "
+                        "SOURCE/SYMBOL/INTERVAL"
+                    ) from error
                 found += [_status(stream) for stream in reply.streams]
                 if not reply.has_more or not reply.streams:
                     return found
@@ -182,7 +188,10 @@ class Historical:
     ) -> tuple[StreamKey, Bounds]:
         key = StreamKey(value(source, "SOURCE_ID", DEFAULT_SOURCE_ID), symbol, interval).checked()
         every = every or key.kind is not RowKind.CANDLE
-        return key, Bounds(_epoch_ms(start), _epoch_ms(end), limit, every)
+        first, beyond = range_ms(start, end)
+        if limit is not None and limit < 0:
+            raise ConfigError(f"limit {limit} is negative")
+        return key, Bounds(first, beyond, limit, every)
 
     def _ask(self, build: Callable[..., bytes], *, deadline: float | None = None, **slots: Any) -> Any:
         """The reply; asked again while the server cannot serve it, until the time is over: the object's, and no
@@ -215,7 +224,7 @@ class Historical:
                 ) from error
 
     def _fall_back(self, error: VersionError) -> None:
-        if "schema_version" not in str(error):
+        if "unsupported schema_version" not in str(error):
             raise error
         self._requester.version = 1
 
@@ -269,14 +278,3 @@ def _status(reply: Any) -> StreamStatus:
 
 def _key(key: StreamKey | str) -> StreamKey:
     return StreamKey.parse(key) if isinstance(key, str) else StreamKey(*key).checked()
-
-
-def _epoch_ms(time_given: Time | None) -> int | None:
-    """Epoch ms; a bound inside a millisecond moves to its end, where the next row can be."""
-    if time_given is None or isinstance(time_given, int):
-        return time_given
-    moment = datetime.fromisoformat(time_given) if isinstance(time_given, str) else time_given
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return -((-(since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds)) // 1_000)

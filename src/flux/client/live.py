@@ -16,11 +16,12 @@ from typing import Final, Self, TypeAlias, TypeVar
 from flux.batch import Batch
 from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange
 from flux.client.keeper import Keeper
-from flux.client.loop import Loop, Start
+from flux.client.loop import Loop
+from flux.client.starting import Begin, TimeStart, begin_of
 from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
-from flux.model import MAX_SEQUENCE, Gap, StreamKey
+from flux.model import Gap, StreamKey
 from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
 
@@ -61,6 +62,7 @@ class Live:
             raise ConfigError(f"on_cache_error is 'raise' or 'without', not {on_cache_error!r}")
         without = on_cache_error == "without"
         self._has_cache = cache is not None
+        self._rep = rep
         self._keeper = None if cache is None else Keeper.open(Path(cache), without=without)
         self._wake = Wake()
         self._handover = Handover(self._wake.set)
@@ -87,36 +89,38 @@ class Live:
         *,
         interval: str,
         source: str | None = None,
-        start: Start = None,
+        start: Begin = None,
         warmup: Warmup | None = None,
     ) -> None:
         """Follow `symbols` (one, several, or "*" for all there are and will be) of a source and an interval.
 
         `start`: None (from now on), "cache" (after what this consumer was done with, nothing older; without a
-        cache entry as "oldest"), "oldest" (all that the server keeps), or a sequence. `warmup`, with
+        cache entry as "oldest"), "oldest" (all that the server keeps), a sequence (an int), or a time (a text, a
+        datetime ...: see `flux.units`), for which the server is asked here and now, with what `Historical` raises.
+        `warmup`, with
         `start="cache"`: so many rows, "1d" (back from the newest cached row; s, m, h, d, w) or "all" of what the
         cache has come first, at once, without the server, as batches with `cached` True: for what a consumer has to
         know again before it goes on, not for what it acts on. A stream that is followed already is left alone.
         Raises `InvalidNameError` for names outside the grammar, `ConfigError` for another `start` or `warmup`, and
         for `start="cache"` without a cache.
         """
-        if isinstance(start, bool) or (isinstance(start, str) and start not in ("cache", "oldest")):
-            raise ConfigError(f"start is None, 'cache', 'oldest' or a sequence, not {start!r}")
-        if isinstance(start, int) and not 1 <= start <= MAX_SEQUENCE:
-            raise ConfigError(f"sequences are 1 to {MAX_SEQUENCE}, not {start}")
-        if start == "cache" and not self._has_cache:
+        begin = begin_of(start)
+        if begin == "cache" and not self._has_cache:
             raise ConfigError("start='cache' needs a cache: Live(cache=FILE)")
-        if warmup is not None and start != "cache":
+        if warmup is not None and begin != "cache":
             raise ConfigError(f"warmup goes with start='cache', not with {start!r}")
         wanted = past(warmup)
         source = value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
         for symbol in [symbols] if isinstance(symbols, str) else symbols:
             if symbol == "*":
                 StreamKey(source, "ANY", interval).checked()
-                self._post(partial(self._loop.follow_all, source, interval, start, wanted))
+                if isinstance(begin, TimeStart):
+                    raise ConfigError("a time to start at needs the names of the streams, not '*'")
+                self._post(partial(self._loop.follow_all, source, interval, begin, wanted))
             else:
                 key = StreamKey(source, symbol, interval).checked()
-                self._post(partial(self._loop.follow, key, start, wanted))
+                at = begin.sequence(key, self._rep) if isinstance(begin, TimeStart) else begin
+                self._post(partial(self._loop.follow, key, at, wanted))
 
     def resync(self, key: StreamKey | str) -> None:
         """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError` if
@@ -282,6 +286,7 @@ class Live:
             with self._lock:
                 self._ended.set()
                 waiters, self._ended_waiters = self._ended_waiters, []
+            self._wake.close()
             for waiter in waiters:
                 waiter()
 
@@ -322,6 +327,7 @@ class Live:
             self._ended.set()
         self._handover.close()
         self._notices.close()
+        self._wake.close()
         for waiter in waiters:
             waiter()
 

@@ -221,7 +221,9 @@ class Loop:
         for outcome in self._requester.receive():
             number = self._asked.pop(outcome.id)
             now = time.monotonic_ns()
-            if isinstance(outcome.error, VersionError) and "schema_version" not in str(outcome.error):
+            if isinstance(outcome.error, VersionError) and "unsupported schema_version" not in str(
+                outcome.error
+            ):
                 self.coordinator.refuse(str(outcome.error), now, wrong_version=True)
             self.coordinator.answer(number, asking.read(outcome), now)
             self._carry_out()
@@ -262,7 +264,10 @@ class Loop:
         slot = self.streams.add(key)
         if cursor is None:
             self._outbox.anew(slot)
-        self.coordinator.subscribe(key, slot, self.streams.ring(slot), start, time.monotonic_ns(), cursor)
+        last = None if cursor is None or self._keeper is None else self._keeper.last_row(key, cursor)
+        self.coordinator.subscribe(
+            key, slot, self.streams.ring(slot), start, time.monotonic_ns(), cursor, last
+        )
 
     def _first_seen(self, unknown: UnknownStream, now: int) -> bool:
         """Take a stream that showed itself, if a wildcard asked for it."""

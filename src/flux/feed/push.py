@@ -22,21 +22,24 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from flux import codec, limits
+from flux import limits
 from flux.config import DEFAULT_INGEST_PULL, endpoints, value
 from flux.errors import (
+    AnswerError,
     BadRowsError,
-    EncodeError,
     FluxError,
     InUseError,
+    InvalidArgumentError,
     NotFoundError,
     RequestTimeout,
     StorageError,
     UnavailableError,
     VersionError,
 )
-from flux.model import ROW_DTYPES, StreamKey
+from flux.feed.link import ANSWER_MAX_S, ANSWER_S, ASK_EVERY_S, Link
+from flux.model import StreamKey
 from flux.schema import messages
+from flux.tables import Table, rows_of
 from flux.threads import WatchedThread
 from flux.transport.outbox import NO_ROOM, QUEUED, WOKEN, Outbox, faults, reason
 from flux.transport.requester import Requester
@@ -47,12 +50,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("flux.feed")
 
-ASK_EVERY_S: Final = 0.02  # while something is pending
 UNSENT_S: Final = 0.005  # until the socket is tried again that did not take all
-STALL_S: Final = 0.5  # a position that stands still this long: send again; doubled up to STALL_MAX_S
-STALL_MAX_S: Final = 8.0
-ANSWER_S: Final = 1.0  # wait so long for a position: a killed server never answers; doubled for a slow one
-ANSWER_MAX_S: Final = limits.ASK_TIMEOUT_MS / 1_000
 IDLE_S: Final = 0.5
 CLOSE_S: Final = 5.0
 
@@ -102,6 +100,7 @@ class Feed:
         self._committed = 0
         self._refused: deque[Refused] = deque(maxlen=limits.MAX_FEED_REFUSED)
         self._refused_upto = 0  # the run's number of the last one that the server told of
+        self._before = 0  # rows that were committed under runs that the server forgot
         self._failure: FluxError | None = None
         self._closing = False
         self._wake = Wake()
@@ -114,18 +113,19 @@ class Feed:
         self,
         symbol: str,
         interval: str,
-        rows: NDArray[np.void],
+        rows: NDArray[np.void] | Table,
         *,
         timeout: float | None = None,
         skip_bad: bool = False,
     ) -> None:
-        """Queue rows (a 1-d array of the interval's dtype; copied) for the server: all of them or none.
+        """Queue rows (a 1-d array of the interval's dtype, a batch, or a table: see `flux.tables`; copied) for the
+        server: all of them or none.
 
         Raises BadRowsError where the server would not keep some of them, a candle that is not CLOSED among them; with
         `skip_bad` the others are queued and those stand in `refused`. Waits while the server is behind: at most
         `timeout` seconds, then RequestTimeout, whose `queued` says how many rows were taken: none, unless the array is
         larger than all that may wait (`limits.FEED_PENDING_BYTES`). Raises EncodeError for rows of another dtype,
-        InvalidNameError for names outside the grammar.
+        TypeError for what holds no rows, InvalidNameError for names outside the grammar.
         """
         if self._begun:
             status = self._put(symbol, interval, rows)
@@ -217,12 +217,16 @@ class Feed:
             raise self._failure
 
     def _send(
-        self, symbol: str, interval: str, rows: NDArray[np.void], timeout: float | None, skip_bad: bool
+        self,
+        symbol: str,
+        interval: str,
+        rows: NDArray[np.void] | Table,
+        timeout: float | None,
+        skip_bad: bool,
     ) -> None:
         """The long way: a new stream, rows that are not as they should be, or no room."""
         key = StreamKey(self.source, symbol, interval).checked()
-        if not isinstance(rows, np.ndarray) or rows.dtype != ROW_DTYPES[key.kind] or rows.ndim != 1:
-            raise EncodeError(f"{key} takes a 1-d array of {key.kind.name} rows")
+        rows = rows_of(rows, key.kind)
         found = faults(key, rows)
         bad = np.flatnonzero(found)
         if len(bad) and not skip_bad:
@@ -262,7 +266,7 @@ class Feed:
 
     def _work(self) -> None:
         with Sockets() as made:
-            link = _Link(made, self._ingest, self._chunk_rep)
+            link = Link(made, self._ingest, self._chunk_rep)
             self._outbox.connect(link.pusher)
             try:
                 while not self._closing:
@@ -291,12 +295,18 @@ class Feed:
                 )
             self._changed.notify_all()
 
-    def _turn(self, link: _Link) -> None:
+    def _turn(self, link: Link) -> None:
         now = time.monotonic()
         unsent = self._begun and self._outbox.resend(everything=False)
         asking = not self._begun or self._committed < self._outbox.kernel.queued
         if link.due_to_ask(now) and asking:
-            link.ask(self.source, self.run, now, 0 if self._begun else self._token, self._refused_upto)
+            link.ask(
+                self.source,
+                self.run,
+                now,
+                0 if self._begun else self._token,
+                self._refused_upto - self._before,
+            )
         for outcome in link.requester.receive():
             self._heard(link, outcome.reply, outcome.error)
         asking = asking or self._committed < self._outbox.kernel.queued
@@ -305,36 +315,41 @@ class Feed:
         )
         self._wake.clear()
 
-    def _heard(self, link: _Link, reply: Any, error: FluxError | None) -> None:
+    def _heard(self, link: Link, reply: Any, error: FluxError | None) -> None:
         link.asked = False
-        if isinstance(error, VersionError):
-            raise error
-        if error is not None:
-            if not isinstance(error, UnavailableError):
-                link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
+        if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
+            raise error  # it will say the same again: whoever waits is to know
+        if isinstance(error, NotFoundError):
+            if self._committed > self._before:
+                self._begin_anew()
+        elif isinstance(error, UnavailableError):
+            link.answer_s = ANSWER_S
+        elif error is not None:
+            link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
+        else:
+            link.answer_s = ANSWER_S
+            if not self._begun:
+                self._begin(reply.incarnation, reply.committed)
+            elif self._token and reply.incarnation > self._incarnation:
+                raise InUseError(f"run {self._name!a} of {self.source} was taken over by another process")
+            self._note_refused(reply.refused)
+            self._advance(link, self._before + reply.committed)
             return
-        link.answer_s = ANSWER_S
-        if not isinstance(reply, codec.SourcePositionResponse):
-            raise FluxError(f"{self._chunk_rep}: the server answers with a {type(reply).__name__}")
-        if not self._begun:
-            self._begin(reply.incarnation, reply.committed)
-        elif self._token and reply.incarnation > self._incarnation:
-            raise InUseError(f"run {self._name!a} of {self.source} was taken over by another process")
-        self._advance(link, reply)
+        if isinstance(error, NotFoundError):  # nothing of this run is committed
+            self._advance(link, self._before)
 
-    def _advance(self, link: _Link, reply: codec.SourcePositionResponse) -> None:
+    def _advance(self, link: Link, committed: int) -> None:
         """Let go of what is committed."""
-        if reply.committed < self._committed:
+        if committed < self._committed:
             raise StorageError(
-                f"{self._ingest}: the server's journal lost rows {reply.committed + 1} to {self._committed} of this "
+                f"{self._ingest}: the server's journal lost rows {committed + 1} to {self._committed} of this "
                 "feed, which it had committed (an older disk?): they are not here any more; begin a new Feed with them"
             )
-        self._note_refused(reply.refused)
         now = time.monotonic()
-        moved = reply.committed > self._committed
-        self._outbox.kernel.commit(reply.committed)
+        moved = committed > self._committed
+        self._outbox.kernel.commit(committed)
         with self._changed:
-            self._committed = max(self._committed, reply.committed)
+            self._committed = max(self._committed, committed)
             self._changed.notify_all()
         if moved or self._committed >= self._outbox.kernel.sent:
             link.moved(now)
@@ -343,9 +358,10 @@ class Feed:
 
     def _note_refused(self, refused: NDArray[np.void]) -> None:
         """Remember what the server refused; the rows themselves are still in the outbox."""
-        new = refused[refused["row"] > self._refused_upto]
+        new = refused[refused["row"] + np.uint64(self._before) > self._refused_upto].copy()
         if not len(new):
             return
+        new["row"] += np.uint64(self._before)
         self._refused_upto = int(new["row"][-1])
         for told, row in zip(new, self._outbox.find(new), strict=True):
             key = None if row is None else StreamKey(self.source, row[0], row[1])
@@ -356,47 +372,22 @@ class Feed:
             "%s: the server refused %d rows, the last of %s: %s", self.source, len(new), last.key, last.reason
         )
 
+    def _begin_anew(self) -> None:
+        """Go on as another run: the server had so many others since it heard of this one that it forgot it. What was
+        committed stays so; what was not is numbered from 1 again."""
+        if self._token:
+            raise StorageError(
+                f"{self._chunk_rep}: the server no longer knows run {self._name!a}: it has had more than "
+                f"{limits.MAX_RUNS} durable ones since"
+            )
+        _LOG.warning(
+            "%s: the server no longer knows this feed's run %d: it goes on as another", self._ingest, self.run
+        )
+        self.run = secrets.randbits(62) + 1
+        self._before = self._refused_upto = self._committed
+        self._outbox.kernel.begin_anew(self.run)
+
 
 def _run_of(name: str) -> int:
     """The number of a durable run."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 2 | 1
-
-
-class _Link:
-    """The sockets to one server and when to say what on them."""
-
-    def __init__(self, sockets: Sockets, ingest: str, chunk_rep: str) -> None:
-        self.pusher = sockets.pusher(ingest)
-        self.requester = Requester(sockets, chunk_rep)
-        self.asked = False
-        self.answer_s = ANSWER_S
-        self._ask_at = 0.0
-        self._patience = STALL_S
-        self._moved_at = time.monotonic()
-
-    def due_to_ask(self, now: float) -> bool:
-        return not self.asked and now >= self._ask_at
-
-    def ask(self, source_id: str, run: int, now: float, claim: int, refused_after: int) -> None:
-        self.requester.send(
-            messages.source_position_request,
-            source_id=source_id,
-            run=run,
-            claim=claim,
-            refused_after=refused_after,
-            timeout=self.answer_s,
-        )
-        self.asked = True
-        self._ask_at = now + ASK_EVERY_S
-
-    def moved(self, now: float) -> None:
-        self._moved_at = now
-        self._patience = STALL_S
-
-    def stalled(self, now: float) -> bool:
-        """Whether the position stood still so long that everything uncommitted is to be sent again."""
-        if now - self._moved_at < self._patience:
-            return False
-        self._moved_at = now
-        self._patience = min(2 * self._patience, STALL_MAX_S)
-        return True

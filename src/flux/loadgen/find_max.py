@@ -1,8 +1,8 @@
 """`--find-max`: the highest rate at which a plan keeps an objective, by one run after the other.
 
 `search` says which rate is next; here its rates are run. A run passes when its rate was HELD and the objective
-is true of its report. The report that comes out is that of the confirming run, and says in `find_max` what was
-tried; where no rate was confirmed it is that of the last run, and `find_max.rate` is null.
+is true of its report. The report that comes out is that of the last run that confirmed the rate, and says in `find_max`
+what was tried; where no rate was confirmed it is that of the last run, and `find_max.rate` is null.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from flux.loadgen.gates import Gate, met
 from flux.loadgen.plan import MAX_RATE, NS_PER_S, Plan
 from flux.loadgen.report import Outcome, value_text
-from flux.loadgen.search import RESOLUTION, Trial, search
+from flux.loadgen.search import RESOLUTION, Trial, confirmations, highest_confirmed, search
 
 SLO: Final = "p99<1ms,missing==0"
 START_RATE: Final = 10_000  # messages per second
@@ -76,30 +76,41 @@ def find_max(
     """Search from `plan.rate` upwards; `plan.duration_ns` is that of a short run, `slo` the objective's text.
 
     `measure` does one run; `say` gets a line for each. A run that was interrupted ends the search: its report
-    is shown, with what was confirmed by then.
+    is shown, with what was confirmed by then (two of three long runs).
     """
     dataclasses.replace(plan, duration_ns=plan.duration_ns * CONFIRMING).checked()  # before the first run
     trials: list[dict[str, Any]] = []
+    verdicts: list[tuple[Trial, bool]] = []
+    confirming: dict[int, Measured] = {}
     steps = search(plan.rate, MAX_RATE, resolution)
-    best: Measured | None = None
     trial = next(steps)
+    complete = True
     while True:
         duration_ns = plan.duration_ns * (CONFIRMING if trial.confirming else 1)
         tried = dataclasses.replace(plan, rate=trial.rate, duration_ns=duration_ns).checked()
         last = measure(tried)
         if not last.report["complete"]:
-            shown = last
+            complete = False
             break
         trials.append(_record(trial, tried, last.report, objective))
         say(trial_line(trials[-1], objective))
         passed = trials[-1]["pass"]
+        verdicts.append((trial, passed))
         if passed and trial.confirming:
-            best = last
+            confirming[trial.rate] = last
         try:
             trial = steps.send(passed)
         except StopIteration:
-            shown = best or last
             break
-    rate = best.outcome.plan.rate if best else None  # confirmed rates only rise
-    shown.report["find_max"] = {"slo": slo, "rate": rate, "resolution": resolution, "trials": trials}
+    rate = highest_confirmed(verdicts)
+    shown = confirming[rate] if rate and complete else last
+    passes, tries = confirmations(verdicts, rate) if rate else (0, 0)
+    shown.report["find_max"] = {
+        "slo": slo,
+        "rate": rate,
+        "passes": passes,
+        "tries": tries,
+        "resolution": resolution,
+        "trials": trials,
+    }
     return shown

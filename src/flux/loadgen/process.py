@@ -16,6 +16,7 @@ import os
 import queue
 import resource
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,9 @@ class Commands:
     """The child's side: what the parent says, read by a thread of its own: a loop never waits for it."""
 
     def __init__(self) -> None:
+        # Who ends a service sends SIGTERM to all of its processes: this one ends when the parent has its numbers.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         self.stopping = False  # told to stop, or the parent is gone
         self._ended = False  # the parent is gone, or wants nothing more
         self.wake = Wake()  # up while there may be something to take
@@ -87,9 +91,12 @@ class Commands:
 
 
 def tell(event: str, **fields: Any) -> None:
-    """Say something to the parent."""
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
+    """Say something to the parent; where there is none any more, this process has no purpose."""
+    try:
+        sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(0)
 
 
 class Usage:

@@ -34,8 +34,9 @@ _BACKLOG_DRAINS: Final = (
 class _Seconds:
     """What the publishers and the steady subscribers tell each second, as one line and one entry of the report."""
 
-    def __init__(self, parts: int, say: Callable[[str], None]) -> None:
+    def __init__(self, parts: int, plan: Plan, say: Callable[[str], None]) -> None:
         self._parts = parts  # how many processes tell of each second
+        self._sent = "planned" if plan.faults else "sent"
         self._say = say
         self._told: dict[float, list[Message]] = {}
 
@@ -43,7 +44,7 @@ class _Seconds:
         of = self._told.setdefault(told["t_s"], [])
         of.append(told)
         if len(of) == self._parts:
-            self._say(second_line(self._joined(told["t_s"]), warmup=told["t_s"] <= 0))
+            self._say(second_line(self._joined(told["t_s"]), warmup=told["t_s"] <= 0, sent=self._sent))
 
     def _joined(self, t_s: float) -> dict[str, Any]:
         """Rows add up; of times the worst counts, and none is none (a closed loop)."""
@@ -71,7 +72,7 @@ class _Run:
         self._publishers = children[: plan.publishers]
         self._subscribers = children[plan.publishers :]
         self._steady = self._subscribers[: plan.audience.steady]
-        self._seconds = _Seconds(len(self._publishers) + len(self._steady), say)
+        self._seconds = _Seconds(len(self._publishers) + len(self._steady), plan, say)
         self._endpoints: dict[Child, str] = {}
         self._ready = 0
         self._sent: dict[Child, Message] = {}

@@ -184,14 +184,19 @@ def report(
     return made
 
 
+def nothing_came(made: Mapping[str, Any]) -> bool:
+    """Whether a subscriber of somebody else's publisher got no row at all: then nothing was measured."""
+    return "sub" in made and made["counts"]["received"] == 0
+
+
 def exit_code(made: Mapping[str, Any]) -> int:
-    """130 after Ctrl-C, 6 when the rate was not held or none was found, 5 when a gate failed, else 0.
+    """130 after Ctrl-C, 6 when the rate was not held, none was found or nothing came, 5 when a gate failed, else 0.
 
     Not held goes before a gate: the other numbers say little about a rate that was not there.
     """
     if not made["complete"]:
         return EXIT_INTERRUPTED
-    not_held = made["rate"]["held"] is False  # null: no rate was asked for
+    not_held = made["rate"]["held"] is False or nothing_came(made)  # held null: no rate was asked for
     if not_held or ("find_max" in made and made["find_max"]["rate"] is None):
         return EXIT_NOT_HELD
     return EXIT_OK if all(gate["pass"] for gate in made["gates"]) else EXIT_GATE
@@ -271,6 +276,8 @@ def verdict(made: Mapping[str, Any]) -> str:
     if _closed(made["config"]):
         words = {True: "CARRIED", False: "NOT ALL ARRIVED"}
     word = words[rate["held"]] if made["complete"] else "INTERRUPTED"
+    if nothing_came(made) and made["complete"]:
+        word = "NOTHING CAME"
     return f"{word}: {rate['achieved']:,.0f}{of} {unit}/s"
 
 
@@ -310,15 +317,36 @@ def _found(made: Mapping[str, Any]) -> str:
         return f"NOT FOUND: no rate from {lowest:,} messages/s up keeps {slo} ({runs})"
     failed = [t["rate"] for t in search["trials"] if not t["pass"] and t["rate"] > search["rate"]]
     above = f"; {min(failed):,} does not" if failed else ""
-    return f"FOUND: {search['rate']:,} messages/s keep {slo}{above} ({runs})"
+    confirmed = f"in {search['passes']} of {search['tries']} long runs"
+    return f"FOUND: {search['rate']:,} messages/s keep {slo} {confirmed}{above} ({runs})"
+
+
+def _nothing_line(made: Mapping[str, Any]) -> str:
+    """Why that may be."""
+    heard, topics = made["sub"]["other_messages"], made["config"]["topics"]
+    asked = " ".join(topics) or "all rows in version 2"
+    if made["counts"]["corrupt"]:
+        why = f"{made['counts']['corrupt']:,} messages came and none could be read"
+    elif heard:
+        why = f"{heard:,} other messages came, so the publisher is there, but nothing of {asked}"
+    else:
+        why = f"nothing of {asked}; a publisher that speaks version 1 needs --topic candles."
+    return f"{'warning':<22}{why}"
 
 
 def to_text(made: Mapping[str, Any]) -> str:
     """The report for people."""
     config, labels = made["config"], {"from_schedule": "from intended send", "from_send": "from actual send"}
-    counts = (f"{name} {count:,}" for name, count in made["counts"].items() if count is not None)
+    # With faults on purpose the rows were numbered, and some of them left out: the wire carried fewer.
+    wrong = any((config.get("faults") or {}).values())
+    named = {"sent": "planned"} if wrong else {}
+    counts = (
+        f"{named.get(name, name)} {count:,}" for name, count in made["counts"].items() if count is not None
+    )
     lines = [_found(made)] if "find_max" in made else []
-    lines += [verdict(made), _plan_line(config)]
+    lines += [verdict(made)]
+    lines += [_nothing_line(made)] if nothing_came(made) else []
+    lines += [_plan_line(config)]
     if _closed(config):
         lines.append(
             f"{labels['from_schedule']:<22}none: a closed loop sends when there is room, nothing is ever due"
@@ -340,12 +368,12 @@ def to_text(made: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def second_line(interval: Mapping[str, Any], warmup: bool) -> str:
-    """What stderr shows once a second."""
+def second_line(interval: Mapping[str, Any], warmup: bool, sent: str = "sent") -> str:
+    """What stderr shows once a second; `sent`: what the messages are that left, where they may have been left out."""
     times = ""
     if interval["p50"] is not None:
         times = "".join(f"  {name} {duration_text(interval[name]):>8}" for name in ("p50", "p99", "max"))
     return (
-        f"{interval['t_s']:>5g} s  sent {interval['sent']:>9,}  received {interval['received']:>9,}"
+        f"{interval['t_s']:>5g} s  {sent} {interval['sent']:>9,}  received {interval['received']:>9,}"
         f"  missing {interval['missing']:>6,}{times}{'  (warm-up)' if warmup else ''}"
     )

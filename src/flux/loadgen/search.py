@@ -2,20 +2,23 @@
 
     double     start, 2 start, 4 start ... short runs, until one fails
     bisect     between the last that passed and the first that failed, short runs, down to `resolution`
-    confirm    a long run at what was found; where it fails, lower in steps that double ...
-    bisect     ... until one passes, and then between the two, long runs
+    confirm    long runs at what was found; where it is refuted, lower in steps that double ...
+    bisect     ... until one is confirmed, and then between the two, long runs
 
-What fails is run once more before it counts as failed: one stall of the machine must not halve the answer.
-A rate that passes long is the answer, so noise can only make the answer too low, but for the chance that a
-rate gets by being run twice. The number of runs is bounded by `most_trials`: each step ends by itself.
+A short run that fails is done once more before it counts as failed: one stall of the machine must not halve the way.
+A rate is confirmed by two of three long runs, and refuted by two that fail; nothing else is ever the answer. Near the
+edge a rate keeps the objective in some runs and not in others: what is confirmed is a rate that keeps it more often
+than not. The number of runs is bounded by `most_trials`: every step ends by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Final, NamedTuple
 
 RESOLUTION: Final = 0.03
+CONFIRMED: Final = 2  # long runs that pass, of
+TRIES: Final = 3
 _SIGNIFICANT_DIGITS: Final = 3  # of a rate to try: finer than any resolution that is worth a run
 
 
@@ -36,10 +39,29 @@ def _rounded(rate: float) -> int:
 
 def _passes(rate: int, confirming: bool) -> Generator[Trial, bool, bool]:
     trial = Trial(rate, confirming)
-    passed = yield trial
-    if not passed:
+    if not confirming:
         passed = yield trial
-    return passed
+        return passed or (yield trial)
+    passes = fails = 0
+    while passes < CONFIRMED and fails <= TRIES - CONFIRMED:
+        if (yield trial):
+            passes += 1
+        else:
+            fails += 1
+    return passes == CONFIRMED
+
+
+def confirmations(trials: Iterable[tuple[Trial, bool]], rate: int) -> tuple[int, int]:
+    """Of the long runs at a rate, how many passed and how many there were."""
+    told = [passed for trial, passed in trials if trial == Trial(rate, True)]
+    return sum(told), len(told)
+
+
+def highest_confirmed(trials: Iterable[tuple[Trial, bool]]) -> int | None:
+    """The highest rate that these trials confirm, whether the search ended or not."""
+    told = list(trials)
+    rates = {trial.rate for trial, _ in told}
+    return max((rate for rate in rates if confirmations(told, rate)[0] >= CONFIRMED), default=None)
 
 
 def _bisect(
@@ -90,4 +112,4 @@ def most_trials(start: int, ceiling: int, resolution: float = RESOLUTION) -> int
     doublings = (ceiling // start).bit_length() + 1
     halvings = int(1 / resolution).bit_length() + 1  # of a range whose end is twice its begin
     lowerings = halvings + doublings
-    return doublings + 1 + 2 * (halvings + lowerings + halvings)
+    return doublings + 1 + 2 * halvings + TRIES * (lowerings + halvings)

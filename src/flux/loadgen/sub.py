@@ -37,6 +37,7 @@ from flux.transport.sockets import Link, LinkEvent, Poller, Socket, Sockets, lib
 from flux.transport.topics import BEAT, TopicKind, v2_prefix
 
 LINK_LIMIT_S: Final = 5.0
+OPENING_NS: Final = NS_PER_S // 10  # so long the window waits until what came before it is read
 UNDER_WAY_S: Final = 0.5  # behind the end: rows older than a mark may come so long after it
 BACKLOG_LIMIT_S: Final = 10.0  # and so long while there is always more to read
 WINDOW_MIN: Final = 16_384  # sequences that are told apart: more than any one message has rows
@@ -111,11 +112,14 @@ class Watching:
         """Take what waits, or a part of it; whether there may be more."""
         began_ns = time.monotonic_ns() - start_ns
         going = self._awaited is None
-        if going and self._measuring_ns < 0 and began_ns >= self.plan.warmup_ns:
+        measured = going and self._measuring_ns >= 0
+        arrivals, status = self._receiver.receive()
+        late_ns = began_ns - self.plan.warmup_ns
+        if going and not measured and late_ns >= 0 and (status == Drained.EMPTY or late_ns > OPENING_NS):
+            # The window opens at a time, and what had come by then is not in it: a window that an arrival opens, with
+            # that arrival in it, has one message too many.
             self._measuring_ns = began_ns
             self._bytes_before = self._receiver.counters["bytes"]
-        arrivals, status = self._receiver.receive()
-        measured = going and self._measuring_ns >= 0
         if len(arrivals):
             self._marks.follow(arrivals)
             fresh = self.watch.account(
@@ -131,6 +135,11 @@ class Watching:
         if status == Drained.UNKNOWN_STREAM:
             self._learn()
         return status != Drained.EMPTY
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the measured time has begun."""
+        return self._measuring_ns >= 0
 
     def _learn(self) -> None:
         found = self._receiver.unknown
@@ -228,7 +237,8 @@ def watch(run: Watching, socket: Socket, start_ns: int, commands: Commands) -> i
     poller, seconds = Poller(socket, commands.wake), Seconds(run.plan)
     more, now = False, time.monotonic_ns() - start_ns
     while now < run.plan.run_ns and not commands.stopping:
-        wait_ns = 0 if more else min(max(seconds.ends_ns - now, NS_PER_S // 1000), NS_PER_S)
+        due_ns = seconds.ends_ns if run.measuring else min(seconds.ends_ns, max(run.plan.warmup_ns, now))
+        wait_ns = 0 if more else min(max(due_ns - now, NS_PER_S // 1000), NS_PER_S)
         ready = poller.wait(wait_ns / NS_PER_S)
         if commands.wake in ready:
             commands.taken()

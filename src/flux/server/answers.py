@@ -25,6 +25,7 @@ from flux.limits import (
     MAX_CORRELATION_BYTES,
     MAX_NEAR_NAMES,
     MAX_REQUEST_BYTES,
+    MAX_RUNS,
     NEAR_SEARCH_NAMES,
 )
 from flux.model import RowKind, State, StreamKey
@@ -180,6 +181,8 @@ class Answers:
         if request.claim and not self._view.claim_run(request.source_id, request.run, request.claim):
             raise Refusal(Status.UNAVAILABLE, "the claim is on its way into the journal", CLAIM_RETRY_MS)
         position = self._view.run_position(request.source_id, request.run, request.refused_after)
+        if position is None:
+            raise Refusal(Status.NOT_FOUND, f"unknown run: of quiet feeds the last {MAX_RUNS} are remembered")
         return messages.source_position_response(
             source_id=request.source_id, run=request.run, **position._asdict(), **head
         )
@@ -258,6 +261,8 @@ def _named(request: Any) -> StreamKey:
     try:
         return StreamKey(*request.key).checked()
     except InvalidNameError as error:
+        if request.schema_version == 1:  # which knows no wrong names: there is no such stream
+            raise Refusal(Status.NOT_FOUND, "unknown stream key") from error
         raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
 
 

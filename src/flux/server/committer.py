@@ -10,6 +10,7 @@ nothing of it is published, and it is tried again until there is space.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from flux.errors import StorageError
 from flux.journal import Fence, Journal, Position
+from flux.limits import MAX_RUNS
 from flux.model import State
 from flux.server.exchange import Exchange, Filled
 from flux.server.heart import Heart
@@ -153,6 +155,11 @@ class Committer:
         """The last incarnation of a feed's run whose claim is committed; from any thread."""
         return self._sources.get(name, (0, 0))[1]
 
+    def may_have_forgotten(self, name: str) -> bool:
+        """Whether a feed's run of that name may have been here: it is not known, and older ones had to go (from any
+        thread)."""
+        return not self._runs.knows(name) and name not in self._sources and len(self._sources) >= MAX_RUNS
+
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
         self._syncer.start()
@@ -170,7 +177,10 @@ class Committer:
         self._commits.send_beat()
         for frame in self.heart.frames():
             sockets.send(self._publisher.socket, [BEAT, frame])
-        self._journal.close(clean=not self._exchange_holds())
+        try:
+            self._journal.close(clean=not self._exchange_holds())
+        except StorageError as error:  # its last record says only that nothing follows
+            self._vitals.set("journal", State.UNHEALTHY, f"the journal's end is not written: {error}")
 
     def close(self) -> None:
         """No more groups will be filled; the thread ends when all are committed."""
@@ -192,6 +202,10 @@ class Committer:
         self.counts.groups += done.groups
         self._count(done.sent)
         self.counts.heartbeats = self._commits.beats
+        if done.refused:
+            self._refused(
+                StorageError.of(self._journal.path, OSError(done.refused, os.strerror(done.refused)))
+            )
         return self._exchange.taken() if done.noted else None
 
     def _exchange_holds(self) -> bool:
@@ -203,8 +217,7 @@ class Committer:
             try:
                 self._commit(filled)
             except StorageError as error:
-                self.counts.commit_failures += 1
-                self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
+                self._refused(error)
                 if self._closing.wait(RETRY_S):
                     _LOG.error("stopping with rows that were never published: %s", error)
                     return False
@@ -213,6 +226,11 @@ class Committer:
             self._vitals.clear("journal")
             self._publish(filled)
             return True
+
+    def _refused(self, error: StorageError) -> None:
+        """The disk did not take a group; it is tried again."""
+        self.counts.commit_failures += 1
+        self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
 
     def _commit(self, filled: Filled) -> None:
         if not self._journal.fits(filled.group):

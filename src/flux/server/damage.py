@@ -52,6 +52,27 @@ class Damage(NamedTuple):
         )
 
 
+class Missing(NamedTuple):
+    """Two files of which the second does not go on where the first ends."""
+
+    before: JournalFile
+    after: JournalFile
+    gone: list[int]  # numbers of files that are not there
+    rows: int  # up to the heads at which the second begins
+    streams: int  # that lose rows
+
+    def __str__(self) -> str:
+        if self.gone:
+            numbers = ", ".join(map(str, self.gone[:5])) + (", ..." if len(self.gone) > 5 else "")
+            what = f"file {numbers} of the journal is missing"
+        else:
+            what = f"one of {self.before.path.name} and {self.after.path.name} is an older copy"
+        return (
+            f"{self.after.path} does not go on where {self.before.path.name} ends: {what}, and with it at least "
+            f"{self.rows} rows of {self.streams} streams"
+        )
+
+
 def assess(
     file: JournalFile,
     data: mmap.mmap | bytes,

@@ -108,9 +108,12 @@ class LiveView:
         rows = self._streams.ring(self._slot(stream_id)).window(first, last)
         return rows if len(rows) == last - first + 1 else None
 
-    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition:
+    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition | None:
         name = feed_name(source_id, run)
-        committed, incarnation = self._committer.source_position(name) or (0, 0)
+        position = self._committer.source_position(name)
+        if position is None and self._committer.may_have_forgotten(name):
+            return None
+        committed, incarnation = position or (0, 0)
         total, refused = self._runs.refused(name, refused_after, committed)
         return RunPosition(committed, incarnation, total, refused)
 

@@ -248,7 +248,12 @@ class Loop:
     def _decide_run(self) -> None:
         unknown = self._receiver.unknown
         assert unknown is not None
-        self._add_run(unknown.key[0], unknown.store_id)
+        source, run = unknown.key[0], unknown.store_id
+        name = feed_name(source.decode(), run)
+        if unknown.start > 1 and name not in self._positions and len(self._positions) >= limits.MAX_RUNS:
+            self._receiver.discard()  # maybe one that was forgotten: its feed is told when it asks, and goes on anew
+            return
+        self._add_run(source, run)
 
     def _add_run(self, source: bytes, run: int) -> int:
         """Go on with a feed's run where the journal has it; its place in the table."""

@@ -21,7 +21,7 @@ from flux.journal import JournalFile, Position
 from flux.server.damage import Damage
 from flux.server.directory import DirectoryLock, read_identity
 from flux.server.project import Projection
-from flux.server.recover import scan_file
+from flux.server.scan import missing_between, scan_file
 from flux.store.duck import DuckStore
 
 DATABASE: Final = "flux.duckdb"
@@ -58,6 +58,11 @@ def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None]) -> Rebuil
                 )
             say(f"{damage}: cut")
             _cut(directory, damage)
+        for missing in missing_between(journal.files(directory), thorough=True):
+            if not cut:
+                raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
+            say(f"{missing}: gone on without")
+            _join(missing.before, missing.after)
         return _fill(directory, say)
     finally:
         lock.release()
@@ -76,14 +81,28 @@ def _damages(directory: Path) -> list[Damage]:
 
 
 def _cut(directory: Path, damage: Damage) -> None:
+    files = journal.files(directory)
+    earlier = [file for file in files if file.number < damage.file.number]
+    later = [file for file in files if file.number > damage.file.number]
+    path = damage.file.path
     if damage.kept:
         journal.truncate(directory, Position(damage.file.number, damage.kept))
+        if later:
+            _join(damage.file, later[0])
         return
-    path = damage.file.path
+    if later and earlier:
+        _join(earlier[-1], later[0])
     try:
         path.rename(path.with_name(path.name + ".damaged"))
     except OSError as error:
         raise StorageError.of(path, error) from error
+
+
+def _join(before: JournalFile, after: JournalFile) -> None:
+    """What is missing between two files is known from now on: the second goes on from the end of the first."""
+    header = journal.header_of(after.path)
+    if header is not None:
+        journal.write_header(after.path, header._replace(before=journal.last_commit_of(before.path)))
 
 
 def _fill(directory: Path, say: Callable[[str], None]) -> Rebuilt:

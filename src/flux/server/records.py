@@ -118,5 +118,6 @@ def remember(sources: dict[str, Position], moved: Mapping[str, Position]) -> Non
         sources.pop(name, None)
         sources[name] = position
     feeds = [name for name in sources if name.startswith(FEED)] if len(sources) > MAX_RUNS else []
+    feeds.sort(key=lambda name: sources[name][1] > 0)  # durable runs go last
     for name in feeds[: max(0, len(feeds) - MAX_RUNS)]:
         del sources[name]

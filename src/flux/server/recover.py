@@ -2,7 +2,8 @@
 
     1 lock       one owner; a second server is told the pid
     2 identity   is this the original, or a copy of it?
-    3 scan       from the HEADS of the last file: heads, epochs, positions of sources
+    3 scan       every file goes on where the one before it ends; then from the HEADS of the last one: heads, epochs,
+                 positions of sources
     4 database   opened, so that everything that somebody else may hold is ours before anything is written
     5 compare    did the journal once reach further, by the fence or by the database? then rows that somebody may have
                  seen are lost
@@ -20,47 +21,35 @@ Warming the rings, binding and the first heartbeat follow in `service.py`.
 from __future__ import annotations
 
 import logging
-import mmap
 import secrets
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from flux import journal
 from flux.errors import DamagedError, DataError, StorageError
 from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
-from flux.limits import PROJECT_MAX_ROWS
-from flux.model import RowKind, State
+from flux.model import State
 from flux.server.committer import Identity
-from flux.server.damage import Damage, assess
 from flux.server.directory import DirectoryLock, Found, read_identity, write_identity
 from flux.server.lineage import Beyond, begin_epoch, branch, loss_of
 from flux.server.losses import JOURNAL, Losses
 from flux.server.project import Projection, without_database
 from flux.server.records import (
     FIRST_EPOCH,
-    EpochRecord,
     HeadsRecord,
-    SourceRecord,
     StreamHead,
-    StreamRecord,
     pack,
-    unpack,
 )
 from flux.server.records import Position as SourcePosition
+from flux.server.scan import Scanned, missing_between, scan_file
 from flux.store.duck import DuckStore
-from flux.transport.pump import Gathered, Gatherer
 
 _LOG = logging.getLogger("flux.server")
 
 DATABASE: Final = "flux.duckdb"
-
-_ORDER: Final = {RowKind.CANDLE: "ts_ms", RowKind.TRADE: "trade_id", RowKind.QUOTE: "ts_ns"}
-_TIME: Final = {RowKind.CANDLE: "ts_ms", RowKind.TRADE: "ts_ns", RowKind.QUOTE: "ts_ns"}
 
 
 @dataclass(slots=True)
@@ -86,19 +75,6 @@ class Recovered:
         return [*found, ("store", State.DEGRADED, self.without)] if self.without else found
 
 
-@dataclass(slots=True)
-class Scanned:
-    """A file of the journal, read up to its last good group."""
-
-    heads: HeadsRecord
-    streams: dict[int, StreamHead]
-    sources: dict[str, SourcePosition]
-    epoch: int
-    epochs: list[EpochRecord]
-    end: Position
-    closed: bool
-
-
 def recover(directory: Path, *, disk: bool, file_bytes: int) -> Recovered:
     """Bring a directory to life, making it where there is none.
 
@@ -121,6 +97,8 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     files = journal.files(directory)
     if not files:
         return _begin(directory, undo, lock, fence, losses, found, disk=disk, file_bytes=file_bytes)
+    for missing in missing_between(files):
+        raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
     scanned, damage = scan_file(files[-1])
     if damage is not None or scanned is None:
         raise DataError(f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it")
@@ -155,7 +133,7 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
         store.adopt(identity.store_id)
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()  # a fence of an earlier epoch than the journal's says that nothing was shown in this one
-    write_identity(directory, identity.store_id, process=not disk)
+    write_identity(directory, identity.store_id, process=not disk, began=log.position)
     return Recovered(
         lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources, without
     )
@@ -248,122 +226,3 @@ def _moved(path: Path, suffix: str) -> Path:
     path.replace(aside)
     sync_folder(path.parent)
     return aside
-
-
-# ---------------------------------------------------------------------- scan
-
-
-def scan_file(
-    file: journal.JournalFile, following: journal.JournalFile | None = None
-) -> tuple[Scanned | None, Damage | None]:
-    """What a journal file says up to its last good group (None: not even its first one reads), and its damage.
-
-    Behind the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
-    """
-    data = journal.read_file(file.path)
-    found = journal.scan(data)
-    if found.number not in (0, file.number):
-        raise DataError(
-            f"{file.path} says that it is file {found.number}: somebody renamed or copied it; give it its name back"
-        )
-    scanned = _scanned(file, data, found) if len(found.records) else None
-    whole = scanned is not None and not found.resumes
-    if following is None and whole and found.tail > found.committed:
-        _LOG.warning("%s: %d bytes behind the last commit", file.path.name, found.tail - found.committed)
-    if whole and (following is None or (found.reason == "end" and found.tail == found.committed)):
-        return scanned, None
-    before = {} if scanned is None else {number: head.head for number, head in scanned.streams.items()}
-    return scanned, assess(file, data, found, before, _heads_of(following))
-
-
-def _scanned(file: journal.JournalFile, data: mmap.mmap | bytes, found: journal.Scan) -> Scanned:
-    records = found.records
-    with memoryview(data) as view:
-        heads = unpack(view[int(records[0]["at"]) :][: int(records[0]["size"])], HeadsRecord)
-        scanned = Scanned(
-            heads=heads,
-            streams={head.stream.stream_id: head for head in heads.streams},
-            sources=dict(heads.sources),
-            epoch=heads.epoch,
-            epochs=list(heads.epochs),
-            end=Position(file.number, found.committed),
-            closed=len(records) > 1 and int(records[-2]["kind"]) == journal.CLOSE,
-        )
-        with view[: found.committed] as committed:
-            _walk(committed, scanned)
-    return scanned
-
-
-def _heads_of(file: journal.JournalFile | None) -> dict[int, int]:
-    """The head of each stream where a file begins."""
-    if file is None:
-        return {}
-    data = journal.read_file(file.path)
-    records = journal.scan(data).records
-    if not len(records):
-        return {}
-    heads = unpack(data[int(records[0]["at"]) :][: int(records[0]["size"])], HeadsRecord)
-    return {head.stream.stream_id: head.head for head in heads.streams}
-
-
-def _walk(data: memoryview, scanned: Scanned) -> None:
-    """Follow the records behind HEADS."""
-    at, gather = journal.FILE_HEADER_BYTES, Gatherer(PROJECT_MAX_ROWS)
-    while at < len(data):
-        gathered = gather(data, at)
-        assert gathered.stopped > at, "a scanned file walks to its end"
-        at = gathered.stopped
-        for record in gathered.records[gathered.records["kind"] == 0]:
-            _apply(data[int(record["first"]) :][: int(record["count"])], int(record["epoch"]), scanned)
-        for kind in gathered.rows:
-            _advance(kind, gathered, scanned)
-
-
-def _apply(body: memoryview, kind: int, scanned: Scanned) -> None:
-    if kind == journal.STREAM:
-        stream = unpack(body, StreamRecord)
-        lowest = -(2**63) if stream.key.kind is RowKind.CANDLE else 0
-        scanned.streams[stream.stream_id] = StreamHead(stream, 0, 0, lowest)
-    elif kind == journal.SOURCE:
-        source = unpack(body, SourceRecord)
-        scanned.sources[source.name] = source.position
-    elif kind == journal.EPOCH:
-        epoch = unpack(body, EpochRecord)
-        scanned.epoch = epoch.epoch
-        scanned.epochs.append(epoch)
-
-
-def _advance(kind: RowKind, gathered: Gathered, scanned: Scanned) -> None:
-    """Move the heads of one kind's streams to what these batches hold."""
-    rows, records = gathered.rows[kind], gathered.records[gathered.records["kind"] == kind]
-    records = records[records["count"] > 0]
-    if len(records) == 0:
-        return
-    counts = records["count"].astype(np.intp)
-    ends = np.cumsum(counts)
-    highest = np.maximum.reduceat(rows[_ORDER[kind]], ends - counts)
-    latest = rows[_TIME[kind]][ends - 1]
-    last = records["first"] + records["count"] - 1
-    ids, which = np.unique(records["stream_id"], return_inverse=True)
-    peaks = np.full(len(ids), np.iinfo(highest.dtype).min, highest.dtype)
-    np.maximum.at(peaks, which, highest)
-    newest = np.zeros(len(ids), np.intp)
-    np.maximum.at(newest, which, np.arange(len(records)))
-    for i, stream_id in enumerate(ids.tolist()):
-        head = scanned.streams[stream_id]
-        at = newest[i]
-        scanned.streams[stream_id] = StreamHead(
-            head.stream,
-            int(last[at]),
-            int(latest[at]),
-            _higher(kind, head.highest, int(peaks[i])),
-            head.first_kept,
-        )
-
-
-def _higher(kind: RowKind, one: int, other: int) -> int:
-    """The higher of two orders. Trade ids have 64 bits, kept as the signed number of those bits."""
-    if kind is not RowKind.TRADE:
-        return max(one, other)
-    highest = max(one % 2**64, other)
-    return highest if highest < 2**63 else highest - 2**64

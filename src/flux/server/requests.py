@@ -156,7 +156,10 @@ class Requests:
         self._to_store.put(None)
         for thread in self._threads:
             thread.join(timeout)
-        return not any(thread.is_alive() for thread in self._threads)
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended:
+            self._wake.close()
+        return ended
 
     # The store's worker
 

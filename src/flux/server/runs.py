@@ -25,13 +25,16 @@ _POSITION_BYTES: Final = (
 
 
 class Runs:
-    """The receiver's table of runs: MAX_RUNS places, used in turn."""
+    """The receiver's table of runs: MAX_RUNS places. The run that goes for a new one is that of the longest silence:
+    no row of it came, and nobody asked how far it is. Durable runs go last."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
         self._names: list[str] = []
         self._places: dict[str, int] = {}
         self._added = 0
+        self._seen: list[int] = []  # rows taken of each run when it was last looked at
+        self._contact: list[int] = []  # what `_added` was when each run was last heard of
 
     def find(self, source: bytes, run: int) -> int | None:
         """The place of a run that the receiver knows."""
@@ -41,19 +44,40 @@ class Runs:
         """Its place, where so much of it is known; and how far the run is that had this place before, if any."""
         name = feed_name(source.decode(), run)
         gone: dict[str, Position] = {}
-        place = self._added % MAX_RUNS
-        if self._added >= MAX_RUNS:
+        self._hear()
+        if len(self._names) == MAX_RUNS:
+            place = min(range(MAX_RUNS), key=self._worth)
             before = self._names[place]
             gone[before] = self.taken(place)
             del self._places[before]
-            self._names[place] = name
+            self._names[place], self._seen[place], self._contact[place] = name, position[0], self._added
         else:
+            place = len(self._names)
             self._names.append(name)
+            self._seen.append(position[0])
+            self._contact.append(self._added)
         begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
-        assert self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1]) == place
+        assert (
+            self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place) == place
+        )
         self._added += 1
         self._places[name] = place
         return place, gone
+
+    def _worth(self, place: int) -> tuple[bool, int]:
+        """What goes last: durable runs, then those that were heard of lately."""
+        return self.receiver.kernel.run_incarnation(place) > 0, self._contact[place]
+
+    def _hear(self) -> None:
+        """Rows came of these runs since the last run was added."""
+        for place, seen in enumerate(self._seen):
+            taken = self.receiver.kernel.run_taken(place)
+            if taken != seen:
+                self._seen[place], self._contact[place] = taken, self._added
+
+    def knows(self, name: str) -> bool:
+        """Whether the run has a place; from any thread."""
+        return name in self._places
 
     def name(self, place: int) -> str:
         return self._names[place]
@@ -68,8 +92,10 @@ class Runs:
         return self.taken(place)
 
     def committed(self, name: str) -> Position | None:
-        """How far it is in the journal, as far as this table knows; from any thread."""
+        """How far it is in the journal, as far as this table knows; who asks keeps it here. From any thread."""
         place = self._places.get(name)
+        if place is not None:
+            self._contact[place] = self._added
         rows, incarnation = (0, 0) if place is None else self.receiver.kernel.run_committed(place)
         return (rows, incarnation) if rows else None
 
@@ -85,5 +111,7 @@ class Runs:
 
     def all_committed(self) -> dict[str, Position]:
         """The same of every run of which rows were committed; from any thread."""
-        found = {name: self.committed(name) for name in list(self._names)}
-        return {name: position for name, position in found.items() if position is not None}
+        found = {
+            name: self.receiver.kernel.run_committed(place) for name, place in list(self._places.items())
+        }
+        return {name: position for name, position in found.items() if position[0]}

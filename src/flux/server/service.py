@@ -25,7 +25,7 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import State, StreamKey
+from flux.model import MAX_SEQUENCE, State, StreamKey
 from flux.server.answers import Answers
 from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
@@ -40,7 +40,7 @@ from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.vitals import Vitals
-from flux.server.watch import Watch
+from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
@@ -84,6 +84,7 @@ class Server:
             config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes
         )
         self._sockets = Sockets(insecure=config.insecure)
+        self._wake = Wake()
         try:
             for name, state, reason in self._recovered.conditions:
                 self.vitals.set(name, state, reason)
@@ -109,7 +110,7 @@ class Server:
         for number, head in sorted(self._recovered.streams.items()):
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
-            ring.reset(head.head + 1)
+            ring.reset(min(head.head + 1, MAX_SEQUENCE))
             if store is not None and slot < WARM_STREAMS:
                 try:
                     _fill(ring, number, head, store)
@@ -130,7 +131,6 @@ class Server:
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
         self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
-        self._wake = Wake()
         self._claims = Claims(self._wake.set)
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
@@ -318,6 +318,8 @@ class Server:
         committer.join(left())
         self.projector.stop()
         projector.join(left())
+        if self.failure is None and self.vitals.has(DIRECTORY):
+            self.failure = StorageError("what was taken in last is lost: the data directory is gone")
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
         running = [thread.name for thread in self._threads if thread.is_alive()]
         if running or not answered:
@@ -336,6 +338,7 @@ class Server:
     def _release(self) -> None:
         recovered = self._recovered
         self._sockets.close()
+        self._wake.close()
         recovered.journal.close(clean=False)
         recovered.fence.close()
         recovered.store.close()

@@ -85,8 +85,8 @@ class ServerView(Protocol):
     def ring_rows(self, stream_id: int, first: int, last: int) -> Rows | None:
         """A copy of the rows `first` to `last`, both inclusive; None unless all of them are in memory."""
 
-    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition:
-        """How far a feed's run is, with the refused rows numbered above `refused_after`."""
+    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition | None:
+        """How far a feed's run is, with the refused rows numbered above `refused_after`; None: it may be forgotten."""
 
     def claim_run(self, source_id: str, run: int, token: int) -> bool:
         """Whether the process with this token has the run: false until that stands in the journal."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from flux.limits import MAX_REASON_CHARS
 from flux.model import State
 
 _LOG = logging.getLogger("flux.server")
@@ -49,8 +50,10 @@ class Vitals:
 
     @property
     def reason(self) -> str:
-        """The reasons of all conditions, the worst first; empty when all is well."""
-        return "; ".join(reason for _, reason in sorted(self._conditions.values(), reverse=True))
+        """The reasons of all conditions, the worst first, cut at MAX_REASON_CHARS; empty when all is well."""
+        return "; ".join(reason for _, reason in sorted(self._conditions.values(), reverse=True))[
+            :MAX_REASON_CHARS
+        ]
 
     def turned(self) -> None:
         """The loop came round."""

@@ -17,6 +17,14 @@ from flux.testing.faults import Faults
 ANY_PORT = "tcp://127.0.0.1:*"
 
 
+class FaultyServer(Server):
+    """A server in this process; the dials of `faults` may be turned while it runs, and `faults.injected` counts."""
+
+    def __init__(self, config: ServeConfig, faults: Faults) -> None:
+        super().__init__(config, faults=faults)
+        self.faults = faults
+
+
 @contextmanager
 def server(
     *,
@@ -28,8 +36,9 @@ def server(
     reorder: float = 0.0,
     corrupt: float = 0.0,
     seed: int = 0,
-) -> Iterator[Server]:
-    """A running server on free ports of this machine: `.live_pub`, `.chunk_rep`, `.ingest` say where, `.faults` turns.
+) -> Iterator[FaultyServer]:
+    """A running server on free ports of this machine: `.live_pub`, `.chunk_rep`, `.ingest` say where, and the dials
+    of `.faults` may be turned meanwhile.
 
     `data`: its directory (a temporary one, gone afterwards). The dials are those of `Faults`.
     """
@@ -45,7 +54,7 @@ def server(
             ingest=ANY_PORT,
             replays=() if replay is None else (Replay(Path(replay)),),
         )
-        running = Server(config, faults=faults)
+        running = FaultyServer(config, faults)
         running.start()
         try:
             yield running

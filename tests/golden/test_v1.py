@@ -1,9 +1,9 @@
-"""The cases of shared/wire/vectors, made by other FlatBuffers builders: each behaves as its policy says."""
+"""Version 1, frozen: the cases of tests/golden/v1 were made by other FlatBuffers builders, and each is decoded as its
+policy says, by the kernel and by the oracle. What a server answers to them: tests/system/test_vectors_on_server.py."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,8 @@ from flux.errors import DecodeError
 from tests.oracle import codec as oracle
 from tests.unit.plain_codec import by_oracle, ours
 
-ROOT = Path(__file__).resolve().parents[2]
-VECTORS = Path(os.environ.get("FLUX_SHARED", ROOT.parent / "shared")) / "wire" / "vectors"
+VECTORS = Path(__file__).resolve().parent / "v1"
 CASES = sorted(path.stem for path in VECTORS.glob("*.json"))
-
-if not VECTORS.is_dir():
-    pytest.skip(f"no vectors at {VECTORS}: set FLUX_SHARED", allow_module_level=True)
 
 
 def case(name: str) -> tuple[dict[str, Any], bytes]:
@@ -43,7 +39,7 @@ def wanted(expected: dict[str, Any]) -> dict[str, Any]:
             message["candles"] = [tuple(candle) for candle in message["candles"] or []]
         if expected["message_type"] == 2:
             appended = {"state": 0, "version": None, "store_id": 0, "epoch": 0, "schema_version_max": 0}
-            message |= appended
+            message |= appended | {"parent_store_id": 0}
         if expected["message_type"] == 10:
             message |= {"status": 0, "retry_after_ms": 0}
         if message.get("cursor") is not None:
@@ -63,12 +59,15 @@ def placed(frame: bytes, offset: int) -> dict[str, Any]:
     }
 
 
-def test_there_are_cases() -> None:
-    assert len(CASES) > 50
-    assert {json.loads((VECTORS / f"{name}.json").read_text())["policy"] for name in CASES} == {
-        "accept",
-        "reject",
-        "either",
+def test_all_cases_are_there() -> None:
+    """Frozen: none is ever taken away."""
+    assert len(CASES) == 75
+    assert {path.stem for path in VECTORS.glob("*.bin")} == set(CASES)
+    policies = [case(name)[0]["policy"] for name in CASES]
+    assert {policy: policies.count(policy) for policy in set(policies)} == {
+        "accept": 52,
+        "reject": 18,
+        "either": 5,
     }
 
 
@@ -85,6 +84,7 @@ def judged(read: Callable[[], dict[str, Any]]) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str) -> None:
     about, frame = case(name)
+    assert judged(lambda: by_oracle(frame)) == judged(lambda: ours(codec.decode(frame)))
     for offset in range(8):
         for kind, given in placed(frame, offset).items():
             seen = judged(lambda given=given: ours(codec.decode(given)))  # type: ignore[misc]  # bound per turn
@@ -95,9 +95,3 @@ def test_case(name: str) -> None:
                 assert seen in codec.REASONS, where
             else:
                 assert isinstance(seen, dict) or seen in codec.REASONS, where
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_oracle_judges_a_case_alike(name: str) -> None:
-    _, frame = case(name)
-    assert judged(lambda: by_oracle(frame)) == judged(lambda: ours(codec.decode(frame)))

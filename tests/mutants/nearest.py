@@ -1,0 +1,133 @@
+"""Which tests are nearest to a file: those of its name first, then those of its room. A table by hand, since what runs
+in a thread or in another process is seen by no measure of coverage that a test run could afford."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+ROOMS: Final = (
+    "src/flux/server",
+    "src/flux/client",
+    "src/flux/protocol",
+    "src/flux/journal.py",
+    "src/flux/journal_files.py",
+    "src/flux/fence.py",
+    "src/flux/feed/push.py",
+)
+
+_START: Final = (
+    *(
+        "unit/test_recover*",
+        "unit/test_directory*",
+        "unit/test_lineage*",
+        "unit/test_records*",
+        "unit/test_format*",
+    ),
+)
+_COMMIT: Final = (
+    *(
+        "unit/test_committer*",
+        "unit/test_exchange*",
+        "kernels/test_bridge*",
+        "unit/test_fence*",
+        "unit/test_journal_s*",
+    ),
+    *("unit/test_stopping*", "unit/test_heart*", "unit/test_vitals*"),
+)
+_ASKED: Final = ("unit/test_requests*", "unit/test_answers*", "unit/test_backfill*", "unit/test_pages*")
+_PROTOCOL: Final = ("unit/test_coordinator.py", "unit/test_coordinator_*")
+_CLIENT: Final = (
+    *(
+        "unit/test_live*",
+        "unit/test_historical*",
+        "unit/test_cache*",
+        "unit/test_keeper*",
+        "unit/test_threads*",
+    ),
+    "unit/test_concurrent*",
+)
+_SERVED: Final = (
+    *("unit/test_live.py", "unit/test_threads*", "unit/test_version1*", "unit/test_listing*"),
+    *("system/test_database*", "system/test_syncs*"),
+)
+_PROJECTED: Final = ("unit/test_projector*", "contract/test_store*", "unit/test_duck*")
+
+# By the beginning of a path; the longest that fits counts. The server of most tests in unit/ runs in a thread.
+_BY_PATH: Final[dict[str, tuple[str, ...]]] = {
+    "src/flux/server": (*_COMMIT, *_START, *_ASKED, *_SERVED),
+    "src/flux/server/recover": (
+        *_START,
+        "unit/test_committer*",
+        "system/test_rebuild*",
+        "system/test_bad_input*",
+    ),
+    "src/flux/server/rebuild": (*_START, "system/test_rebuild*"),
+    "src/flux/server/damage": (*_START, "system/test_rebuild*"),
+    "src/flux/server/directory": _START,
+    "src/flux/server/identity": _START,
+    "src/flux/server/records": (*_START, *_COMMIT),
+    "src/flux/server/project": (*_PROJECTED, *_COMMIT),
+    "src/flux/server/gentle": ("unit/test_gentle*", *_PROJECTED),
+    "src/flux/server/committer": (*_COMMIT, *_SERVED),
+    "src/flux/server/exchange": (*_COMMIT, *_SERVED),
+    "src/flux/server/syncer": (*_COMMIT, *_SERVED),
+    "src/flux/server/runs": (*_COMMIT, "system/test_feed*"),
+    "src/flux/server/inputs": ("unit/test_replay*", *_COMMIT, "system/test_feed*", "system/test_end_to_end*"),
+    "src/flux/server/requests": (*_ASKED, "unit/test_requester*", *_SERVED),
+    "src/flux/server/answers": (*_ASKED, *_SERVED),
+    "src/flux/server/backfill": (*_ASKED, *_SERVED, "system/test_rebuild*"),
+    "src/flux/server/pages": (*_ASKED, *_SERVED),
+    "src/flux/server/foreground": (
+        "system/test_bad_input*",
+        "system/test_signals*",
+        "system/test_durability*",
+    ),
+    "src/flux/client": _CLIENT,
+    "src/flux/client/historical": ("unit/test_historical*", *_CLIENT),
+    "src/flux/client/keeper": ("unit/test_cache*", *_CLIENT),
+    "src/flux/client/cache": ("unit/test_cache*", *_CLIENT),
+    "src/flux/protocol": (*_PROTOCOL, "unit/test_live*"),
+    "src/flux/protocol/sequencer": ("unit/test_sequencer*", *_COMMIT),
+    "src/flux/journal": ("unit/test_journal*", "kernels/test_journal*", *_START, *_COMMIT),
+    "src/flux/fence": ("unit/test_journal*", *_START, *_COMMIT),
+    "src/flux/feed/push": ("unit/test_push*", "unit/test_feed*", "system/test_feed*"),
+    "ext": (
+        "kernels/test_bridge*",
+        "kernels/test_admit*",
+        "unit/test_journal*",
+        *_COMMIT,
+        "kernels/test_pump_record*",
+    ),
+}
+
+
+def nearest(path: str) -> list[str]:
+    """The test files for a source file, nearest first, as paths from the project's root. Never none.
+
+    Raises ValueError for a file that is in none of the rooms.
+    """
+    own = Path(path).stem
+    globs = [f"unit/test_{own}*", f"kernels/test_{own}*"]
+    fitting = [begin for begin in _BY_PATH if path.startswith(begin)]
+    if not fitting:
+        raise ValueError(f"{path} is in none of the rooms")
+    globs += _BY_PATH[max(fitting, key=len)]
+    found: dict[str, None] = {}
+    for glob in globs:
+        # The long ones have their own shares and seeds; a mutant that only they notice is noticed too late.
+        names = sorted((ROOT / "tests").glob(glob if glob.endswith(".py") else f"{glob}.py"))
+        found |= dict.fromkeys(str(name.relative_to(ROOT)) for name in names)
+    assert found, path
+    return list(found)
+
+
+def sources() -> list[str]:
+    """The files of the rooms that hold promises, in order."""
+    found = []
+    for room in ROOMS:
+        at = ROOT / room
+        found += [at] if at.suffix == ".py" else sorted(at.rglob("*.py"))
+    return [str(one.relative_to(ROOT)) for one in found if one.exists()]

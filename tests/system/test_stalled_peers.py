@@ -1,0 +1,125 @@
+"""Peers that stop reading cost a bounded amount, and nobody else anything (S11, S12)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flux
+from flux.feed.push import Feed
+from flux.feed.synth import candles
+from flux.limits import MAX_LIVE_ROWS, MIB
+from flux.model import StreamKey
+from flux.schema import messages
+from flux.transport.requester import Requester
+from flux.transport.sockets import Sockets
+from flux.transport.topics import stream_topic
+from tests.patience import PATIENCE_S
+from tests.system.endless import HWM, connected
+from tests.system.neighbour import Neighbour, memory
+from tests.system.processes import FluxServer, wait_until
+from tests.system.test_memory_watch import SmallServer
+
+KEY = StreamKey("FAST", "BTC/USDT", "1m")
+MESSAGES = 16_000  # of MAX_LIVE_ROWS rows: unbounded they were 70 MB more
+STALLED = 40 * MIB  # HWM messages, and what both kernels' buffers hold
+SILENT = 40 * MIB
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FluxServer]:
+    with SmallServer(tmp_path / "d") as made:
+        yield made
+        assert made.stop() == 0
+
+
+def send_frame(peer: socket.socket, body: bytes, flags: int = 0) -> None:
+    """One ZMTP frame."""
+    peer.sendall(bytes([flags | 2]) + struct.pack(">Q", len(body)) + body)
+
+
+def followed(server: FluxServer, rows: int) -> int:
+    """Rows that an honest client got, all in order."""
+    got = 0
+    with flux.Live(pub=server.pub, rep=server.rpc) as live:
+        live.subscribe(KEY.symbol, interval=KEY.interval, source=KEY.source_id, start="oldest")
+        for batch in live:
+            assert batch.start_sequence == got + 1
+            got += len(batch)
+            if got == rows:
+                return got
+    return got
+
+
+def test_a_subscriber_that_stops_reading_costs_a_bounded_amount_and_nobody_else_anything(
+    server: FluxServer,
+) -> None:
+    rows = candles(MESSAGES * MAX_LIVE_ROWS, 3)
+    with (
+        connected(server.pub, b"SUB") as stalled,
+        Neighbour(server),
+        Feed(KEY.source_id, ingest=server.ingest, chunk_rep=server.rpc) as feed,
+    ):
+        send_frame(stalled, b"\x01" + stream_topic(KEY))
+        # What the rings and the database take comes first, from rows of the same number that nobody subscribes to.
+        feed.send("OTHER", KEY.interval, rows)
+        feed.flush(PATIENCE_S)
+        before = memory(server.pid)
+        feed.send(KEY.symbol, KEY.interval, rows)
+        feed.flush(PATIENCE_S)  # ingest never waited for it
+        ring = len(rows[:262_144]) * rows.itemsize
+        assert memory(server.pid) < before + ring + STALLED
+        assert followed(server, len(rows)) == len(rows)
+        stalled.settimeout(2)
+        assert received(stalled) < MESSAGES, "more than the high-water mark was kept for it"
+
+
+def received(stalled: socket.socket) -> int:
+    """Whole messages that were kept for a stalled subscriber, by the length of the frames."""
+    data = bytearray()
+    try:
+        while more := stalled.recv(1 << 20):
+            data += more
+    except TimeoutError:
+        pass
+    count = at = 0
+    while at + 9 <= len(data):
+        flags = data[at]
+        size, head = (struct.unpack_from(">Q", data, at + 1)[0], 9) if flags & 2 else (data[at + 1], 2)
+        at += head + size
+        count += not flags & 1
+    assert count > HWM / 2, "it was subscribed"
+    return count
+
+
+def test_a_peer_that_never_reads_costs_a_few_mib(server: FluxServer) -> None:
+    with Feed(KEY.source_id, ingest=server.ingest, chunk_rep=server.rpc) as feed:
+        feed.send(KEY.symbol, KEY.interval, candles(20_000, 3))
+        feed.flush(PATIENCE_S)
+    backfill = messages.backfill_rows_request(key=KEY)
+    listing = messages.stream_list_request()
+    with Neighbour(server), Sockets() as sockets, connected(server.rpc, b"DEALER") as silent:
+        requester = Requester(sockets, server.rpc)
+        for _ in range(20):
+            requester.ask(messages.backfill_rows_request, key=KEY, timeout=PATIENCE_S)
+        before = memory(server.pid)
+        silent.settimeout(0.5)  # libzmq takes no more of it while its replies wait
+        sent = 0
+        try:
+            while sent < 3_000:
+                send_frame(silent, b"", 1)
+                send_frame(silent, backfill if sent % 2 else listing)
+                sent += 1
+                if sent % 100 == 0:
+                    assert memory(server.pid) < before + SILENT
+        except TimeoutError:
+            pass
+        assert sent > 16
+        # Others are answered from the store's rows too, meanwhile.
+        assert len(requester.ask(messages.backfill_rows_request, key=KEY, timeout=PATIENCE_S).rows) == 10_000
+        assert memory(server.pid) < before + SILENT
+    wait_until(lambda: memory(server.pid) < before + SILENT, "its memory comes back")

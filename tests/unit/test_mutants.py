@@ -1,0 +1,96 @@
+"""The mutator itself (tools/mutate): what it changes, what it leaves alone, and that its lists are true of the code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.__main__ import REASONS, drawn, reasons
+from tests.mutants.mutations import changed_line, mutants
+from tests.mutants.nearest import ROOT, nearest, sources
+from tests.mutants.planted import PLANTED
+
+SAMPLE = b'''"""A docstring with 1 < 2."""
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import ast
+LIMIT = 250
+
+def check(rows, flag=True):
+    """Another, a == b."""
+    if rows < LIMIT and not flag:
+        raise ValueError("more than 3")
+    _LOG.warning("a log of %d", 5)
+    rows.count += 1
+    assert rows != 7
+    return rows - 1 if rows in SEEN else None
+'''
+
+
+def changes() -> set[tuple[str, str]]:
+    return {(one.what, list(changed_line(SAMPLE, one))[1]) for one in mutants("sample.py", SAMPLE)}
+
+
+def test_what_is_changed() -> None:
+    assert changes() == {
+        ("constant", "LIMIT = (250 * 1000)"),
+        ("constant", "def check(rows, flag=False):"),
+        ("if", "if not (rows < LIMIT and not flag):"),
+        ("compare", "if rows <= LIMIT and not flag:"),
+        ("and/or", "if rows < LIMIT or not flag:"),
+        ("not", "if rows < LIMIT and flag:"),
+        ("statement", "pass"),
+        ("constant", "rows.count += (1 + 1)"),
+        ("return", "return None"),
+        ("compute", "return rows + 1 if rows in SEEN else None"),
+        ("constant", "return rows - (1 + 1) if rows in SEEN else None"),
+        ("compare", "return rows - 1 if rows not in SEEN else None"),
+    }
+
+
+def test_a_mutant_differs_in_one_place_and_parses() -> None:
+    for path in ("src/flux/protocol/coordinator.py", "src/flux/server/committer.py"):
+        text = (ROOT / path).read_bytes()
+        found = mutants(path, text)
+        assert len(found) > 50
+        for one in found[::10]:
+            made = one.applied(text)
+            ast.parse(made)
+            assert made != text
+            assert made[: one.begin] == text[: one.begin]
+            assert made[len(made) - (len(text) - one.end) :] == text[one.end :]
+
+
+def test_the_same_seed_draws_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    first, again, other = (drawn(12, seed, "src/flux/protocol") for seed in (1, 1, 2))
+    assert first == again != other
+    assert len({change.content for change in first}) == 12
+
+
+def test_every_file_of_the_rooms_has_tests_near_it() -> None:
+    for path in sources():
+        assert all((ROOT / name).is_file() for name in nearest(path)), path
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
+def test_a_planted_change_has_its_place(planted: object) -> None:
+    """The code moved: let tests/mutants/planted.py follow, so that the promise goes on being watched."""
+    (one,) = [other for other in PLANTED if other is planted]
+    here = (ROOT / one.path).read_text().count(one.old)
+    assert here == 1 or (one.every and here > 1)
+    assert one.old != one.new
+
+
+def test_names_of_planted_changes_differ() -> None:
+    assert len({one.name for one in PLANTED}) == len(PLANTED)
+
+
+def test_every_survivor_has_a_reason_and_its_place() -> None:
+    for shown, why in reasons(REASONS.read_text()).items():
+        assert why, shown
+        path, _, change = shown.partition(": ")
+        before = change.partition(" => ")[0]
+        text = (ROOT / path).read_text()
+        assert before in " ".join(text.split()), f"{Path(path).name} has no such line any more: {before}"
