@@ -3,6 +3,7 @@
     STREAM   a stream was given its number: once, never reused
     SOURCE   a source is this far: in the same group as the rows that took it there
     HEADS    everything a start needs to know at this point of the journal; the first record of every file
+    HOLE     what is lost where groups no longer read: sequences, and streams that got their number there
     EPOCH    a new epoch begins, and where each stream ended in the one before
 
 `FORMAT` is the version of these bodies and of the directory: a newer one is refused (exit 4), never guessed at.
@@ -82,12 +83,22 @@ class HeadsRecord(msgspec.Struct, frozen=True, array_like=True):
     """The epoch that began with it: its record in `epochs` has the heads at which this store branched."""
 
 
-Record = TypeVar("Record", StreamRecord, SourceRecord, EpochRecord, HeadsRecord)
+class HoleRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What `flux rebuild --salvage` puts in the place of groups that no longer read."""
+
+    spans: dict[int, tuple[int, int]]
+    """Of a stream, the first and the last sequence that is lost; the next one is the last and one."""
+    streams: list[StreamRecord]
+    fill: bytes = b""
+    """It takes as many bytes as what it replaces."""
+
+
+Record = TypeVar("Record", HoleRecord, StreamRecord, SourceRecord, EpochRecord, HeadsRecord)
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def pack(record: StreamRecord | SourceRecord | EpochRecord | HeadsRecord) -> bytes:
+def pack(record: HoleRecord | StreamRecord | SourceRecord | EpochRecord | HeadsRecord) -> bytes:
     """The body of a record."""
     return _encode(record)
 
