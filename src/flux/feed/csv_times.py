@@ -63,9 +63,8 @@ def time_of(text: bytes, form: int) -> int:
     offset = timedelta()
     if zone:
         offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:])) * (-1 if zone[:1] == b"-" else 1)
-    days = (int(part[name]) for name in "ymd")
-    clock = (int(part[name] or 0) for name in "HMS")
-    moment = datetime(*days, *clock, tzinfo=UTC) - offset
+    year, month, day, hour, minute, second = (int(part[name] or 0) for name in "ymdHMS")
+    moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - offset
     return (moment - _EPOCH) // _MS + int(fraction) // 1_000_000
 
 
