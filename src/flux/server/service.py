@@ -27,6 +27,7 @@ from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
 from flux.model import MAX_SEQUENCE, State, StreamKey
 from flux.server.answers import Answers
+from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
@@ -130,7 +131,8 @@ class Server:
             puller = self._sockets.puller(config.ingest)
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
-        runs = Runs(Receiver(puller, self.streams, server=True))
+        self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
+        self._claims = Claims(self._wake.set)
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
@@ -159,6 +161,7 @@ class Server:
             next_stream_id=max(records, default=0) + 1,
             positions=dict(recovered.sources),
             hurry=hurry,
+            claims=self._claims,
         )
         self.vitals.also_turned = self.loop.turned_ns
         self.projector = Projector(
@@ -186,6 +189,8 @@ class Server:
             streams=self.streams,
             records=records,
             committer=self.committer,
+            runs=self._runs,
+            claims=self._claims,
             vitals=self.vitals,
             losses=recovered.losses,
             lags=lambda: self.projector.lags,
