@@ -57,6 +57,7 @@ MAX_ARRIVALS: Final = 4_096  # messages per turn of a loop
 INBOX_BYTES: Final = 2 * MIB  # rows per turn of a server's loop
 MAX_INGEST_ROWS: Final = 4_096  # rows in a message of a feed
 MAX_AHEAD_MS: Final = 60_000  # a live row may be so far ahead of the server's clock
+MAX_FEED_REFUSED: Final = 10_000  # refused rows that a feed keeps for its caller, the last
 MAX_REFUSED_LISTED: Final = 256  # refused rows of a run that can be asked for
 INGEST_HWM: Final = 20_000  # messages
 FEED_PENDING_BYTES: Final = 64 * MIB  # rows a feed keeps until they are committed

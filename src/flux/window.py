@@ -5,9 +5,10 @@ and `1M` follow the calendar of `timezone`. A bucket without rows does not exist
 rows sorted by time, and of candles with the same time the latest, so that live and in bulk are equal to the bit: the
 rules are drawn in `ext/window.h`.
 
-Flags of a bucket: CLOSED once something came behind it; SYNTHETIC and INJECTED if any of its rows has it; TRADED if
-all have it, else turnover and trade_count are 0. Trades give all of it. Quotes give candles of the mid price,
-bid / 2 + ask / 2, with volume 0 and not TRADED: nothing was traded.
+Flags of a bucket: CLOSED once something came behind it; SYNTHETIC and INJECTED if any of its rows has it; TRADED,
+TURNOVER or TRADE_COUNT if all have it, else turnover and trade_count are 0. Trades give all of it. Quotes give candles
+of the mid price, bid / 2 + ask / 2, with volume 0 and not TRADED: nothing was traded. A trade_count over 2^32 - 1
+stands as that.
 
 NaN is no value: every column leaves it out, as pandas does, so that the open is the first one that is a number, the
 close the last, and volume and turnover are the sums of the others. A bucket without any price has NaN there.
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from flux import zone
+from flux.batch import Batch, Candles
 from flux.errors import InvalidNameError
 from flux.kernels import window as _kernel
 from flux.limits import (
@@ -34,6 +36,7 @@ from flux.limits import (
     WINDOW_OUT_ROWS,
 )
 from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
+from flux.tables import Table, rows_of
 
 Rows = npt.NDArray[np.void]
 Aggregate = Callable[..., Any]
@@ -44,20 +47,39 @@ _MONDAY_MS: Final = 4 * INTERVALS_MS["1d"]  # the first one after the epoch
 _REVISED: Final = np.uint32(CandleFlag.CORRECTION | CandleFlag.LATE)
 
 
-def resample(rows: Rows, interval: str, *, timezone: str = "UTC", of: str | None = None) -> Rows:
-    """All buckets of `rows`, oldest first, as CANDLE rows of their own; the last one without CLOSED.
+@overload
+def resample(rows: Rows, interval: str, *, timezone: str = ..., of: str | None = ...) -> Rows: ...
+@overload
+def resample(rows: Table, interval: str, *, timezone: str = ..., of: str | None = ...) -> Candles: ...
+def resample(
+    rows: Rows | Table, interval: str, *, timezone: str = "UTC", of: str | None = None
+) -> Rows | Candles:
+    """All buckets of `rows`, oldest first; the last one without CLOSED.
 
-    `rows` (CANDLE, TRADE or QUOTE, one dimension, contiguous) may be in any order: out of order costs a sort, and
-    of candles with the same time the last counts. `of`, the interval of candle `rows`, closes the last bucket too if
-    a closed row ends with it. Raises `InvalidNameError` for an interval or a zone that is none, `ValueError` for
-    other rows, an `of` longer than `interval`, and in a named zone for times outside `limits.ZONE_YEARS`.
+    Of an array (CANDLE, TRADE or QUOTE, one dimension, contiguous) an array of CANDLE, its own. Of a batch, or a table
+    (`flux.tables`), a batch: with the key of the one that was given and the new interval (None for a table), numbered
+    from 1, since these rows have no sequences of a server.
+
+    Rows may be in any order: out of order costs a sort, and of candles with the same time the last counts. `of`, the
+    interval of candle `rows`, closes the last bucket too if a closed row ends with it. Raises `InvalidNameError` for an
+    interval or a zone that is none, `ValueError` for other rows, an `of` longer than `interval`, and in a named zone
+    for times outside `limits.ZONE_YEARS`, `TypeError` for what holds no rows.
     """
+    if isinstance(rows, np.ndarray):
+        taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
+        return _resampled(taken, interval, timezone, of)
+    made = _resampled(np.ascontiguousarray(rows_of(rows)), interval, timezone, of)
+    key = rows.key if isinstance(rows, Batch) else None
+    return Candles(None if key is None else key._replace(interval=interval), 1, made)
+
+
+def _resampled(rows: Rows, interval: str, timezone: str, of: str | None) -> Rows:
     plan = _Plan.of(interval, timezone, of)
     kernel = plan.kernel(_kind(rows), keep=0)
     plan.reach(kernel, rows)
     taken, pieces = _push(kernel, rows, _room(rows, plan), amending=False)
     if taken < len(rows):
-        return resample(_sorted(rows), interval, timezone=timezone, of=of)
+        return _resampled(_sorted(rows), interval, timezone, of)
     return _joined([*pieces, _partial(kernel)])
 
 
@@ -106,12 +128,15 @@ class Window:
             self._each = _compiled(aggregate, values)
             self._out = np.dtype([*CANDLE.descr, ("value", "<f8", self._shape)])
 
-    def push(self, rows: Rows) -> Rows:
-        """Take `rows`; the buckets that are out with them, closed and corrected, in order of happening.
+    def push(self, rows: Rows | Batch) -> Rows:
+        """Take `rows` (an array or a batch); the buckets that are out with them, closed and corrected, in order of
+        happening.
 
         An array of its own: CANDLE, with `aggregate` also `value`. All pushes have rows of one dtype (CANDLE, TRADE
         or QUOTE), else `ValueError`; also for an open bucket of more rows than an aggregate may have.
         """
+        if isinstance(rows, Batch):
+            rows = rows.rows
         kernel = self._made(rows)
         self._plan.reach(kernel, rows)
         if self._each is not None:

@@ -266,7 +266,10 @@ class Loop:
         slot = self.streams.add(key)
         if cursor is None:
             self._outbox.anew(slot)
-        self.coordinator.subscribe(key, slot, self.streams.ring(slot), start, time.monotonic_ns(), cursor)
+        last = None if cursor is None or self._keeper is None else self._keeper.last_row(key, cursor)
+        self.coordinator.subscribe(
+            key, slot, self.streams.ring(slot), start, time.monotonic_ns(), cursor, last
+        )
 
     def _first_seen(self, unknown: UnknownStream, now: int) -> bool:
         """Take a stream that showed itself, if a wildcard asked for it."""
