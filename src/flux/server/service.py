@@ -95,14 +95,15 @@ class Server:
         except BaseException:
             self._release()
             raise
-        for source in self._inputs:
-            source.start()
         self._spawn("projector", self.projector.run)
         self._spawn("committer", self.committer.run)
+        self._spawn("heart", lambda: self.committer.heart.run(self._look))
+        self.committer.heart.begun.wait(STOP_S)
         self._requests.start()
         self._spawn("loop", self.loop.run)
-        self._spawn("heart", lambda: self.committer.heart.run(self._look))
         self._spawn("memory", self.memory.run)
+        for source in self._inputs:
+            source.start()
 
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
@@ -312,7 +313,7 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop, heart, memory = self._threads
+        projector, committer, heart, loop, memory = self._threads
         loop.join(left())
         answered = self._requests.stop(left())
         self.memory.stop()
