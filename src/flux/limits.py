@@ -139,6 +139,7 @@ BACKOFF_MAX_MS: Final = 5_000
 MAX_RETRY_AFTER_MS: Final = 60_000  # a server that asks for a longer wait gets this
 PROBE_MS: Final = 1_000  # without proof of life, requests begin this long after the link is up: a v1 server
 V1_POLL_MS: Final = 5_000  # a v1 server sends no marks: its head is asked for this often
+WARN_AFTER_MS: Final = 2_000  # what keeps rows from coming is logged once after this long
 BEATS_MISSED: Final = 3  # heartbeats missing before a link counts as stalled
 MAX_RELINK_ASKS: Final = 1_024  # streams whose head is asked for after a reconnect; more wait for their mark
 MAX_GAPS_LISTED: Final = 1_024
