@@ -1,7 +1,9 @@
 """The window's door: rows into candles of a longer interval, in bulk, live, and in several intervals at once.
 
-A bucket is labelled by its open. Intervals below a day are multiples since the epoch; `1d`, `3d`, `1w` (from Monday)
-and `1M` follow the calendar of `timezone`. A bucket without rows does not exist. The result is always that of the
+A bucket is labelled by its open. Buckets are those of `timezone`: days, weeks (from Monday) and months follow its
+calendar, shorter ones its clock on the wall (see `flux.zone`), `offset` later: `timezone="Asia/Kolkata",
+offset="09:15"` for hours of the session there, `timezone="America/New_York", offset="17:00"` (or `"-07:00"`, which
+counts in weeks and months) for trading days. A bucket without rows does not exist. The result is always that of the
 rows sorted by time, and of candles with the same time the latest, so that live and in bulk are equal to the bit: the
 rules are drawn in `ext/window.h`.
 
@@ -48,11 +50,15 @@ _REVISED: Final = np.uint32(CandleFlag.CORRECTION | CandleFlag.LATE)
 
 
 @overload
-def resample(rows: Rows, interval: str, *, timezone: str = ..., of: str | None = ...) -> Rows: ...
-@overload
-def resample(rows: Table, interval: str, *, timezone: str = ..., of: str | None = ...) -> Candles: ...
 def resample(
-    rows: Rows | Table, interval: str, *, timezone: str = "UTC", of: str | None = None
+    rows: Rows, interval: str, *, timezone: str = ..., offset: str = ..., of: str | None = ...
+) -> Rows: ...
+@overload
+def resample(
+    rows: Table, interval: str, *, timezone: str = ..., offset: str = ..., of: str | None = ...
+) -> Candles: ...
+def resample(
+    rows: Rows | Table, interval: str, *, timezone: str = "UTC", offset: str = "00:00", of: str | None = None
 ) -> Rows | Candles:
     """All buckets of `rows`, oldest first; the last one without CLOSED.
 
@@ -67,19 +73,19 @@ def resample(
     """
     if isinstance(rows, np.ndarray):
         taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
-        return _resampled(taken, interval, timezone, of)
-    made = _resampled(np.ascontiguousarray(rows_of(rows)), interval, timezone, of)
+        return _resampled(taken, interval, timezone, offset, of)
+    made = _resampled(np.ascontiguousarray(rows_of(rows)), interval, timezone, offset, of)
     key = rows.key if isinstance(rows, Batch) else None
     return Candles(None if key is None else key._replace(interval=interval), 1, made)
 
 
-def _resampled(rows: Rows, interval: str, timezone: str, of: str | None) -> Rows:
-    plan = _Plan.of(interval, timezone, of)
+def _resampled(rows: Rows, interval: str, timezone: str, offset: str, of: str | None) -> Rows:
+    plan = _Plan.of(interval, timezone, offset, of)
     kernel = plan.kernel(_kind(rows), keep=0)
     plan.reach(kernel, rows)
     taken, pieces = _push(kernel, rows, _room(rows, plan), amending=False)
     if taken < len(rows):
-        return _resampled(_sorted(rows), interval, timezone, of)
+        return _resampled(_sorted(rows), interval, timezone, offset, of)
     return _joined([*pieces, _partial(kernel)])
 
 
@@ -108,6 +114,7 @@ class Window:
         interval: str,
         *,
         timezone: str = "UTC",
+        offset: str = "00:00",
         of: str | None = None,
         keep: int = WINDOW_KEPT_ROWS,
         aggregate: Aggregate | None = None,
@@ -117,7 +124,7 @@ class Window:
         if not 0 <= keep <= MAX_BUCKET_ROWS or values < 0:
             raise ValueError(f"keep {keep} is not in 0 to {MAX_BUCKET_ROWS}, or values {values} below 0")
         self.interval = interval
-        self._plan = _Plan.of(interval, timezone, of)
+        self._plan = _Plan.of(interval, timezone, offset, of)
         self._keep = keep
         self._kernel: _kernel.Window | None = None
         self._dtype = CANDLE
@@ -217,12 +224,20 @@ class Resampler:
     """
 
     def __init__(
-        self, rows: Rows, *, timezone: str = "UTC", of: str | None = None, limit_bytes: int = RESAMPLED_BYTES
+        self,
+        rows: Rows,
+        *,
+        timezone: str = "UTC",
+        offset: str = "00:00",
+        of: str | None = None,
+        limit_bytes: int = RESAMPLED_BYTES,
     ) -> None:
         """Raises `ValueError` for rows that are none and `InvalidNameError` for a zone that is none."""
         _kind(rows)
         self._pieces = [rows]
         self._timezone = zone.checked(timezone)
+        zone.offset_ms(offset)
+        self._offset = offset
         self._of = of
         self._limit = limit_bytes
         self._views: OrderedDict[str, _View] = OrderedDict()
@@ -237,11 +252,13 @@ class Resampler:
     def get(self, interval: str) -> Rows:
         """All buckets of `interval`, the last one as it stands: what `resample` gives, read-only."""
         view = self._views.pop(interval, None) or _View(
-            Window(interval, timezone=self._timezone, of=self._of), self._pieces
+            Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), self._pieces
         )
         if not view.follow():
             whole = np.concatenate(self._pieces)
-            view = _View(Window(interval, timezone=self._timezone, of=self._of), [_sorted(whole)])
+            view = _View(
+                Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), [_sorted(whole)]
+            )
             view.follow()
             view.resume(self._pieces)
         self._views[interval] = view
@@ -283,10 +300,11 @@ class _Plan(NamedTuple):
 
     interval: str
     timezone: str
+    offset: int
     row_ms: int
 
     @classmethod
-    def of(cls, interval: str, timezone: str, of: str | None) -> _Plan:
+    def of(cls, interval: str, timezone: str, offset: str, of: str | None) -> _Plan:
         length = INTERVALS_MS.get(interval)
         if length is None:
             raise InvalidNameError(f"interval {interval[:80]!a} is none of {' '.join(INTERVALS_MS)}")
@@ -295,17 +313,18 @@ class _Plan(NamedTuple):
             row_ms = INTERVALS_MS.get(of, 0)
             if not 0 < row_ms <= (length or INTERVALS_MS["1w"]):
                 raise ValueError(f"of={of[:80]!a} is no interval of fixed length within {interval}")
-        return cls(interval, zone.checked(timezone), row_ms)
+        return cls(interval, zone.checked(timezone), zone.offset_ms(offset), row_ms)
 
     @property
     def zoned(self) -> bool:
-        return self.timezone != "UTC" and self.interval in zone.CALENDAR
+        return self.timezone != "UTC" or (self.interval == "1M" and self.offset != 0)
 
     def kernel(self, kind: RowKind, *, keep: int, limit: int = 0, by_hand: bool = False) -> _kernel.Window:
         if self.row_ms and kind is not RowKind.CANDLE:
             raise ValueError("of= is the interval of candles; trades and quotes have none")
-        origin = _MONDAY_MS if self.interval == "1w" else 0
-        return _kernel.Window(kind, INTERVALS_MS[self.interval], origin, self.row_ms, keep, limit, by_hand)
+        length = INTERVALS_MS[self.interval]
+        origin = ((_MONDAY_MS if self.interval == "1w" else 0) + self.offset) % length if length else 0
+        return _kernel.Window(kind, length, origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
         """See that the edges of a named zone cover these rows."""
@@ -314,7 +333,11 @@ class _Plan(NamedTuple):
             low, high = int(times.min()), int(times.max())
             if rows.dtype != CANDLE:
                 low, high = low // 1_000_000, high // 1_000_000
-            kernel.set_edges(zone.edges(self.interval, self.timezone, low, high))
+            grid = zone.grid(self.interval, self.timezone, self.offset, low, high)
+            if isinstance(grid, int):
+                kernel.set_origin(grid)
+            else:
+                kernel.set_edges(grid)
 
 
 def _kind(rows: Rows) -> RowKind:
