@@ -19,14 +19,14 @@ close the last, and volume and turnover are the sums of the others. A bucket wit
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, cast, overload
+from typing import Final, NamedTuple, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from flux import zone
 from flux.batch import Batch, Candles
+from flux.compiled import Aggregate, compiled
 from flux.errors import InvalidNameError
 from flux.kernels import window as _kernel
 from flux.limits import (
@@ -41,7 +41,6 @@ from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
 from flux.tables import Table, rows_of
 
 Rows = npt.NDArray[np.void]
-Aggregate = Callable[..., Any]
 
 _KINDS: Final = {CANDLE: RowKind.CANDLE, TRADE: RowKind.TRADE, QUOTE: RowKind.QUOTE}
 _SMALL_BYTES: Final = 8_192  # not worth a copy
@@ -132,7 +131,7 @@ class Window:
         self._shape: tuple[int, ...] = (values,) if values else ()
         self._out = CANDLE
         if aggregate is not None:
-            self._each = _compiled(aggregate, values)
+            self._each = compiled(aggregate, values)
             self._out = np.dtype([*CANDLE.descr, ("value", "<f8", self._shape)])
 
     def push(self, rows: Rows | Batch) -> Rows:
@@ -407,23 +406,3 @@ def _latest(candles: Rows) -> Rows:
         candles = _sorted(candles)
         candles["flags"] &= ~_REVISED
     return candles
-
-
-def _compiled(aggregate: Aggregate, values: int) -> Aggregate:
-    """`each(rows, spans, values)`: the user's function over the rows of every span."""
-    try:
-        import numba  # late: 0.2 s, and only for those who bring a function
-    except ImportError as error:
-        raise ImportError("aggregate= needs numba: pip install 'flux-marketdata[numba]'") from error
-    compile_: Any = numba.njit  # its types differ between versions
-    function = aggregate if hasattr(aggregate, "py_func") else compile_(aggregate)
-
-    def each_value(rows: Any, spans: Any, out: Any) -> None:
-        for i in range(len(spans)):
-            out[i] = function(rows[spans[i, 0] : spans[i, 0] + spans[i, 1]])
-
-    def each_row(rows: Any, spans: Any, out: Any) -> None:
-        for i in range(len(spans)):
-            function(rows[spans[i, 0] : spans[i, 0] + spans[i, 1]], out[i])
-
-    return cast(Aggregate, compile_(each_row if values else each_value))

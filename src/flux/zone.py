@@ -120,7 +120,7 @@ def _divided(length: int, timezone: str, first: int, last: int, offset: int) -> 
         raise ValueError(
             f"{timezone} from {first} to {last} has no even grid of {length} ms: take fewer years"
         )
-    pieces = []
+    pieces: list[Edges] = []
     ends = [at for at, _ in changes[1:]] + [_instant_ms(date(last, 12, 31)) + 2 * _DAY_MS]
     for (begin, shift), end in zip(changes, ends, strict=True):
         opens = np.arange(begin + (offset - shift - begin) % length, end, length, dtype=np.int64)
