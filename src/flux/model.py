@@ -151,6 +151,7 @@ class RefusedReason(IntEnum):
     GRID = 9
     FUTURE = 10
     FORMING = 11
+    SPENT = 12
     OWNER = 32
     STREAM = 33
 

@@ -27,6 +27,7 @@ from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
 from flux.model import MAX_SEQUENCE, State, StreamKey
 from flux.server.answers import Answers
+from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
@@ -94,14 +95,15 @@ class Server:
         except BaseException:
             self._release()
             raise
-        for source in self._inputs:
-            source.start()
         self._spawn("projector", self.projector.run)
         self._spawn("committer", self.committer.run)
+        self._spawn("heart", lambda: self.committer.heart.run(self._look))
+        self.committer.heart.begun.wait(STOP_S)
         self._requests.start()
         self._spawn("loop", self.loop.run)
-        self._spawn("heart", lambda: self.committer.heart.run(self._look))
         self._spawn("memory", self.memory.run)
+        for source in self._inputs:
+            source.start()
 
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
@@ -129,7 +131,8 @@ class Server:
             puller = self._sockets.puller(config.ingest)
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
-        runs = Runs(Receiver(puller, self.streams, server=True))
+        self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
+        self._claims = Claims(self._wake.set)
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
@@ -158,6 +161,7 @@ class Server:
             next_stream_id=max(records, default=0) + 1,
             positions=dict(recovered.sources),
             hurry=hurry,
+            claims=self._claims,
         )
         self.vitals.also_turned = self.loop.turned_ns
         self.projector = Projector(
@@ -185,6 +189,8 @@ class Server:
             streams=self.streams,
             records=records,
             committer=self.committer,
+            runs=self._runs,
+            claims=self._claims,
             vitals=self.vitals,
             losses=recovered.losses,
             lags=lambda: self.projector.lags,
@@ -242,6 +248,11 @@ class Server:
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
+
+    @property
+    def inputs(self) -> list[ReplayInput]:
+        """The files that are replayed, as they were given."""
+        return list(self._inputs)
 
     def inputs_finished(self) -> bool:
         """Whether every replayed file was taken to its end (its last rows may still be on their way)."""
@@ -302,7 +313,7 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop, heart, memory = self._threads
+        projector, committer, heart, loop, memory = self._threads
         loop.join(left())
         answered = self._requests.stop(left())
         self.memory.stop()
