@@ -249,6 +249,11 @@ class Server:
         found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
 
+    @property
+    def inputs(self) -> list[ReplayInput]:
+        """The files that are replayed, as they were given."""
+        return list(self._inputs)
+
     def inputs_finished(self) -> bool:
         """Whether every replayed file was taken to its end (its last rows may still be on their way)."""
         return all(source.finished for source in self._inputs)
