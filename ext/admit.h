@@ -32,6 +32,7 @@ enum flux_admitted {
     FLUX_ADMIT_GRID,
     FLUX_ADMIT_FUTURE,
     FLUX_ADMIT_FORMING,
+    FLUX_ADMIT_SPENT, /* the stream has used all its sequences: of the caller, which knows the head */
     FLUX_ADMIT_OUTCOMES
 };
 

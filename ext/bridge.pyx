@@ -93,6 +93,7 @@ cdef extern from "bridge.h" nogil:
         uint8_t *scratch
         size_t scratch_size
         uint64_t groups, beats
+        int refused
         flux_sent sent
         uint8_t *heard
         size_t heard_size, heard_limit
@@ -327,12 +328,13 @@ cdef class Commits:
         end.fd, end.file, end.fence, end.slot, end.serial = fd, file, fence, slot, serial
         end.offset, end.synced, end.spoiled, end.limit = offset, synced, spoiled, limit
         self.committer.groups = self.committer.heard_size = 0
+        self.committer.refused = 0
         memset(&self.committer.sent, 0, sizeof(flux_sent))
         with nogil:
             noted = flux_commit_groups(&self.committer, &end, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
         sent = self.committer.sent
         return ((end.offset, end.synced, end.spoiled), (end.slot, end.serial), bool(noted), self.committer.groups,
-                (sent.sent, sent.sent_v1, sent.bytes), sent.error, self.committer.heard_size)
+                (sent.sent, sent.sent_v1, sent.bytes), sent.error, self.committer.heard_size, self.committer.refused)
 
     def send_beat(self):
         with nogil:

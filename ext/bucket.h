@@ -199,17 +199,20 @@ static inline uint64_t flux_fold_quotes(flux_bucket *bucket, const uint8_t *rows
     return i;
 }
 
-/* The bucket as a candle: `flags` are CLOSED and the like; SYNTHETIC and INJECTED if any row has it, TRADED if all. */
+/* The bucket as a candle: `flags` are CLOSED and the like; SYNTHETIC and INJECTED if any row has it, TRADED, TURNOVER and
+ * TRADE_COUNT if all. A count that is too large for 32 bits is the largest they hold. */
 static inline void flux_bucket_candle(const flux_bucket *bucket, uint32_t flags, flux_candle *out) {
-    int traded = (bucket->all_flags & FLUX_TRADED) != 0;
+    uint32_t known = bucket->all_flags & (FLUX_TRADED | FLUX_TURNOVER | FLUX_TRADE_COUNT);
+    int turnover = (known & (FLUX_TRADED | FLUX_TURNOVER)) != 0, count = (known & (FLUX_TRADED | FLUX_TRADE_COUNT)) != 0;
+    if (known & FLUX_TRADED) known = FLUX_TRADED;
     out->ts_ms = bucket->open_ms;
     out->open = bucket->open, out->close = bucket->close;
     out->high = bucket->high == -INFINITY ? NAN : bucket->high;
     out->low = bucket->low == INFINITY ? NAN : bucket->low;
     out->volume = bucket->volume;
-    out->turnover = traded ? bucket->turnover : 0.0;
-    out->trade_count = !traded ? 0 : bucket->trade_count > UINT32_MAX ? UINT32_MAX : (uint32_t)bucket->trade_count;
-    out->flags = flags | (bucket->any_flags & (FLUX_SYNTHETIC | FLUX_INJECTED)) | (traded ? FLUX_TRADED : 0);
+    out->turnover = turnover ? bucket->turnover : 0.0;
+    out->trade_count = !count ? 0 : bucket->trade_count > UINT32_MAX ? UINT32_MAX : (uint32_t)bucket->trade_count;
+    out->flags = flags | (bucket->any_flags & (FLUX_SYNTHETIC | FLUX_INJECTED)) | known;
 }
 
 #endif

@@ -158,7 +158,7 @@ static inline double flux_atr_next(flux_indicator_state *now, const flux_candle 
 
 /* What a candle turned over: known, or its typical price times its volume. */
 static inline double flux_turnover(const flux_candle *row) {
-    return row->flags & FLUX_TRADED ? row->turnover : (row->high + row->low + row->close) / 3.0 * row->volume;
+    return row->flags & (FLUX_TRADED | FLUX_TURNOVER) ? row->turnover : (row->high + row->low + row->close) / 3.0 * row->volume;
 }
 
 static inline double flux_vwap_next(flux_indicator *indicator, const flux_candle *row) {

@@ -40,6 +40,7 @@ enum flux_record_kind {
     FLUX_EPOCH = 5,
     FLUX_COMMIT = 6,
     FLUX_CLOSE = 7,
+    FLUX_HOLE = 8, /* fills the place of groups that no longer read: what is lost there */
 };
 
 #define FLUX_JOURNAL_FORMAT 2u

@@ -24,6 +24,7 @@ cdef extern from "journal.h" nogil:
         FLUX_EPOCH
         FLUX_COMMIT
         FLUX_CLOSE
+        FLUX_HOLE
         FLUX_SCAN_STOPS
 
     ctypedef struct flux_entry:
@@ -90,6 +91,7 @@ HEADS = int(FLUX_HEADS)
 EPOCH = int(FLUX_EPOCH)
 COMMIT = int(FLUX_COMMIT)
 CLOSE = int(FLUX_CLOSE)
+HOLE = int(FLUX_HOLE)
 STOPS = ("end", "short", "header", "body", "group", "file", "format")
 assert len(STOPS) == FLUX_SCAN_STOPS
 

@@ -56,7 +56,9 @@ enum flux_candle_flag {
     FLUX_SYNTHETIC = 4,
     FLUX_INJECTED = 8,
     FLUX_LATE = 16,
-    FLUX_TRADED = 32,
+    FLUX_TRADED = 32,      /* turnover and trade_count are known */
+    FLUX_TURNOVER = 64,    /* turnover alone */
+    FLUX_TRADE_COUNT = 128 /* trade_count alone */
 };
 
 enum flux_trade_flag {

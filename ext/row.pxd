@@ -44,6 +44,8 @@ cdef extern from "row.h" nogil:
         FLUX_INJECTED
         FLUX_LATE
         FLUX_TRADED
+        FLUX_TURNOVER
+        FLUX_TRADE_COUNT
 
     enum:
         FLUX_ROWS_NONE

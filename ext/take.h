@@ -149,6 +149,8 @@ static inline void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival
         s->turn = r->turn;
         s->turn_first = (uint32_t)(a - r->arrivals);
     }
+    uint64_t left = FLUX_MAX_SEQUENCE - (s->head + s->reserved), spent = n > left ? n - left : 0;
+    n -= spent;
     for (uint64_t i = 0; i < n; i++) {
         int outcome = flux_admit_row(r, s, slot, rows + i * size, latest_ms);
         r->counters[FLUX_COUNT_ADMIT + outcome]++;
@@ -160,6 +162,11 @@ static inline void flux_admit_rows(flux_receiver *r, uint32_t slot, flux_arrival
             flux_count_refused(r, s, slot, outcome);
             if (feed) flux_note_refused(feed, first + i, (uint32_t)outcome);
         }
+    }
+    for (uint64_t i = n; i < n + spent; i++) { /* sequences end at 2^63-1, and never begin again */
+        r->counters[FLUX_COUNT_ADMIT + FLUX_ADMIT_SPENT]++;
+        flux_count_refused(r, s, slot, FLUX_ADMIT_SPENT);
+        if (feed) flux_note_refused(feed, first + i, FLUX_ADMIT_SPENT);
     }
 }
 

@@ -73,10 +73,11 @@ enum flux_slot_kind {
     FLUX_W_TRADES,
     FLUX_W_QUOTES,
     FLUX_W_MARKS,
+    FLUX_W_REFUSED,
 };
 
-static const uint8_t flux_wire_width[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 64, 40, 40, 24};
-static const uint8_t flux_wire_align[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 8, 8, 8, 8};
+static const uint8_t flux_wire_width[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 64, 40, 40, 24, 16};
+static const uint8_t flux_wire_align[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 8, 8, 8, 8, 8};
 
 #define FLUX_SLOTS_MAX 15
 
@@ -122,8 +123,8 @@ static const flux_table_shape flux_shapes[FLUX_TABLES] = {
     [FLUX_TAG_GAP_LIST_REQUEST] = {3, {KEY_, I64_, U32_}},
     [FLUX_TAG_GAP_LIST_RESPONSE] = {2, {{FLUX_W_TABLES, FLUX_TABLE_GAP}, BOOL_}},
     [FLUX_TAG_FORMING] = {8, {KEY_, {FLUX_W_CANDLES, 0}, U64_, U32_, U64_, I64_, I64_, U32_}},
-    [FLUX_TAG_SOURCE_POSITION_REQUEST] = {2, {TEXT_, U64_}},
-    [FLUX_TAG_SOURCE_POSITION_RESPONSE] = {3, {TEXT_, U64_, U64_}},
+    [FLUX_TAG_SOURCE_POSITION_REQUEST] = {4, {TEXT_, U64_, U64_, U64_}},
+    [FLUX_TAG_SOURCE_POSITION_RESPONSE] = {6, {TEXT_, U64_, U64_, U32_, U64_, {FLUX_W_REFUSED, 0}}},
     [FLUX_TABLE_KEY] = {3, {TEXT_, TEXT_, TEXT_}},
     [FLUX_TABLE_CURSOR] = {2, {U64_, I64_}},
     [FLUX_TABLE_CANDLE] = {6, {I64_, F64_, F64_, F64_, F64_, F64_}},

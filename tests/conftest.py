@@ -26,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--messages", type=int, default=20_000, help="random messages of a differential test (20,000)"
     )
+    parser.addoption("--images", type=int, default=150, help="disks that a power cut may leave (150)")
+    parser.addoption(
+        "--calls", default="18", help="calls that are made to fail, or `all` of a server's life (18)"
+    )
     parser.addoption("--seed", type=int, default=None, help="seed of the random system tests (random)")
 
 

@@ -50,7 +50,7 @@ STARTS: Final = (
         "import sys; sys.argv = ['flux', '--help']\nfrom flux.cli.main import main\n"
         "try: main()\nexcept SystemExit: pass",
         FLUX_HELP,
-        "__future__ argparse collections.abc difflib importlib locale logging os shutil sys typing",
+        "__future__ argparse collections.abc difflib importlib io locale logging os shutil signal sys typing",
     ),
 )
 _TELL: Final = "\nimport sys; print(*sorted(sys.modules), file=sys.stderr)"

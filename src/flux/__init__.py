@@ -11,17 +11,13 @@ or robbed by the network get exactly what it missed.
 Names are resolved on first use, so `import flux.codec` loads numpy and the kernels alone.
 """
 
-from __future__ import annotations
-
-import importlib
-
-TYPE_CHECKING = False  # typing takes longer to load than all else here
-if TYPE_CHECKING:
-    from typing import Any
+import importlib as _importlib
 
 _HOMES = {
+    "Batch": "flux.batch",
     "CANDLE": "flux.model",
     "CandleFlag": "flux.model",
+    "Candles": "flux.batch",
     "Cursor": "flux.model",
     "Feed": "flux.feed.push",
     "FluxError": "flux.errors",
@@ -29,24 +25,29 @@ _HOMES = {
     "Historical": "flux.client.historical",
     "Live": "flux.client.live",
     "QUOTE": "flux.model",
+    "Quotes": "flux.batch",
     "Ring": "flux.ring",
     "StreamKey": "flux.model",
     "TRADE": "flux.model",
+    "TradeFlag": "flux.model",
+    "Trades": "flux.batch",
     "Window": "flux.window",
     "resample": "flux.window",
 }
 
 _MODULES = ("codec", "errors", "indicator", "limits", "model", "testing", "window")
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = [*_HOMES, *_MODULES, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is not None:
-        value = getattr(importlib.import_module(home), name)
+        value = getattr(_importlib.import_module(home), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"flux.{name}")
+        value = _importlib.import_module(f"flux.{name}")
+    elif name == "__version__":
+        value = _importlib.import_module("importlib.metadata").version("flux-marketdata")
     else:
         raise AttributeError(f"module 'flux' has no attribute {name!r}")
     globals()[name] = value
@@ -54,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

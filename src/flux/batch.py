@@ -11,7 +11,8 @@ This file is the door of `ext/arrow.pyx`: a batch gives itself to whatever speak
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, NamedTuple, Self, TypeVar, overload
 
 import numpy as np
 
@@ -39,8 +40,64 @@ _FROM_FRAME: Final = (
 )
 
 
+_T = TypeVar("_T", bound=np.generic)
+
+
+class Column(Generic[_T]):
+    """A column of a batch's rows, by the attribute's own name: an array of `_T`, read-only, a view of `rows`."""
+
+    __slots__ = ("_name",)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, batch: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, batch: Batch, owner: type) -> np.ndarray[tuple[int], np.dtype[_T]]: ...
+    def __get__(self, batch: Batch | None, owner: type) -> Self | np.ndarray[tuple[int], np.dtype[_T]]:
+        return self if batch is None else batch.rows[self._name]
+
+
+class CandleRow(NamedTuple):
+    """One row of `Candles`: times in epoch ms, `flags` as `CandleFlag`."""
+
+    ts_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    turnover: float
+    trade_count: int
+    flags: int
+    sequence: int
+
+
+class TradeRow(NamedTuple):
+    """One row of `Trades`: times in epoch ns, `flags` as `TradeFlag`."""
+
+    ts_ns: int
+    price: float
+    size: float
+    trade_id: int
+    flags: int
+    sequence: int
+
+
+class QuoteRow(NamedTuple):
+    """One row of `Quotes`: times in epoch ns."""
+
+    ts_ns: int
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+    sequence: int
+
+
 class Batch:
-    """What `Candles`, `Trades` and `Quotes` share. `batch.close` and so on are views of one column of `rows`.
+    """What `Candles`, `Trades` and `Quotes` share. `batch.close` and so on are read-only views of one column of `rows`.
 
     `key` is None only where a message of version 1 carried none; names that a message left out read "". Rows
     have `start_sequence`, `start_sequence + 1`, ... unless they were chosen by time, where corrections and late rows
@@ -52,6 +109,7 @@ class Batch:
     kind: ClassVar[RowKind] = RowKind.NONE
     dtype: ClassVar[np.dtype[np.void]]
     time_field: ClassVar[str]
+    _record: ClassVar[Callable[..., Any]]
 
     key: StreamKey | None
     start_sequence: int
@@ -110,19 +168,19 @@ class Batch:
         self.correlation_id = None
         self.cached = cached
 
-    def __getattr__(self, name: str) -> Any:
-        # Called only for what is not set: a field of the frame, read now and kept, or a column.
-        if name in _FROM_FRAME:
-            value = getattr(self._frame, name)
-            setattr(self, name, value)
-            return value
-        if name == "cached":
-            return False
-        if name == "_sequences":
-            return None
-        if name in self.dtype.names:  # type: ignore[operator]  # a structured dtype has names
-            return self.rows[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    if not TYPE_CHECKING:  # to a type checker only what is declared is there
+
+        def __getattr__(self, name):
+            # Called only for what is not set: a field of the frame, read now and kept.
+            if name in _FROM_FRAME:
+                value = getattr(self._frame, name)
+                setattr(self, name, value)
+                return value
+            if name == "cached":
+                return False
+            if name == "_sequences":
+                return None
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def end_sequence(self) -> int:
@@ -152,8 +210,12 @@ class Batch:
             f"<{type(self).__name__} {key!a} {self.start_sequence}..{self.end_sequence} epoch {self.epoch}>"
         )
 
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(self.dtype.names or ())]
+    def __iter__(self) -> Iterator[Any]:
+        """Rows as named tuples of Python's own numbers (`CandleRow`, `TradeRow`, `QuoteRow`): for a look at a few, and
+        `pandas.DataFrame(batch)`. A loop over many belongs to `rows` and the columns, as `to_df` has them."""
+        names = [name for name in self.dtype.names or () if name != "reserved"]
+        columns = [self.rows[name].tolist() for name in names]
+        return map(self._record, *columns, self.sequences.tolist())
 
     def __copy__(self) -> Self:
         return self  # nothing in it changes
@@ -247,11 +309,24 @@ class Candles(Batch):
     kind = RowKind.CANDLE
     dtype = CANDLE
     time_field = "ts_ms"
+    _record = CandleRow
+
+    ts_ms = Column[np.int64]()
+    open = Column[np.float64]()
+    high = Column[np.float64]()
+    low = Column[np.float64]()
+    close = Column[np.float64]()
+    volume = Column[np.float64]()
+    turnover = Column[np.float64]()
+    trade_count = Column[np.uint32]()
+    flags = Column[np.uint32]()
 
     @property
     def vwap(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Turnover / volume for each row, NaN where the row lacks TRADED or the volume is 0: f8, new."""
-        volume, known = self.rows["volume"], (self.rows["flags"] & CandleFlag.TRADED) != 0
+        """Turnover / volume for each row: f8, new. NaN where turnover is not known (neither TRADED nor TURNOVER) and
+        where the volume is 0."""
+        volume = self.rows["volume"]
+        known = (self.rows["flags"] & (CandleFlag.TRADED | CandleFlag.TURNOVER)) != 0
         out = np.full(len(self.rows), np.nan)
         np.divide(self.rows["turnover"], volume, out=out, where=known & (volume != 0))
         return out
@@ -264,6 +339,13 @@ class Trades(Batch):
     kind = RowKind.TRADE
     dtype = TRADE
     time_field = "ts_ns"
+    _record = TradeRow
+
+    ts_ns = Column[np.int64]()
+    price = Column[np.float64]()
+    size = Column[np.float64]()
+    trade_id = Column[np.uint64]()
+    flags = Column[np.uint32]()
 
 
 class Quotes(Batch):
@@ -273,3 +355,10 @@ class Quotes(Batch):
     kind = RowKind.QUOTE
     dtype = QUOTE
     time_field = "ts_ns"
+    _record = QuoteRow
+
+    ts_ns = Column[np.int64]()
+    bid = Column[np.float64]()
+    ask = Column[np.float64]()
+    bid_size = Column[np.float64]()
+    ask_size = Column[np.float64]()

@@ -53,9 +53,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
-    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "FORMAT", "HEADS", "RECORD", "SOURCE", "STREAM",
-    "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
-    "files", "header_of", "last_commit_of", "path_of", "read_file", "read_part", "scan", "truncate", "write_header",
+    "BATCH", "CLOSE", "COMMIT", "ENTRY", "EPOCH", "FILE_HEADER_BYTES", "FORMAT", "HEADS", "HOLE", "RECORD", "SOURCE",
+    "STREAM", "Fence", "FenceMark", "Group", "Journal", "JournalEnd", "JournalFile", "Position", "Scan",
+    "files", "header_of", "last_commit_of", "path_of", "read_file", "read_part", "scan", "sealed", "truncate",
+    "write_header",
 ]  # fmt: skip
 
 BATCH: Final[int] = _kernel.BATCH
@@ -65,6 +66,7 @@ HEADS: Final[int] = _kernel.HEADS
 EPOCH: Final[int] = _kernel.EPOCH
 COMMIT: Final[int] = _kernel.COMMIT
 CLOSE: Final[int] = _kernel.CLOSE
+HOLE: Final[int] = _kernel.HOLE
 
 FILE_HEADER_BYTES: Final[int] = _kernel.FILE_HEADER_SIZE
 """Where the first group of a file begins."""
@@ -210,6 +212,11 @@ class Journal:
                 os.close(fd)
                 raise
         return cls(directory, file, fd, offset, file_bytes, header.format)
+
+    @property
+    def path(self) -> Path:
+        """The file that is appended to now."""
+        return path_of(self._directory, self._number)
 
     @property
     def position(self) -> Position:
@@ -376,6 +383,18 @@ class Journal:
             self._doubtful = self._synced if self._doubtful is None else self._doubtful
             self._settling = 2
             raise
+
+
+def sealed(group: Group, start: int, synced: int, version: int) -> bytes:
+    """The bytes of a group and its COMMIT, as they stand at `start` in a file of format `version`."""
+    size = group._kernel.seal(start, synced)
+    with memoryview(group._kernel) as data:
+        made = bytearray(data[:size])
+    if version == 1:
+        body = group.used + 12
+        made[body + 16 : body + 20] = _kernel.crc32c(made[: group.used]).to_bytes(4, "little")
+        made[body + 20 : body + 24] = _kernel.crc32c(made[body : body + 20]).to_bytes(4, "little")
+    return bytes(made)
 
 
 def truncate(directory: Path, position: Position) -> int:

@@ -117,7 +117,18 @@ class CandleFlag(IntFlag):
     SYNTHETIC = 4
     INJECTED = 8
     LATE = 16
-    TRADED = 32
+    TRADED = 32  # turnover and trade_count are known
+    TURNOVER = 64  # turnover alone is known, trade_count is 0
+    TRADE_COUNT = 128  # trade_count alone is known, turnover is 0
+
+
+def known_flags(turnover: bool, trade_count: bool) -> CandleFlag:
+    """Flags of a closed candle of which these are known."""
+    if turnover and trade_count:
+        return CandleFlag.CLOSED | CandleFlag.TRADED
+    if turnover:
+        return CandleFlag.CLOSED | CandleFlag.TURNOVER
+    return CandleFlag.CLOSED | CandleFlag.TRADE_COUNT if trade_count else CandleFlag.CLOSED
 
 
 class TradeFlag(IntFlag):
@@ -140,6 +151,7 @@ class RefusedReason(IntEnum):
     GRID = 9
     FUTURE = 10
     FORMING = 11
+    SPENT = 12
     OWNER = 32
     STREAM = 33
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.errors import FluxError
+from flux.errors import DamagedError, FluxError
 from flux.model import CANDLE
 from flux.server import recover as recovery
+from flux.server.rebuild import rebuild
 from tests.disk import images
 from tests.disk.lives import FILE_BYTES, KEYS
 from tests.system.checker import Account, Case, digests, judge
@@ -48,6 +49,8 @@ class Found(NamedTuple):
     store_id: int
     shown: int
     heads: list[int]
+    rebuilt: bool = False
+    """Whether its database did not read, so that `flux rebuild` had to be typed."""
 
 
 def judge_image(image: Image) -> Found:
@@ -59,9 +62,10 @@ def judge_image(image: Image) -> Found:
         return _judged(image)
     finally:
         shutil.rmtree(image.folder, ignore_errors=True)
+        logging.disable(logging.NOTSET)
 
 
-def original(directory: Path) -> None:
+def original(directory: Path, *, rebooted: bool = True) -> None:
     """Let a copy of a directory count as the directory itself, on a machine that was started anew: what a power cut
     leaves has its inodes and its times."""
     path = directory / "identity"
@@ -72,7 +76,8 @@ def original(directory: Path) -> None:
         said = json.loads(content)
     except ValueError:
         return  # cut short: for the start to judge
-    said["machine_boot"] = "after the power cut"
+    if rebooted:
+        said["machine_boot"] = "after the power cut"
     if "inode" in said:
         said["inode"] = path.stat().st_ino
     if said.get("marks"):
@@ -92,9 +97,14 @@ def _marked(recorded: Sequence[Any], now: Any) -> list[Any]:
 
 
 def _judged(image: Image) -> Found:
-    shown = len(image.shown)
+    shown, rebuilt_database = len(image.shown), False
     try:
-        epoch, store_id, ends, kept = _started(image, "the database")
+        try:
+            epoch, store_id, ends, kept = _started(image, "the database")
+        except DamagedError:  # the server goes on without it, DEGRADED, and says to type this
+            rebuild(image.folder, cut=False, say=lambda _: None)
+            epoch, store_id, ends, kept = _started(image, "the database, rebuilt")
+            rebuilt_database = True
         accounts = [[account] for account in kept]
         if image.from_journal:
             for name in ("flux.duckdb", "flux.duckdb.wal"):
@@ -117,7 +127,8 @@ def _judged(image: Image) -> Found:
             ends=ends[stream],
         )
         violations += [f"{key}: {violation}" for violation in judge(case)]
-    return Found(image.name, violations, epoch, store_id, shown, [len(account) for account in kept])
+    heads = [len(account) for account in kept]
+    return Found(image.name, violations, epoch, store_id, shown, heads, rebuilt_database)
 
 
 def _shown(rows: NDArray[np.void]) -> Account:
@@ -142,7 +153,7 @@ def _started(image: Image, place: str) -> tuple[int, int, list[dict[int, int]], 
             head = by_key.get(key)
             number = 0 if head is None else head.stream.stream_id
             ends.append(_ends(recovered.identity.epochs, number))
-            account = _kept(recovered.store, number, place)
+            account = kept_of(recovered.store, number, place)
             if head is not None and head.head != (int(account.sequences[-1]) if len(account) else 0):
                 raise OSError(f"{key}: the head is {head.head}, {place} ends at {account.sequences[-1:]}")
             kept.append(account)
@@ -168,7 +179,7 @@ def _end(ends: Mapping[int, int], stream: int) -> int:
     return int(ends.get(stream, 0))
 
 
-def _kept(store: Any, number: int, place: str) -> Account:
+def kept_of(store: Any, number: int, place: str) -> Account:
     """All rows of a stream, through SQL of our own on the store's connection."""
     names = ", ".join(CANDLE.names or ())
     with store._database.reading() as cursor:

@@ -124,7 +124,8 @@ static int opened(int (*real)(int, const char *, int, ...), int folder, const ch
     LOCK();
     int changes = flags & (O_CREAT | O_TRUNC);
     if (changes) shim_reach();
-    if (shim_fails(CALL_OPEN, path)) {
+    /* A full disk refuses no opening of what is there. */
+    if ((changes & O_CREAT || shim.fail_errno != ENOSPC) && shim_fails(CALL_OPEN, path)) {
         UNLOCK();
         return -1;
     }
@@ -247,7 +248,7 @@ int mkdir(const char *given, mode_t mode) {
     if (!shim_resolve(AT_FDCWD, given, path)) return real(given, mode);
     LOCK();
     shim_reach();
-    if (shim_fails(CALL_OPEN, path)) {
+    if (!shim_inode_at(path) && shim_fails(CALL_OPEN, path)) { /* one that is there is refused anyhow */
         UNLOCK();
         return -1;
     }

@@ -28,7 +28,7 @@ def candles(draw: st.DrawFn) -> list[oracle.Candle]:
         at += draw(st.sampled_from([1, 1, 1, 2, 30, 0, -1])) * HOUR
         low, *middle, high = sorted(draw(PRICES) for _ in range(4))
         volume = draw(st.one_of(st.just(0.0), st.floats(0.001, 1e6)))
-        flags = draw(st.sampled_from([1, 33]))
+        flags = draw(st.sampled_from([1, 33, 65, 129]))
         row = [at, middle[0], high, low, middle[1], volume, volume * middle[0], 3, flags]
         for field in draw(st.sampled_from([(), (), (), (1, 2, 3, 4), (2,), (3,), (4,), (5,), (6,)])):
             row[field] = NAN

@@ -72,7 +72,7 @@ def grids(draw: st.DrawFn) -> oracle.Grid:
 
 def row_of(draw: st.DrawFn, kind: int, ts: int) -> oracle.Row:
     if kind == CANDLE:
-        flags = draw(st.sampled_from([1, 33, 33, 33, 35, 5, 9, 0, 32]))
+        flags = draw(st.sampled_from([1, 33, 33, 33, 35, 5, 9, 0, 32, 65, 65, 129, 97, 193]))
         count = draw(st.sampled_from([0, 1, 7, 2**32 - 1]))
         return (ts, *(draw(NUMBERS) for _ in range(6)), count, flags)
     if kind == TRADE:

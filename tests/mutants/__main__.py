@@ -95,11 +95,11 @@ def judge(copy: Copy, change: Change) -> Verdict:
         said = copy.build()
         if said:
             raise RuntimeError(said)
-    copy.baseline(change.tests)
+    tests = copy.sound(change.tests)
     copy.write(change.path, change.content)
     try:
         said = copy.build() if compiled else ""
-        return Verdict(True, 0, "it does not compile") if said else copy.judge(change.tests)
+        return Verdict(True, 0, "it does not compile") if said else copy.judge(tests)
     finally:
         copy.restore(change.path)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import isnan, nan
 
-TRADED = 32
+TRADED, TURNOVER = 32, 64
 Candle = tuple  # ts_ms, open, high, low, close, volume, turnover, trade_count, flags
 
 
@@ -75,7 +75,7 @@ def atr(candles: Sequence[Candle], n: int) -> float:
 
 def turnover(candle: Candle) -> float:
     _, _, high, low, close, volume, known, _, flags = candle
-    return known if flags & TRADED else (high + low + close) / 3.0 * volume
+    return known if flags & (TRADED | TURNOVER) else (high + low + close) / 3.0 * volume
 
 
 def vwap(candles: Sequence[Candle], n: int) -> float:

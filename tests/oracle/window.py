@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 
-CLOSED, CORRECTION, SYNTHETIC, INJECTED, LATE, TRADED = 1, 2, 4, 8, 16, 32
+CLOSED, CORRECTION, SYNTHETIC, INJECTED, LATE, TRADED, TURNOVER, TRADE_COUNT = 1, 2, 4, 8, 16, 32, 64, 128
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 DAY = 86_400_000
 
@@ -92,14 +92,16 @@ def fold(kind: int, rows: list[Row], open_ms: int, flags: int) -> bytes:
             turnover = turnover if isnan(size[1]) else turnover + size[1]
         count += size[2]
     if kind == 1:
-        traded = all(row[8] & TRADED for row in rows)
+        known = next((bit for bit in (TRADED, TURNOVER) if all(row[8] & bit for row in rows)), 0)
+        if known != TRADED and all(row[8] & TRADE_COUNT for row in rows):
+            known |= TRADE_COUNT
         flags |= SYNTHETIC * any(row[8] & SYNTHETIC for row in rows)
         flags |= INJECTED * any(row[8] & INJECTED for row in rows)
     else:
-        traded = kind == 2
-    if not traded:
-        turnover, count = 0.0, 0
-    flags |= TRADED * traded
+        known = TRADED * (kind == 2)
+    turnover = turnover if known & (TRADED | TURNOVER) else 0.0
+    count = count if known & (TRADED | TRADE_COUNT) else 0
+    flags |= known
     high, low = highs[0], lows[0]
     for value in highs:
         high = value if value > high else high

@@ -70,7 +70,7 @@ def test_every_stream_of_every_page(server: FluxServer) -> None:
 
 
 def test_a_table(server: FluxServer) -> None:
-    code, out, err = streams(server, "FEED/1m/S000")
+    code, out, err = streams(server, "FEED/S000*/1m")
     assert (code, err) == (0, "")
     head, *rows = out.splitlines()
     assert head.split() == ["KEY", "HEAD", "FIRST", "LATEST", "EPOCH"]
@@ -80,7 +80,7 @@ def test_a_table(server: FluxServer) -> None:
 
 
 def test_json_is_one_array(server: FluxServer) -> None:
-    code, out, _ = streams(server, "--output", "json", "FEED/5m/")
+    code, out, _ = streams(server, "--output", "json", "FEED/*/5m")
     assert code == 0
     assert [stream["symbol"] for stream in json.loads(out)] == ["BTC/USDT"]
 
@@ -100,7 +100,30 @@ def test_an_unknown_key_names_those_near_it(server: FluxServer) -> None:
 def test_a_prefix_that_nothing_has(server: FluxServer) -> None:
     code, out, err = streams(server, "NOBODY")
     assert (code, out) == (1, "")
-    assert err == "flux streams: no stream begins with 'NOBODY' (SOURCE/INTERVAL/SYMBOL)\n"
+    assert err == (
+        "flux streams: no stream is 'NOBODY' (SOURCE/SYMBOL/INTERVAL or its beginning; * for any symbol)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "count"),
+    [
+        ("FEED", STREAMS + 1),
+        ("FE", STREAMS + 1),
+        ("FEED/", STREAMS + 1),
+        ("FEED/*", STREAMS + 1),
+        ("FEED/*/1m", STREAMS),
+        ("FEED/S000", 10),
+        ("FEED/S0*/1m", 1_000),
+        ("FEED/BTC", 1),
+        ("FEED/BTC/", 1),
+        ("FEED/BTC/*/5m", 1),
+    ],
+)
+def test_a_key_or_its_beginning_is_in_the_order_of_keys(server: FluxServer, key: str, count: int) -> None:
+    code, out, err = streams(server, "--output", "ndjson", key)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == count
 
 
 def test_what_is_no_name_is_shown_escaped(server: FluxServer) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from flux import codec, journal
+from flux.client.live import Live
 from flux.feed import synth
 from flux.model import State, StreamKey
 from flux.protocol.replies import PageStatus
+from flux.protocol.stream_state import StreamState
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
@@ -128,8 +130,10 @@ def test_a_directory_deleted_under_a_running_server_is_unhealthy(
         if what == "moved away":
             (tmp_path / "elsewhere").rename(data)
             wait_until(lambda: client.health().state == State.OK, "back")
-        server.kill()
-        assert "UNHEALTHY: the data directory" in server.errors()
+        assert server.stop() == (0 if what == "moved away" else 1)
+        said = server.errors()
+        assert "UNHEALTHY: the data directory" in said
+        assert ("what was taken in last is lost" in said) is (what != "moved away")
 
 
 def test_a_loss_is_degraded_over_restarts_until_it_is_acknowledged(tmp_path: Path, asked: Ask) -> None:
@@ -215,3 +219,57 @@ def test_copied_over_it_is_another_store_unless_the_operator_says_otherwise(
             assert list(server.heads().values()) == [300]
             assert server.stop() == 0
         shutil.rmtree(data / "journal")  # what the second restore is to write over is the backup's alone
+
+
+def handled(server: FluxServer, cache: Path, last: int) -> tuple[list[tuple[int, int, int]], list[str]]:
+    """What a consumer with a cache is given up to `last`: (store, epoch, sequence) of every row, and gaps' reasons."""
+    seen: list[tuple[int, int, int]] = []
+    gaps: list[str] = []
+    with Live(pub=server.pub, rep=server.rpc, cache=cache) as live:
+        live.add_gap_callback(lambda gap: gaps.append(gap.reason))
+        live.subscribe("SAMPLE", interval="1m", source="SIM", start="cache")
+        for batch in live:
+            seen += [(batch.store_id, batch.epoch, int(n)) for n in batch.sequences]
+            if batch.end_sequence >= last:
+                break
+    return seen, gaps
+
+
+def idle_at(server: FluxServer, cache: Path) -> tuple[int, int]:
+    """The store and the sequence at which a cached client of this server has all there is."""
+    key = StreamKey("SIM", "SAMPLE", "1m")
+    with Live(pub=server.pub, rep=server.rpc, cache=cache) as live:
+        live.subscribe(key.symbol, interval=key.interval, source=key.source_id, start="cache")
+        live.start()
+        wait_until(lambda: live.status(key).state == StreamState.IDLE, "IDLE")
+        return live.status(key).store_id, live.status(key).delivered
+
+
+def test_a_cached_client_fills_a_copys_rows_anew_and_is_given_the_reason_once(
+    tmp_path: Path, asked: Ask
+) -> None:
+    """Two restores of one backup went on with different rows under the same numbers, and a client stayed on those of
+    the other (D3). Rows from before the copy keep their epoch (D13)."""
+    data, cache, more = tmp_path / "data", tmp_path / "cache.duckdb", tmp_path / "OTHER.csv"
+    with started(tmp_path) as server:
+        original = asked(server).health().store_id
+        assert handled(server, cache, 300)[0] == [(original, 1, n) for n in range(1, 301)]
+        assert server.stop() == 0
+    synth.write_csv(more, synth.candles(400, seed=9, start_ms=1_790_000_040_000))
+    before = original
+    for copy in ("one", "two"):
+        shutil.copytree(data, tmp_path / copy)
+        with FluxServer(tmp_path / copy, "--replay", f"SIM/SAMPLE/1m={more}") as server:
+            wait_until(lambda: list(server.heads().values()) == [700], "all rows")
+            store = asked(server).health().store_id
+            assert asked(server).health().parent_store_id == original
+            seen, gaps = handled(server, cache, 700)
+            assert seen == [(store, 1 if n <= 300 else 2, n) for n in range(1, 701)]
+            assert gaps == [
+                f"void: the server has another store: {store:016x}, and what came before is of {before:016x}"
+            ]
+            assert server.stop() == 0
+        with FluxServer(tmp_path / copy) as server:
+            assert idle_at(server, cache) == (store, 700), "the cache is this store's now"
+            assert server.stop() == 0
+        before = store

@@ -212,6 +212,42 @@ def test_damage_in_the_middle_is_said_cut_and_begins_an_epoch(tmp_path: Path, to
     check_kept(data, rows)
 
 
+@pytest.mark.parametrize("database", [True, False])
+def test_salvage_keeps_all_that_reads(tmp_path: Path, told: Told, database: bool) -> None:
+    """D12: one bad group costs its own rows at most, and those only where the database has them not."""
+    data, rows = filled(tmp_path, 60_000)
+    middle = batches(data)
+    flip(data, int(middle["at"][len(middle) // 2]) + 200)
+    if not database:
+        (data / "flux.duckdb").unlink()
+    code, _, err = told("rebuild", data)
+    assert code == 4
+    assert "`--salvage` keeps every group that reads" in err
+    code, out, err = told("rebuild", data, "--salvage")
+    assert code == 0
+    assert re.search(r"damaged at byte \d+ \(body\).* groups behind that are kept", err)
+    assert (" that only the database had" in out) == database
+    assert ("no database that opens" in err) != database
+    sequences, kept = stored(data / "flux.duckdb")
+    assert kept.tobytes() == rows[sequences.astype(np.intp) - 1].tobytes()
+    if database:
+        assert len(sequences) == len(rows)
+        assert serve_until(data, len(rows)) == "ok"
+        return
+    assert sequences[-1] == len(rows)
+    (edge,) = np.flatnonzero(np.diff(sequences) != 1)
+    before, behind = int(sequences[edge]), int(sequences[edge + 1])
+    server = served(data)
+    try:
+        with Sockets() as sockets:
+            requester = Requester(sockets, server.chunk_rep)
+            hole = requester.ask(messages.backfill_rows_request, key=KEY, from_sequence_exclusive=before)
+            assert (hole.status, hole.first_available_sequence) == (PageStatus.HOLE, behind)
+            assert server.vitals.reason.startswith("epoch 2 begins")
+    finally:
+        server.stop()
+
+
 def rows_until(data: Path, offset: int) -> int:
     """Rows in the batches of file 1 in front of `offset`."""
     from flux.transport.pump import Gatherer

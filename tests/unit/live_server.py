@@ -30,6 +30,8 @@ def eventually(met: Callable[[], object], what: str = "") -> None:
 class LiveServer:
     """Publishes from the thread of the test; requests have their own."""
 
+    answers: type[Answers] = Answers
+
     def __init__(
         self,
         served: Served | None = None,
@@ -41,10 +43,11 @@ class LiveServer:
         self.sockets = Sockets()
         self.publisher = self.sockets.publisher(pub)
         self.pub = endpoint_of(self.publisher.socket)
-        self.requests = Requests(self.sockets, rep, Answers(self.served), store)
+        self.requests = Requests(self.sockets, rep, self.answers(self.served), store)
         self.rep = self.requests.endpoint
         self.requests.start()
         self.beats = 0
+        self.boot_id = 1
 
     def stream(self, key: StreamKey) -> Stream:
         return next(stream for stream in self.served.all if stream.key == key)
@@ -81,7 +84,7 @@ class LiveServer:
         frame = messages.heartbeat(
             store_id=self.served.store_id,
             epoch=self.served.epoch,
-            boot_id=1,
+            boot_id=self.boot_id,
             server_time_ns=0,
             number=self.beats,
             interval_ms=1_000,

@@ -141,7 +141,11 @@ def test_a_missing_key_in_version_2() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_name_outside_the_grammar_is_escaped(symbol: str, version: int) -> None:
     reply = ask(served(), messages.get_cursor_request, version, key=KEY._replace(symbol=symbol))
-    assert is_error(reply, 400, "symbol", status=1 if version == 2 else 0)
+    if version == 1:  # which knows no wrong names, and whose text is frozen
+        assert is_error(reply, 404, "unknown stream key")
+        assert reply.message == "unknown stream key"
+        return
+    assert is_error(reply, 400, "symbol", status=1)
     assert reply.message.isascii()
     assert reply.message.isprintable()
     assert len(reply.message) < 500
@@ -271,6 +275,17 @@ def test_a_feed_learns_what_of_its_run_is_committed() -> None:
     reply = ask(served(), build, 2, source_id="FEED", run=7)
     assert (reply.source_id, reply.run, reply.committed) == ("FEED", 7, 42)
     assert ask(served(), build, 2, source_id="FEED", run=8).committed == 0
+    assert (reply.refused_total, reply.refused.tolist()) == (2, [(3, 4, 0), (9, 32, 0)])
+    assert ask(served(), build, 2, source_id="FEED", run=7, refused_after=3).refused["row"].tolist() == [9]
+    refused = ask(served(), build, 2, source_id="no name", run=7)
+    assert (refused.status, refused.code) == (1, 400)
+
+
+def test_a_claim_is_answered_once_it_stands_in_the_journal() -> None:
+    server, build = served(), messages.source_position_request
+    refused = ask(server, build, 2, source_id="FEED", run=7, claim=5)
+    assert (refused.status, refused.retry_after_ms) == (5, 20)
+    assert ask(server, build, 2, source_id="FEED", run=7, claim=5).committed == 42
 
 
 def test_what_was_asked_and_refused_is_counted() -> None:

@@ -185,6 +185,12 @@ def test_a_client_ahead_of_the_head_asks_again_before_it_believes_it() -> None:
     assert state is StreamState.FAILED
     assert "40" in reason
     assert "resync" in reason
+    ask = bench.ask()
+    assert (ask.kind, ask.from_sequence, ask.epoch, ask.store_id) == (AskKind.ROWS, 50, EPOCH, STORE), (
+        "it is shown"
+    )
+    bench.answer(ask, page(0, 0, 40, status=PageStatus.CURSOR_AHEAD))
+    assert bench.machine.state(0, bench.now)[0] is StreamState.FAILED
     bench.wait(60 * SECOND)
     assert 5 < len(bench.of(Ask)) + 5 < 25, "a new epoch is still looked for, slowly"
 

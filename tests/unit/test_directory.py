@@ -109,9 +109,20 @@ class TestIdentity:
             read_identity(tmp_path)
 
     def test_one_that_does_not_read_says_what_to_do(self, tmp_path: Path) -> None:
-        (tmp_path / "identity").write_bytes(b"\0" * 512)
-        with pytest.raises(DataError, match=r"does not read.*move it away"):
-            read_identity(tmp_path)
+        (tmp_path / "journal").mkdir()
+        (tmp_path / "journal" / "00000001.fluxlog").touch()
+        for content in (b"\0" * 512, b"", b"{"):
+            (tmp_path / "identity").write_bytes(content)
+            with pytest.raises(DataError, match=r"does not read.*move it away"):
+                read_identity(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 512])
+    def test_one_that_a_first_start_did_not_come_to_write_is_none(
+        self, tmp_path: Path, content: bytes
+    ) -> None:
+        """A power cut, or a disk that refused, before there was a journal: nothing was ever shown."""
+        (tmp_path / "identity").write_bytes(content)
+        assert read_identity(tmp_path) is None
 
 
 COPIES = {
@@ -197,6 +208,16 @@ class TestCopies:
         assert why_a_copy(recorded, marks) == ""
         shell(place, COPIES["over it"])
         assert why_a_copy(recorded, marks_of(place / "D")) == f"{ORIGIN} was written over"
+
+    @pytest.mark.parametrize("name", ["identity", "origin", "fence"])
+    def test_an_inode_that_was_given_out_again(self, place: Path, name: str) -> None:
+        """To a file of another owner, mode or link count, say, which its ctime would excuse: the birth time tells."""
+        marks = marks_of(place / "D")
+        mark = msgspec.structs.replace(getattr(marks, name), birth_ns=5)
+        other = msgspec.structs.replace(mark, birth_ns=6, changed_ns=mark.changed_ns + 1, mode=0)
+        recorded = msgspec.structs.replace(marks, **{name: mark})
+        found = msgspec.structs.replace(marks, **{name: other})
+        assert why_a_copy(recorded, found) == f"{name} was made at another time"
 
     def test_a_birth_time_is_when_the_file_was_made(self, tmp_path: Path) -> None:
         before = time.time_ns()

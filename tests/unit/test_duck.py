@@ -149,6 +149,23 @@ def test_a_torn_write_ahead_log_costs_only_what_is_projected_again(path: Path, t
     assert found == {0, 1, 2, 3, 4}
 
 
+def test_a_file_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A disk that refuses while it is made leaves nothing that has its name; what was left of that is no hindrance."""
+    path = tmp_path / "made.duckdb"
+
+    def refuse(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute("CREATE TABLE half (x INTEGER)")
+        raise StorageError("no space")
+
+    with pytest.raises(StorageError, match="no space"):
+        Database(path, "", refuse)
+    assert not path.exists()
+    for leftover in ("made.duckdb.making", "made.duckdb.making.wal", "made.duckdb.wal"):
+        (tmp_path / leftover).write_bytes(b"half of something")
+    DuckStore(path, 1).close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["made.duckdb"]
+
+
 def test_a_directory_or_no_directory_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="directory"):
         DuckStore(tmp_path, STORE_ID)

@@ -99,6 +99,18 @@ def test_who_finds_no_idle_core_stops_giving_way(tmp_path: Path, monkeypatch: py
         assert following.step() > 0
 
 
+def test_a_projector_that_is_stopped_does_not_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S15: what is left may take several steps; a pause before each of them would use up the 5 s of a stop."""
+    monkeypatch.setattr(project, "PAUSE_S", 2 * PATIENCE_S)
+    with Life(tmp_path) as life:
+        following = Following(life)
+        following.projector.stop()
+        began = time.monotonic()
+        for _ in range(3):
+            following.step()
+        assert time.monotonic() - began < PATIENCE_S
+
+
 def test_rows_are_projected_gently_by_the_projectors_own_thread(tmp_path: Path) -> None:
     with Life(tmp_path) as life:
         stored = threading.Event()

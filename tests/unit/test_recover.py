@@ -46,6 +46,14 @@ def begun(life: Life, why: str, ends: dict[int, int], epoch: int = 2) -> None:
     assert why in record.reason
 
 
+def another_boot(data: Path) -> None:
+    """As if the machine had been started anew."""
+    found = read_identity(data)
+    assert found is not None
+    said = msgspec.structs.replace(found.said, machine_boot="another")
+    overwrite(data / "identity", 0, msgspec.json.encode(said).ljust(1_024))
+
+
 class TestGoingOn:
     def test_a_fresh_directory(self, data: Path) -> None:
         with Life(data) as life:
@@ -255,13 +263,26 @@ class TestNewEpoch:
         with Life(data, disk=disk) as life:
             life.write(BTC, 10)
             life.stop() if clean else life.die()
-        found = read_identity(data)
-        assert found is not None
-        said = msgspec.structs.replace(found.said, machine_boot="another")
-        overwrite(data / "identity", 0, msgspec.json.encode(said).ljust(1_024))
+        another_boot(data)
         with Life(data, disk=disk) as life:
             assert life.epoch == epoch
             assert ("the machine went down" in life.reasons) == (epoch == 2)
+
+    def test_the_machine_went_down_in_a_life_behind_a_clean_end(self, data: Path) -> None:
+        """Nothing of that life reached the disk but that it began: the clean end is none of its own."""
+        with Life(data, disk=False) as life:
+            life.write(BTC, 10)
+            life.stop()
+        journal_of_the_first, fence = journal_bytes(data), (data / "fence").read_bytes()
+        with Life(data, disk=False) as life:
+            life.write(BTC, 5)
+            life.die()
+        for name, content in journal_of_the_first.items():
+            overwrite(data / "journal" / name, 0, content)
+        overwrite(data / "fence", 0, fence)
+        another_boot(data)
+        with Life(data, disk=False) as life:
+            begun(life, "the machine went down", {1: 10})
 
 
 class TestForAPerson:

@@ -8,11 +8,14 @@ import zmq
 
 from flux.errors import ConfigError, InUseError
 from flux.limits import (
+    INGEST_HWM,
     LIVE_HWM,
     MAX_FRAME_BYTES,
     MAX_REPLIES_PER_PEER,
     MAX_REQUEST_FRAME_BYTES,
     MAX_TOPIC_BYTES,
+    RECONNECT_MAX_MS,
+    RECONNECT_MIN_MS,
 )
 from flux.transport.sockets import (
     Poller,
@@ -206,3 +209,36 @@ def test_a_wake_ends_a_wait_from_another_thread(sockets: Sockets) -> None:
     wake.close()
     wake.close()
     wake.set()
+
+
+def test_what_is_pushed_to_nobody_is_not_queued(sockets: Sockets) -> None:
+    """A feed keeps its rows itself until they are committed: in a queue of libzmq they would be lost with it."""
+    endpoint = endpoint_of(sockets.router(FREE))  # somebody who takes no pushes
+    pusher = sockets.pusher(endpoint)
+    assert not send(pusher, [b"a row"])
+    puller = sockets.puller(FREE)
+    there = sockets.pusher(endpoint_of(puller))
+    ready = Poller(puller)
+    while not send(there, [b"a row"]):  # until it is linked
+        assert not ready.wait(0.01)
+    assert ready.wait(PATIENCE_S)
+    assert receive(puller) == [b"a row"]
+
+
+def test_what_waits_for_a_server_is_bounded(sockets: Sockets) -> None:
+    assert sockets.puller(FREE).getsockopt(zmq.RCVHWM) == INGEST_HWM
+    assert sockets.pusher("tcp://127.0.0.1:1").getsockopt(zmq.SNDHWM) == INGEST_HWM
+
+
+def test_every_socket_that_connects_backs_off(sockets: Sockets) -> None:
+    nobody = "tcp://127.0.0.1:1"
+    for socket in (
+        sockets.subscriber(nobody, []),
+        sockets.watched_subscriber(nobody)[0],
+        sockets.dealer(nobody),
+        sockets.pusher(nobody),
+    ):
+        assert socket.getsockopt(zmq.RECONNECT_IVL) == RECONNECT_MIN_MS
+        assert socket.getsockopt(zmq.RECONNECT_IVL_MAX) == RECONNECT_MAX_MS
+    for socket in (sockets.puller(FREE), sockets.router(FREE)):
+        assert socket.getsockopt(zmq.RCVHWM) > 0

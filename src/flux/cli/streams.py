@@ -1,18 +1,21 @@
-"""`flux streams [PREFIX]`: the server's streams, page by page, as a table or for programs."""
+"""`flux streams [KEY]`: the server's streams, page by page, as a table or for programs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flux.cli.output import shown_time
-from flux.config import DEFAULT_CHUNK_REP, endpoints
+from flux.config import DEFAULT_CHUNK_REP
 from flux.errors import NotFoundError
-from flux.model import StreamKey
+from flux.model import INTERVALS_MS, StreamKey
 
+if TYPE_CHECKING:
+    from flux.client.historical import Historical, StreamStatus
+
+ANSWER_S: Final = 5.0  # for a person who waits
 _COLUMNS = ("KEY", "HEAD", "FIRST", "LATEST", "EPOCH")
 
 
@@ -20,53 +23,52 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="flux streams",
         description="List the streams of a server: key, newest and oldest sequence, latest time, epoch.",
-        epilog="PREFIX is the beginning of SOURCE/INTERVAL/SYMBOL: `SIM/1m/` lists all symbols of an interval. A key "
-        "(SOURCE/SYMBOL/INTERVAL) lists that stream alone. Exit codes: 0 listed, 1 no server or no such stream, 2 "
-        "usage.",
+        epilog="KEY is SOURCE/SYMBOL/INTERVAL as everywhere, or its beginning: `SIM` lists a source, `SIM/BTC` its "
+        "symbols that begin so, `SIM/*/1m` all symbols of an interval, `SIM/BTC*/1m` some of them. Exit codes: 0 "
+        "listed, 1 no server or no such stream, 2 usage.",
     )
-    made.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only these (all)")
+    made.add_argument("key", metavar="KEY", nargs="?", default="", help="only these (all)")
     made.add_argument("--rpc", metavar="EP", help=f"where the server answers requests ({DEFAULT_CHUNK_REP})")
     made.add_argument("--output", choices=("table", "json", "ndjson"), default="table", help="(table)")
     return made
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from flux.transport.requester import Requester  # late: --help needs no sockets
-    from flux.transport.sockets import Sockets
+    from flux.client.historical import Historical  # late: --help needs no sockets
 
-    with Sockets() as sockets:
-        requester = Requester(sockets, endpoints(chunk_rep=arguments.rpc).chunk_rep)
-        streams = _listed(requester, arguments.prefix)
-        if arguments.output == "ndjson":
-            for stream in streams:
-                print(json.dumps(_told(stream)))
-        elif arguments.output == "json":
-            print(json.dumps([_told(stream) for stream in streams], indent=2))
-        else:
-            _print_table([_cells(stream) for stream in streams])
+    with Historical(rep=arguments.rpc, timeout=ANSWER_S) as server:
+        streams = _listed(server, arguments.key)
+    if arguments.output == "ndjson":
+        for stream in streams:
+            print(json.dumps(_told(stream)))
+    elif arguments.output == "json":
+        print(json.dumps([_told(stream) for stream in streams], indent=2))
+    else:
+        _print_table([_cells(stream) for stream in streams])
     return 0
 
 
-def _listed(requester: Any, prefix: str) -> Iterator[Any]:
-    """StreamStatusResponses in order of their number. Raises NotFoundError where nothing fits the prefix."""
-    from flux.schema import messages
+def _listed(server: Historical, wanted: str) -> list[StreamStatus]:
+    """What the server says of the streams that are wanted. Raises NotFoundError where there is none."""
+    source, _, rest = wanted.partition("/")
+    symbol, slash, interval = rest.rpartition("/")
+    if not slash or interval not in INTERVALS_MS:  # no whole key
+        symbol, interval = rest if rest.endswith("*") or not rest else f"{rest}*", ""
+    if interval and not symbol.endswith("*"):
+        return [server.get_status(StreamKey.parse(wanted))]
+    prefix = f"{source}/{interval}/" if interval else f"{source}/" if rest else source
+    begin = symbol.removesuffix("*")
+    found = [stream for stream in server.list_streams(prefix) if stream.key.symbol.startswith(begin)]
+    if wanted and not found:
+        raise NotFoundError(
+            f"no stream is {wanted!a} (SOURCE/SYMBOL/INTERVAL or its beginning; * for any symbol)"
+        )
+    return found
 
-    after, more = 0, True
-    while more:
-        page = requester.ask(messages.stream_list_request, prefix=prefix, after_stream_id=after)
-        yield from page.streams
-        more = page.has_more and len(page.streams) > 0
-        after = page.streams[-1].stream_id if more else after
-    if prefix and not after and not page.streams:
-        if prefix.count("/") < 2:
-            raise NotFoundError(f"no stream begins with {prefix!a} (SOURCE/INTERVAL/SYMBOL)")
-        # Perhaps a key; if it is none either, the server's answer names those near it.
-        yield requester.ask(messages.stream_status_request, key=StreamKey.parse(prefix))
 
-
-def _told(stream: Any) -> dict[str, Any]:
+def _told(stream: StreamStatus) -> dict[str, Any]:
     return {
-        "key": str(StreamKey(*stream.key)),
+        "key": str(stream.key),
         "source_id": stream.key[0],
         "symbol": stream.key[1],
         "interval": stream.key[2],
@@ -79,12 +81,12 @@ def _told(stream: Any) -> dict[str, Any]:
     }
 
 
-def _cells(stream: Any) -> tuple[str, ...]:
+def _cells(stream: StreamStatus) -> tuple[str, ...]:
     latest = "-"
     if stream.latest_sequence:
         latest = f"{shown_time(stream.latest_ts_ms, 'ts_ms').partition('.')[0]}Z"
     return (
-        str(StreamKey(*stream.key)),
+        str(stream.key),
         str(stream.latest_sequence),
         str(stream.first_sequence),
         latest,

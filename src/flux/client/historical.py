@@ -145,12 +145,20 @@ class Historical:
         with self._lock:
             while True:
                 after = found[-1].stream_id if found else 0
-                reply = self._ask(
-                    messages.stream_list_request,
-                    prefix=prefix,
-                    after_stream_id=after,
-                    limit=MAX_LIST_STREAMS,
-                )
+                try:
+                    reply = self._ask(
+                        messages.stream_list_request,
+                        prefix=prefix,
+                        after_stream_id=after,
+                        limit=MAX_LIST_STREAMS,
+                    )
+                except VersionError as error:
+                    if "unsupported schema_version" not in str(error):
+                        raise
+                    raise VersionError(
+                        f"{self._endpoint} speaks version 1, which has no list of streams: name one, as "
+                        "SOURCE/SYMBOL/INTERVAL"
+                    ) from error
                 found += [_status(stream) for stream in reply.streams]
                 if not reply.has_more or not reply.streams:
                     return found
@@ -216,7 +224,7 @@ class Historical:
                 ) from error
 
     def _fall_back(self, error: VersionError) -> None:
-        if "schema_version" not in str(error):
+        if "unsupported schema_version" not in str(error):
             raise error
         self._requester.version = 1
 

@@ -28,6 +28,7 @@ from flux.client.warmup import Past
 from flux.errors import ConfigError, DataError, FluxError, InUseError, StorageError
 from flux.limits import CACHE_FLUSH_MS, CACHE_PENDING_ROWS, LOG_REPEAT_NS, MAX_DELIVERY_ROWS
 from flux.model import Cursor, StreamKey
+from flux.store.base import Rows
 from flux.threads import WatchedThread
 
 _LOG: Final = logging.getLogger("flux.client")
@@ -71,6 +72,11 @@ class Keeper:
     def cursor(self, key: StreamKey) -> Cursor | None:
         """How far the consumer of an earlier run had come."""
         return self._read(lambda: self._cache.cursor(key), None)
+
+    def last_row(self, key: StreamKey, cursor: Cursor) -> Rows | None:
+        """An array of the row at the cursor; None where it is not here."""
+        run = self._read(lambda: self._cache.read(key, cursor.sequence - 1, 1), None)
+        return run.rows if run is not None and run.first_sequence == cursor.sequence else None
 
     def kept(self) -> list[StreamKey]:
         """The streams that earlier runs kept."""

@@ -110,7 +110,9 @@ class Live:
         if warmup is not None and begin != "cache":
             raise ConfigError(f"warmup goes with start='cache', not with {start!r}")
         wanted = past(warmup)
-        source = value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
+        given, source = source, value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
+        if given is None:
+            self._loop.assumed_source = source
         for symbol in [symbols] if isinstance(symbols, str) else symbols:
             if symbol == "*":
                 StreamKey(source, "ANY", interval).checked()

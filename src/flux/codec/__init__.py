@@ -47,7 +47,7 @@ from flux.codec.messages import (
 )
 from flux.errors import DecodeError, EncodeError
 from flux.kernels import codec as _kernel
-from flux.model import CANDLE, MARK, QUOTE, ROW_DTYPES, RUN, TRADE, RowKind, StreamKey
+from flux.model import CANDLE, MARK, QUOTE, REFUSED, ROW_DTYPES, RUN, TRADE, RowKind, StreamKey
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -139,7 +139,7 @@ def _key(source_id: str, symbol: str, interval: str) -> StreamKey:
 
 
 _decode = _kernel.Decoder(
-    (Candles, Trades, Quotes), (CANDLE, TRADE, QUOTE, MARK), _key, _message, DecodeError
+    (Candles, Trades, Quotes), (CANDLE, TRADE, QUOTE, MARK, REFUSED), _key, _message, DecodeError
 ).decode
 
 

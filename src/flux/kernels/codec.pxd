@@ -21,7 +21,7 @@ cdef extern from "flux/row.h" nogil:
         double low
         double close
         double volume
-        double turnover  # 0 without FLUX_TRADED
+        double turnover  # 0 without FLUX_TRADED or FLUX_TURNOVER
         uint32_t trade_count
         uint32_t flags
 
@@ -54,6 +54,8 @@ cdef extern from "flux/row.h" nogil:
         FLUX_INJECTED
         FLUX_LATE
         FLUX_TRADED
+        FLUX_TURNOVER
+        FLUX_TRADE_COUNT
 
     enum:  # flux_view.row_kind
         FLUX_ROWS_NONE

@@ -16,6 +16,7 @@ HEADS: Final[int]
 EPOCH: Final[int]
 COMMIT: Final[int]
 CLOSE: Final[int]
+HOLE: Final[int]
 STOPS: Final[tuple[str, ...]]
 
 @final

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from flux.limits import V1_POLL_MS
+from flux.protocol import history
 from flux.protocol.core import VERIFY_NS, Core
 from flux.protocol.effects import Ask, AskKind, Speak
+from flux.protocol.history import SURE
 from flux.protocol.repair import begin_at
 from flux.protocol.replies import Page, PageStatus, Refusal, RefusalStatus, Reply, Status, TimedOut
 from flux.protocol.schedule import MS
 from flux.protocol.stream_state import ENDING, JOINING, LIVE, Stream
 
-_SURE = 3
-"""Answers in a row that have this client ahead before it is believed: a row is published a moment before the
-head that requests read moves."""
 _REFUSED = 5
 """Refusals in a row after which a v1 server's hole counts as lost: it has no other way to say so."""
 
@@ -26,7 +25,11 @@ def answered(core: Core, stream: Stream, ask: Ask, reply: Reply, now: int) -> No
     elif isinstance(reply, Status) and ask.kind is AskKind.STATUS:
         _status(core, stream, reply, now)
     elif isinstance(reply, Page) and ask.kind is AskKind.ROWS:
+        stream.claim = False
         _page(core, stream, ask, reply, now)
+    elif isinstance(reply, Page) and ask.kind is AskKind.PROOF:
+        if not history.proven(core, stream, ask, reply, now):
+            _page(core, stream, ask, reply, now)
     else:
         core.retry(stream, now)
     if core.version == 1 and not core.schedule.pending(stream.slot):
@@ -35,13 +38,16 @@ def answered(core: Core, stream: Stream, ask: Ask, reply: Reply, now: int) -> No
 
 def _status(core: Core, stream: Stream, status: Status, now: int) -> None:
     stream.known = True
+    core.unknown.pop(stream.slot, None)
     core.identify(stream, status.stream_id)
     stream.verified_ns = now
     stream.verify = False
     if stream.phase is JOINING:
         _join(core, stream, status, now)
     elif status.store_id != stream.store_id:
-        core.set_aside(stream, max(1, status.first_sequence), "the server has another store")
+        core.set_aside(
+            stream, max(1, status.first_sequence), _another_store(stream.store_id, status.store_id)
+        )
         _go(core, stream, status, now)
     elif status.epoch > stream.epoch:
         stream.phase = ENDING
@@ -51,13 +57,16 @@ def _status(core: Core, stream: Stream, status: Status, now: int) -> None:
         stream.verify = True
         core.retry(stream, now)
     elif _claimed(stream) > status.latest_sequence:
-        stream.verify = True
         _ahead(core, stream, status.latest_sequence, now)
     else:
-        stream.ahead = 0
         stream.phase = LIVE
+        history.settle(core, stream, now)
         core.raise_head(stream, status.latest_sequence)
         core.progress(stream, now)
+
+
+def _another_store(mine: int, now: int) -> str:
+    return f"the server has another store: {now:016x}, and what came before is of {mine:016x}"
 
 
 def _claimed(stream: Stream) -> int:
@@ -71,7 +80,8 @@ def _join(core: Core, stream: Stream, status: Status, now: int) -> None:
     stream.begin = begin.first
     stream.open_start = begin.open_start
     if begin.aside:
-        core.set_aside(stream, begin.first, "the cache is of another store")
+        kept = 0 if stream.cursor is None else stream.cursor.store_id
+        core.set_aside(stream, begin.first, _another_store(kept, status.store_id))
     elif stream.ring.first != begin.first:
         core.restart(stream, begin.first)
     if begin.ended:
@@ -87,15 +97,19 @@ def _go(core: Core, stream: Stream, status: Status, now: int) -> None:
     core.expect(stream, status.store_id, status.epoch)
     stream.phase = LIVE
     stream.ahead = 0
+    history.want_of_cache(stream)
     core.raise_head(stream, status.latest_sequence)
     core.offer(stream)
     core.progress(stream, now)
 
 
-def _ahead(core: Core, stream: Stream, latest: int, now: int) -> None:
-    """The server's head is below rows this client has."""
+def _ahead(core: Core, stream: Stream, latest: int, now: int, *, shown: bool = False) -> None:
+    """The server's head is below rows this client has. A status is asked for without a cursor: the server, which has to
+    know of it, is `shown` that once it is sure.
+    """
     stream.ahead += 1
-    if stream.ahead < _SURE:
+    stream.verify = True
+    if stream.ahead < SURE:
         core.retry(stream, now)
     elif core.version == 1:
         # A v1 server knows no epochs: it was started anew and counts from 1.
@@ -110,8 +124,10 @@ def _ahead(core: Core, stream: Stream, latest: int, now: int) -> None:
             "its disk was rolled back; call resync(key)"
         )
         # Only a new epoch can put this right by itself, so it is still looked for, slowly.
-        stream.verify = True
         core.retry(stream, now, at_least_ms=5 * VERIFY_NS // MS)
+        if not shown:
+            stream.claim = True
+            core.schedule.by(stream.slot, now)
 
 
 def _page(core: Core, stream: Stream, ask: Ask, page: Page, now: int) -> None:
@@ -133,7 +149,7 @@ def _page(core: Core, stream: Stream, ask: Ask, page: Page, now: int) -> None:
         core.doubt(stream, now)
         core.retry(stream, now)
     elif page.status is PageStatus.CURSOR_AHEAD:
-        _ahead(core, stream, page.watermark_sequence, now)
+        _ahead(core, stream, page.watermark_sequence, now, shown=True)
     elif page.status in (PageStatus.RETENTION_EXCEEDED, PageStatus.HOLE):
         _lost(core, stream, page, now)
     else:
@@ -188,11 +204,13 @@ def _rows(core: Core, stream: Stream, ask: Ask, page: Page, now: int) -> None:
 
 
 def _refused(core: Core, stream: Stream, ask: Ask, refusal: Refusal, now: int) -> None:
+    if ask.kind is AskKind.PROOF and history.refused(core, stream, refusal, now):
+        return
     if refusal.wrong_version:
         other_version(core, ask, now)
         core.schedule.at(stream.slot, now)
     elif refusal.not_found:
-        _unknown(core, stream, now)
+        _unknown(core, stream, refusal, now)
     elif refusal.status == RefusalStatus.INVALID_ARGUMENT:
         stream.fault = f"{stream.key}: {refusal.message}"
         stream.halted = True
@@ -213,11 +231,12 @@ def _refused_for_good(core: Core, stream: Stream, refusal: Refusal, now: int) ->
         stream.from_oldest = True
 
 
-def _unknown(core: Core, stream: Stream, now: int) -> None:
+def _unknown(core: Core, stream: Stream, refusal: Refusal, now: int) -> None:
     """The server does not know the stream: it may come, and then begins at 1, since nothing was there at the
     join.
     """
     stream.known = False
+    core.unknown[stream.slot] = refusal.message
     if stream.start is None:
         stream.start = 1
     core.retry(stream, now, at_least_ms=1_000)

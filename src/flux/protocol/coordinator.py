@@ -33,12 +33,14 @@ from flux.limits import (
     REORDER_GRACE_MS,
 )
 from flux.model import MAX_SEQUENCE, Cursor, StreamKey
+from flux.protocol import history
 from flux.protocol.answers import answered
-from flux.protocol.core import RECENT_NS, Core
+from flux.protocol.core import RECENT_NS, RESYNC, Core
 from flux.protocol.effects import AskKind, Deliver, Effect
-from flux.protocol.replies import Beat, Reply
+from flux.protocol.lookout import Lookout
+from flux.protocol.replies import Beat, Reply, TimedOut
 from flux.protocol.schedule import MS
-from flux.protocol.stream_state import JOINING, LIVE, RECEIVING, RingLike, Stream, StreamState
+from flux.protocol.stream_state import HOLDING, JOINING, LIVE, RECEIVING, RingLike, Stream, StreamState
 from flux.protocol.wildcards import Wildcards
 
 # Outcomes of an arrival, as in ext/receiver.h. Rows PLACED, in CONFLICT or BEYOND are of the expected store and
@@ -51,8 +53,12 @@ CONFLICT = 2
 class Coordinator:
     """See the module. Effects pile up in order; `take` hands them out."""
 
-    def __init__(self, random: Random, *, max_asks: int = MAX_ASKS) -> None:
-        self._core = Core(random, max_asks)
+    def __init__(
+        self, random: Random, *, max_asks: int = MAX_ASKS, live: str = "", requests: str = ""
+    ) -> None:
+        """`live` and `requests` name the two endpoints in messages."""
+        self._core = Core(random, max_asks, live=live, requests=requests)
+        self._lookout = Lookout(self._core)
         self._wildcards = Wildcards(self._core)
         self._linked_ns = 0
         self._beat_ns: int | None = None
@@ -77,27 +83,32 @@ class Coordinator:
         start: str | int | None,
         now: int,
         cursor: Cursor | None = None,
+        last_row: NDArray[Any] | None = None,
     ) -> None:
         """Follow a stream whose rows the receive loop lays into `ring`.
 
         `start`: None (from the head at the join on), "cache" (behind `cursor`; without one as "oldest"),
-        "oldest", or the first sequence wanted. Raises `FluxError` when the stream or the slot is already
+        "oldest", or the first sequence wanted. `last_row`: an array of the row at the cursor, to compare
+        with the server's. Raises `FluxError` when the stream or the slot is already
         followed.
         """
         core = self._core
         if key in core.slots or slot in core.streams:
             raise FluxError(f"{key} is already subscribed")
         stream = core.add(key, slot, ring, start, cursor)
+        core.wanted = True
         if start == "cache" and cursor is not None:
             # Live rows of the cursor's epoch may be laid behind it before the server was asked anything.
             core.expect(stream, cursor.store_id, cursor.epoch)
             core.restart(stream, cursor.sequence + 1)
+            stream.proof_row = last_row
         core.schedule.by(slot, now)
 
     def subscribe_all(self, source_id: str, interval: str, start: str | int | None, now: int) -> None:
         """Follow every symbol of a source and an interval: those the server lists (`Join`) and those first
         seen live.
         """
+        self._core.wanted = True
         self._wildcards.add(source_id, interval, start, now)
 
     def first_seen(
@@ -132,7 +143,7 @@ class Coordinator:
         """Forget what is kept of a stream and fetch all that the server keeps."""
         core = self._core
         stream = core.streams[slot]
-        core.set_aside(stream, 1, "resync")
+        core.set_aside(stream, 1, RESYNC)
         stream.phase = JOINING
         stream.start, stream.cursor = "oldest", None
         stream.failures = 0
@@ -155,6 +166,8 @@ class Coordinator:
         """The live socket lost its peer; it reconnects by itself."""
         core = self._core
         core.linked = core.ready = core.beats_missing = False
+        for stream in core.streams.values():
+            stream.left_at = stream.left_at or stream.ring.contiguous
         self._beat_ns = None
         core.show_all(now)
 
@@ -167,6 +180,8 @@ class Coordinator:
             return
         core.ready = True
         self._wildcards.resume(now)
+        if core.version == 1:
+            history.want_all(core, now)
         few = len(core.streams) <= MAX_RELINK_ASKS
         for slot, stream in core.streams.items():
             if stream.phase is not JOINING and few:
@@ -181,12 +196,17 @@ class Coordinator:
         source = (beat.store_id, beat.epoch)
         if self._beat_from is not None and self._beat_from[0] == source[0] and source[1] < self._beat_from[1]:
             return  # late, from before the epoch changed
-        self._beat_ns = now
+        first_on_link, self._beat_ns = self._beat_ns is None, now
         self._beat_interval_ns = max(1, beat.interval_ms) * MS
         self._alive(now)
         if core.beats_missing:
             core.beats_missing = False
             core.show_all(now)
+        if self._boot_id and beat.boot_id != self._boot_id:
+            history.want_all(core, now)
+        elif first_on_link:
+            for stream in core.streams.values():
+                stream.left_at = 0  # it is the same server
         if source != self._beat_from or beat.boot_id != self._boot_id:
             self._beat_from, self._boot_id = source, beat.boot_id
             for stream in core.streams.values():
@@ -228,6 +248,8 @@ class Coordinator:
         if outcome.any():
             for stream in self._of(batch[outcome == CONFLICT]):
                 core.check(stream)
+                if stream.suspect:
+                    core.schedule.by(stream.slot, now)
                 core.show(stream, now)
             for stream in self._of(batch[strays]):
                 self._stray(stream, now)
@@ -244,7 +266,7 @@ class Coordinator:
         looks = zip(slots.tolist(), columns.head[slots].tolist(), columns.state[slots].tolist(), strict=True)
         for at, (slot, head, state) in enumerate(looks):
             stream = core.streams.get(slot)
-            if stream is None or stream.phase is not LIVE:
+            if stream is None or stream.phase is not LIVE or stream.proof is HOLDING:
                 continue
             ring = stream.ring
             contiguous = ring.contiguous
@@ -288,6 +310,7 @@ class Coordinator:
         ask = core.in_flight.pop(number, None)
         if ask is None:
             return
+        core.unanswered = isinstance(reply, TimedOut)
         if ask.kind is AskKind.LIST:
             self._wildcards.answered(ask, reply, now)
         else:
@@ -316,6 +339,7 @@ class Coordinator:
         if late != core.beats_missing:
             core.beats_missing = late
             core.show_all(now)
+        self._lookout.look(now, self._beat_from[0] if self._beat_from is not None else 0)
         if now - self._swept_ns >= RECENT_NS // 2:
             self._swept_ns = now
             for stream in core.idle_since(now):
@@ -326,13 +350,14 @@ class Coordinator:
                 continue
             due = core.streams.get(slot)
             if due is not None and core.version == 1 and core.ready and not due.asking:
-                due.verify = due.verify or not core.behind(due)  # no marks: the head is asked for
+                # No marks: the head is asked for.
+                due.verify = due.verify or not (core.behind(due) or due.proof)
             core.turn(slot, now)
 
     def next_ns(self) -> int | None:
         """When `tick` has something to do at the latest (monotonic ns); None: not before the next input."""
         core = self._core
-        times = [core.schedule.next_ns()]
+        times = [core.schedule.next_ns(), self._lookout.next_ns()]
         if core.linked and not core.ready:
             times.append(self._linked_ns + PROBE_MS * MS)
         if self._beat_ns is not None and not core.beats_missing:

@@ -36,8 +36,10 @@ from flux.protocol.schedule import MS, Schedule, backoff_ns
 from flux.protocol.stream_state import (
     ENDING,
     FAILED,
+    HOLDING,
     JOINING,
     LIVE,
+    NONE,
     RECEIVING,
     STALLED,
     Columns,
@@ -47,6 +49,8 @@ from flux.protocol.stream_state import (
     state_of,
 )
 
+CONFLICT = "{}: a sequence came again with other bytes; the first was kept: call resync(key)"
+RESYNC = "resync"
 VERIFY_NS = 1_000 * MS  # the same doubt about a stream is settled at most this often
 RECENT_NS = 2_000 * MS  # rows within this: receiving
 
@@ -54,8 +58,15 @@ RECENT_NS = 2_000 * MS  # rows within this: receiving
 class Core:
     """State and primitive moves. `now` is monotonic ns throughout."""
 
-    def __init__(self, random: Random, max_asks: int = MAX_ASKS) -> None:
+    def __init__(
+        self, random: Random, max_asks: int = MAX_ASKS, *, live: str = "", requests: str = ""
+    ) -> None:
         self.random = random
+        self.live = live or "the publisher"  # in messages: where rows come from, and where requests go
+        self.requests = requests or "the server"
+        self.wanted = False  # something was subscribed
+        self.unanswered = False  # the last request that ended got no answer at all
+        self.unknown: dict[int, str] = {}  # slots of streams that the server does not know, and what it said
         self.max_asks = max_asks
         self.streams: dict[int, Stream] = {}
         self.slots: dict[StreamKey, int] = {}
@@ -95,6 +106,7 @@ class Core:
             self.columns.learn(stream.stream_id, -1)
         self.schedule.drop(slot)
         self.waiting.pop(slot, None)
+        self.unknown.pop(slot, None)
 
     def expect(self, stream: Stream, store_id: int, epoch: int) -> None:
         """Only rows of this store and epoch are this stream's."""
@@ -119,8 +131,13 @@ class Core:
 
     def set_aside(self, stream: Stream, first: int, reason: str) -> None:
         """What is kept of the stream is of no use here; fill it anew from `first`."""
-        self.effects.append(SetAside(stream.slot, stream.key, reason))
+        had = stream.delivered >= stream.begin or stream.cursor is not None
+        void = stream.delivered if had and reason != RESYNC else 0
+        self.effects.append(SetAside(stream.slot, stream.key, reason, void))
         stream.gap = None
+        stream.proof, stream.proof_row = NONE, None
+        stream.suspect = stream.claim = False
+        stream.left_at = 0
         stream.begin = first
         stream.open_start = True
         stream.fault = ""
@@ -134,6 +151,9 @@ class Core:
         """The epoch ended at `end`: drop what is above, keep the ring when nothing in it is."""
         stream.gap = None
         stream.ends_at(end)
+        stream.left_at = 0
+        if stream.proof_at > end:
+            stream.proof = NONE
         done = stream.delivered
         self.columns.head[stream.slot] = 0
         if done < stream.begin and stream.cursor is None:
@@ -167,14 +187,16 @@ class Core:
         """See whether a sequence came with other bytes."""
         if stream.ring.conflicts != stream.conflicts:
             stream.conflicts = stream.ring.conflicts
-            stream.fault = (
-                f"{stream.key}: a sequence came again with other bytes; the first was kept: call resync(key)"
-            )
+            if self.version == 1 or stream.proof is not NONE:
+                # A version 1 server that began again explains it, and is found out by its head or a row.
+                stream.suspect = stream.verify = True
+            else:
+                stream.fault = CONFLICT.format(stream.key)
 
     def offer(self, stream: Stream) -> None:
         """Offer newly contiguous rows; between epochs they are held back, for they may be void."""
         self.check(stream)
-        if stream.phase is not LIVE:
+        if stream.phase is not LIVE or stream.proof is HOLDING:
             return
         contiguous, seen = stream.ring.contiguous, int(self.columns.seen[stream.slot])
         if contiguous > seen:
@@ -226,11 +248,16 @@ class Core:
         """The request that gets this stream on, or None while it has all there is or waits for its
         consumer.
         """
-        if stream.phase is JOINING or stream.verify:
+        if (stream.phase is JOINING or stream.verify) and not stream.claim:
             return Ask(self.number(), AskKind.STATUS, self.version, stream.slot, stream.key)
+        if stream.phase is LIVE and stream.proof is not NONE and not stream.claim:
+            at = stream.proof_at
+            return self._rows(stream, AskKind.PROOF, at - 1, at)
         contiguous = stream.ring.contiguous
         wanted: tuple[int, int] | None
-        if stream.phase is ENDING:
+        if stream.claim:
+            wanted = contiguous, contiguous + 1
+        elif stream.phase is ENDING:
             # Asked in the old epoch, only to be told where it ended.
             wanted = contiguous, contiguous + 1
         elif stream.gap is not None:
@@ -241,15 +268,18 @@ class Core:
             wanted = next_range(contiguous, ring.top, head, gaps, stream.room(), ring.capacity)
         if wanted is None:
             return None
+        return self._rows(stream, AskKind.ROWS, *wanted)
+
+    def _rows(self, stream: Stream, kind: AskKind, after: int, last: int) -> Ask:
         return Ask(
             self.number(),
-            AskKind.ROWS,
+            kind,
             self.version,
             stream.slot,
             stream.key,
-            from_sequence=0 if stream.from_oldest else wanted[0],
-            to_sequence=wanted[1],
-            limit=min(wanted[1] - wanted[0], MAX_REPLY_ROWS),
+            from_sequence=0 if stream.from_oldest and kind is AskKind.ROWS else after,
+            to_sequence=last,
+            limit=min(last - after, MAX_REPLY_ROWS),
             epoch=stream.epoch,
             store_id=stream.store_id,
         )
@@ -279,7 +309,8 @@ class Core:
     def progress(self, stream: Stream, now: int) -> None:
         """An answer that brought something: go on at once if there is more to get."""
         stream.failures = 0
-        if stream.verify or stream.phase is not LIVE or self.behind(stream):
+        wants = stream.verify or stream.claim or stream.proof is not NONE
+        if wants or stream.phase is not LIVE or self.behind(stream):
             self.schedule.by(stream.slot, now)
 
     def lag(self, stream: Stream, due: int) -> None:
@@ -307,7 +338,8 @@ class Core:
             was_linked=self.was_linked,
             ready=self.ready,
             beats_missing=self.beats_missing,
-            joining=stream.phase is not LIVE and stream.known,
+            joining=(stream.phase is not LIVE or (stream.proof is HOLDING and stream.failures > 0))
+            and stream.known,
             behind=behind,
             progressing=not blocked and stream.failures == 0,
             arrived_recently=now - int(self.columns.arrived_ns[stream.slot]) < RECENT_NS,
@@ -329,13 +361,29 @@ class Core:
         """The reason that goes with a state."""
         if state is FAILED:
             return stream.fault or self.failed
+        if not self.linked:
+            return self.unlinked()
+        if state is StreamState.CONNECTING:
+            return f"{self.live} is connected: its first heartbeat is waited for"
         if state is STALLED:
+            if self.unanswered:
+                return f"{self.requests} does not answer requests"
             if self.beats_missing:
                 return "heartbeats are missing"
             if stream.room() <= 0:
                 return "the consumer is behind"
             return f"{self.head(stream) - stream.ring.contiguous} rows are missing and requests fail"
-        return "" if stream.known else stream.fault or "the server does not know this stream (yet)"
+        if stream.known:
+            return ""
+        return self.unknown.get(stream.slot) or "the server does not know this stream (yet)"
+
+    def unlinked(self) -> str:
+        """Why the link is not there."""
+        if self.was_linked:
+            return (
+                f"the connection to {self.live} broke: it is made again as soon as somebody publishes there"
+            )
+        return f"nobody publishes at {self.live}: no server there, or another address"
 
     def fail(self, reason: str, now: int, *, wrong_version: bool) -> None:
         """Stop for good: no request follows."""

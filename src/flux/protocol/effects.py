@@ -19,6 +19,7 @@ class AskKind(IntEnum):
     STATUS = 1
     ROWS = 2
     LIST = 3
+    PROOF = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Ask:
     """Send a request; answer with `Coordinator.answer(number, reply, now)`, also when nothing came in time.
 
     `version` is the schema version to speak (1 or 2). ROWS: the rows after `from_sequence` up to
-    `to_sequence`, at most `limit`. LIST: `prefix` and the stream_id after which the page begins.
+    `to_sequence`, at most `limit`. PROOF: one row that the client
+    has, to compare. LIST: `prefix` and the stream_id after which the page begins.
     """
 
     number: int
@@ -125,6 +127,13 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class Warn:
+    """Nothing comes, and this is why: one warning for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """Nothing more can be got from this server; the reason says what to do. No retry follows."""
 
@@ -132,4 +141,6 @@ class Fail:
     wrong_version: bool
 
 
-Effect: TypeAlias = Ask | Deliver | DeliverGap | Rewind | SetAside | SetExpected | Join | Speak | Tell | Fail
+Effect: TypeAlias = (
+    Ask | Deliver | DeliverGap | Rewind | SetAside | SetExpected | Join | Speak | Tell | Warn | Fail
+)

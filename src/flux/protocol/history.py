@@ -84,12 +84,8 @@ def proven(core: Core, stream: Stream, ask: Ask, page: Page, now: int) -> bool:
         or page.status is PageStatus.CURSOR_AHEAD
     ):
         return False
-    mine = (
-        stream.proof_row
-        if stream.proof_row is not None
-        else stream.ring.window(stream.proof_at, stream.proof_at)
-    )
     at = stream.proof_at
+    mine = _mine(stream, at)
     if (
         len(page.rows)
         and page.start_sequence == at

@@ -85,8 +85,8 @@ class Refusal:
 
     @property
     def wrong_version(self) -> bool:
-        """The peer does not speak the version it was asked in."""
-        return self.code == 400 and "schema_version" in self.message
+        """The peer does not speak the version it was asked in: the text says so, whatever the code is."""
+        return self.status == RefusalStatus.UNSET and "unsupported schema_version" in self.message.lower()
 
     @property
     def not_found(self) -> bool:

@@ -35,6 +35,7 @@ class RingLike(Protocol):
     def conflicts(self) -> int: ...
 
     def gaps(self) -> NDArray[Any]: ...
+    def window(self, first: int, last: int, /) -> NDArray[Any]: ...
     def place(self, start: int, rows: Any, /) -> PlacedLike: ...
     def reset(self, first: int, /) -> None: ...
     def skip(self, first: int, /) -> None: ...
@@ -60,6 +61,16 @@ class Phase(IntEnum):
     ENDING = 2
 
 
+class Proof(IntEnum):
+    """Whether the server's history is this client's: its last row is asked for and compared."""
+
+    NONE = 0
+    WANTED = 1
+    HOLDING = 2
+    """Wanted, and rows are held back until it is there."""
+
+
+NONE, WANTED, HOLDING = Proof.NONE, Proof.WANTED, Proof.HOLDING
 # By these names in loops: Python 3.11 looks a member up in its class by way of `__getattr__`, ten times
 # slower.
 FAILED, RECEIVING, STALLED = StreamState.FAILED, StreamState.RECEIVING, StreamState.STALLED
@@ -73,6 +84,7 @@ class Stream:
         "ahead",
         "asking",
         "begin",
+        "claim",
         "conflicts",
         "cursor",
         "delivered",
@@ -85,13 +97,18 @@ class Stream:
         "halted",
         "key",
         "known",
+        "left_at",
         "open_start",
         "phase",
+        "proof",
+        "proof_at",
+        "proof_row",
         "ring",
         "slot",
         "start",
         "store_id",
         "stream_id",
+        "suspect",
         "verified_ns",
         "verify",
     )
@@ -124,9 +141,14 @@ class Stream:
         )
         self.fault = ""  # why the state is FAILED
         self.halted = False  # nothing is asked for any more
-        self.earlier: list[
-            tuple[int, int]
-        ] = []  # (last sequence, epoch) of rows in the ring from earlier epochs
+        # Rows in the ring from earlier epochs: (last sequence, epoch), the oldest first.
+        self.earlier: list[tuple[int, int]] = []
+        self.left_at = 0  # the contiguous mark when the link was lost; 0: it was not
+        self.proof = NONE
+        self.proof_at = 0  # the row to compare, and what it is where the ring has it not (of the cache)
+        self.proof_row: Any = None
+        self.suspect = False  # a conflict that another history may explain
+        self.claim = False  # the server is to be shown the cursor that it is behind of
 
     def was_numbered(self, last: int, epoch: int) -> None:
         """Rows up to `last`, from where an earlier epoch ends in `earlier`, were numbered in that epoch."""
@@ -135,8 +157,9 @@ class Stream:
 
     def ends_at(self, end: int) -> None:
         """The running epoch ended at `end`: what the ring still holds up to there keeps its epoch."""
-        self.earlier = [(last, epoch) for last, epoch in self.earlier if last < end]
-        self.earlier.append((end, self.epoch))
+        spans = [*self.earlier, (MAX_SEQUENCE, self.epoch)]
+        inside = sum(last < end for last, _ in spans)
+        self.earlier = [*spans[:inside], (end, spans[inside][1])]
 
     def epoch_at(self, sequence: int) -> tuple[int, int]:
         """The epoch of a row in the ring, and the last sequence that has the same one."""

@@ -21,13 +21,18 @@ class _Wildcard:
         self.start = start
         self.slot = slot
         self.after = 0
-        self.listed = start is None  # a stream without a start begins where it is first seen
+        self.listed = False
         self.asking = 0
         self.failures = 0
 
 
 class Wildcards:
-    """They take turns as streams do; their slots are negative."""
+    """They take turns as streams do; their slots are negative.
+
+    Without a start nothing has to be listed: a stream begins where it is first seen. One stream is asked for all the
+    same, once per link, for only an answer shows which version the server speaks, and so under which topics it
+    publishes.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -40,8 +45,10 @@ class Wildcards:
         self._core.schedule.by(slot, now)
 
     def resume(self, now: int) -> None:
-        """The link lives: what is not listed yet can be asked for."""
-        for slot in self._all:
+        """The link lives: what is not listed yet can be asked for, and the version of the server behind it."""
+        for slot, wildcard in self._all.items():
+            if wildcard.start is None:
+                wildcard.listed = self._core.version == 1
             self._core.schedule.by(slot, now)
 
     def turn(self, slot: int, now: int) -> None:
@@ -62,7 +69,7 @@ class Wildcards:
                 AskKind.LIST,
                 core.version,
                 wildcard.slot,
-                limit=MAX_LIST_STREAMS,
+                limit=1 if wildcard.start is None else MAX_LIST_STREAMS,
                 prefix=f"{wildcard.source_id}/{wildcard.interval}/",
                 after_stream_id=wildcard.after,
             )
@@ -75,6 +82,9 @@ class Wildcards:
         wildcard.asking = 0
         if isinstance(reply, Listing):
             wildcard.failures = 0
+            if wildcard.start is None:
+                wildcard.listed = True
+                return
             for status in reply.streams:
                 if status.key not in core.slots:
                     core.effects.append(Join(status.key, wildcard.start))

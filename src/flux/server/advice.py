@@ -43,8 +43,8 @@ def same_store(directory: Path) -> str:
             return f"{directory} is the original of store {store_id:016x} already"
         # What durability it ran with is unknown without an identity: as if rows had been shown before they were synced.
         process = found.said.shown_before_sync if found else True
-        boot = found.said.machine_boot if found else None
-        write_identity(directory, store_id, process=process, boot=boot)
+        boot, began = (found.said.machine_boot, found.said.began) if found else (None, None)
+        write_identity(directory, store_id, process=process, boot=boot, began=began)
         return f"{directory} is the original of store {store_id:016x} from now on"
     finally:
         lock.release()

@@ -10,6 +10,7 @@ nothing of it is published, and it is tried again until there is space.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -150,6 +151,10 @@ class Committer:
         found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
         return max(found, default=None)
 
+    def claimed(self, name: str) -> int:
+        """The last incarnation of a feed's run whose claim is committed; from any thread."""
+        return self._sources.get(name, (0, 0))[1]
+
     def may_have_forgotten(self, name: str) -> bool:
         """Whether a feed's run of that name may have been here: it is not known, and older ones had to go (from any
         thread)."""
@@ -172,7 +177,10 @@ class Committer:
         self._commits.send_beat()
         for frame in self.heart.frames():
             sockets.send(self._publisher.socket, [BEAT, frame])
-        self._journal.close(clean=not self._exchange_holds())
+        try:
+            self._journal.close(clean=not self._exchange_holds())
+        except StorageError as error:  # its last record says only that nothing follows
+            self._vitals.set("journal", State.UNHEALTHY, f"the journal's end is not written: {error}")
 
     def close(self) -> None:
         """No more groups will be filled; the thread ends when all are committed."""
@@ -194,6 +202,10 @@ class Committer:
         self.counts.groups += done.groups
         self._count(done.sent)
         self.counts.heartbeats = self._commits.beats
+        if done.refused:
+            self._refused(
+                StorageError.of(self._journal.path, OSError(done.refused, os.strerror(done.refused)))
+            )
         return self._exchange.taken() if done.noted else None
 
     def _exchange_holds(self) -> bool:
@@ -205,8 +217,7 @@ class Committer:
             try:
                 self._commit(filled)
             except StorageError as error:
-                self.counts.commit_failures += 1
-                self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
+                self._refused(error)
                 if self._closing.wait(RETRY_S):
                     _LOG.error("stopping with rows that were never published: %s", error)
                     return False
@@ -215,6 +226,11 @@ class Committer:
             self._vitals.clear("journal")
             self._publish(filled)
             return True
+
+    def _refused(self, error: StorageError) -> None:
+        """The disk did not take a group; it is tried again."""
+        self.counts.commit_failures += 1
+        self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
 
     def _commit(self, filled: Filled) -> None:
         if not self._journal.fits(filled.group):

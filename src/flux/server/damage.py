@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -99,6 +99,18 @@ def assess(
         rows=sum(rows for rows in lost if rows > 0),
         streams=sum(rows > 0 for rows in lost),
     )
+
+
+def stretches(data: mmap.mmap | bytes, at: int, version: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the groups that read one after another, behind `at`."""
+    while (commit := data.find(_COMMIT, at)) >= 0 and commit + _COMMIT_BYTES <= len(data):
+        (start,) = _START.unpack_from(data, commit + len(_COMMIT))
+        good = journal.scan(data, start, version) if at <= start < commit and start % 8 == 0 else None
+        if good is None or good.committed == start:
+            at = commit + _COMMIT_BYTES
+        else:
+            yield start, good.committed
+            at = good.committed
 
 
 def _behind(data: mmap.mmap | bytes, at: int, version: int) -> tuple[int, dict[int, int]]:

@@ -17,6 +17,7 @@ import msgspec
 
 from flux.errors import ConfigError, DataError, InUseError, StorageError
 from flux.fence import sync_folder
+from flux.journal_files import files
 from flux.server.origin import Marks, make_origin, marks_of, why_a_copy
 from flux.server.records import FORMAT
 
@@ -94,6 +95,9 @@ class IdentityFile(msgspec.Struct, frozen=True):
     """Rows may have been shown before they were on the disk (durability "process")."""
     marks: Marks | None = None
     """The files when this was written; the first release wrote none."""
+    began: tuple[int, int] | None = None
+    """Where in the journal the last start went on: a clean end that is not beyond that is the end of an earlier life.
+    The first release did not write it."""
 
 
 class Found(NamedTuple):
@@ -112,7 +116,10 @@ def read_identity(directory: Path) -> Found | None:
     """What the identity file says, and whether this is the original; None where there is none."""
     path = directory / "identity"
     try:
-        said = msgspec.json.decode(path.read_bytes(), type=IdentityFile)
+        content = path.read_bytes()
+        if not content.strip(b"\0") and not files(directory):
+            return None  # the first start was cut short
+        said = msgspec.json.decode(content, type=IdentityFile)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
@@ -128,10 +135,18 @@ def read_identity(directory: Path) -> Found | None:
     return Found(said, "" if said.inode == path.stat().st_ino else "identity is another file")
 
 
-def write_identity(directory: Path, store_id: int, *, process: bool, boot: str | None = None) -> None:
+def write_identity(
+    directory: Path,
+    store_id: int,
+    *,
+    process: bool,
+    boot: str | None = None,
+    began: tuple[int, int] | None = None,
+) -> None:
     """Make this directory the original. The file is written in place: it holds its own inode.
 
-    `boot`: the machine's start that it says, this one where None. Raises StorageError.
+    `boot`: the machine's start that it says, this one where None; `began`: where in the journal this start goes on.
+    Raises StorageError.
     """
     path = directory / "identity"
     make_origin(directory)
@@ -145,6 +160,7 @@ def write_identity(directory: Path, store_id: int, *, process: bool, boot: str |
                 machine_boot() if boot is None else boot,
                 process,
                 marks_of(directory),
+                began,
             )
             # One write of one size: a kill leaves the old text or the new one.
             os.pwrite(fd, msgspec.json.encode(said).ljust(IDENTITY_BYTES - 1) + b"\n", 0)

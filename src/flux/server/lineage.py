@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux import journal
-from flux.journal import Fence, Journal
+from flux.journal import Fence, Journal, Position
 from flux.server.committer import Identity
 from flux.server.directory import IdentityFile, machine_boot
 from flux.server.records import EpochRecord, pack
@@ -52,10 +52,16 @@ def loss_of(scanned: Scanned, fence: Fence, said: IdentityFile | None, beyond: B
         said is not None
         and said.shown_before_sync
         and said.machine_boot != machine_boot()
-        and not scanned.closed
+        and not _closed(scanned, said)
     ):
         return Loss("the machine went down before the last rows were on the disk", epoch)
     return Loss("", epoch)
+
+
+def _closed(scanned: Scanned, said: IdentityFile) -> bool:
+    """Whether the last life ended cleanly. One that went on behind a clean end may have left nothing on the disk but
+    that it began there."""
+    return scanned.closed and (said.began is None or Position(*said.began) < scanned.end)
 
 
 def _ends(scanned: Scanned) -> str:

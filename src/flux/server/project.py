@@ -272,7 +272,7 @@ class Projector:
         self._persisted(persisted)
         stored = self._projection.rows - before
         self._behind = stored >= PROJECT_MAX_ROWS
-        if not self._behind:
+        if not self._behind and not self._stopping.is_set():
             self._hurry.wait(max(0.0, began + PAUSE_S - time.monotonic()))
         self._hurry.clear()
         return True

@@ -21,6 +21,7 @@ from flux.journal import JournalFile, Position
 from flux.server.damage import Damage
 from flux.server.directory import DirectoryLock, read_identity
 from flux.server.project import Projection
+from flux.server.salvage import fill, go_on_from, holes, open_old, salvage
 from flux.server.scan import missing_between, scan_file
 from flux.store.duck import DuckStore
 
@@ -34,13 +35,16 @@ class Rebuilt(NamedTuple):
     rows: int
     aside: Path | None
     first_file: int
+    from_database: int = 0
+    """Rows that only the old database had."""
 
 
-def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None]) -> Rebuilt:
+def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None], salvage_all: bool = False) -> Rebuilt:
     """Fill the database of a data directory that no server uses; `say` is told of losses and of progress.
 
-    Raises ConfigError (no data directory), InUseError, StorageError, and DataError where the journal is damaged and
-    `cut` was not asked for, or where nothing would be left.
+    `cut` drops what stands behind damage in its file, `salvage_all` keeps every group that reads, and of the rest what
+    the old database has. Raises ConfigError (no data directory), InUseError, StorageError, and DataError where the
+    journal is damaged and neither was asked for, or where nothing would be left.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory} is no directory")
@@ -51,21 +55,60 @@ def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None]) -> Rebuil
     lock = DirectoryLock(directory)
     try:
         read_identity(directory)  # a newer format is refused before anything is touched
-        for damage in _damages(directory):
-            if not cut:
-                raise DataError(
-                    f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it"
-                )
-            say(f"{damage}: cut")
-            _cut(directory, damage)
-        for missing in missing_between(journal.files(directory), thorough=True):
-            if not cut:
-                raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
-            say(f"{missing}: gone on without")
-            _join(missing.before, missing.after)
-        return _fill(directory, say)
+        old = _mend(directory, cut, salvage_all, say)
+        try:
+            return _fill(directory, say, old)
+        finally:
+            if old is not None:
+                old.close()
     finally:
         lock.release()
+
+
+def _mend(directory: Path, cut: bool, salvage_all: bool, say: Callable[[str], None]) -> DuckStore | None:
+    """Cut or salvage what is damaged; the old database, where its rows are to be kept."""
+    old = None
+    for damage in _damages(directory):
+        if not cut and not salvage_all:
+            raise DataError(
+                f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it; `--salvage` keeps "
+                "every group that reads, and what the database has of the others"
+            )
+        if salvage_all and damage.kept:
+            _salvage(directory, damage, say)
+        else:
+            say(f"{damage}: cut")
+            _cut(directory, damage)
+    for missing in missing_between(journal.files(directory), thorough=True):
+        if not cut and not salvage_all:
+            raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
+        say(f"{missing}: gone on without")
+        _join(missing.before, missing.after)
+    if salvage_all:
+        scanned, _ = scan_file(journal.files(directory)[-1])
+        assert scanned is not None, "what does not read was cut"
+        old = open_old(directory / DATABASE, scanned)
+        if old is None:
+            say("there is no database that opens: what the journal lacks is lost")
+        else:
+            go_on_from(directory, old)
+    return old
+
+
+def _salvage(directory: Path, damage: Damage, say: Callable[[str], None]) -> None:
+    files = journal.files(directory)
+    later = [file for file in files if file.number > damage.file.number]
+    scanned, _ = scan_file(damage.file)
+    assert scanned is not None, "its first group reads"
+    old = open_old(directory / DATABASE, scanned)
+    try:
+        groups = salvage(damage, scanned, later[0] if later else None, old)
+    finally:
+        if old is not None:
+            old.close()
+    if later:
+        _join(damage.file, later[0])
+    say(f"{damage}: {groups} groups behind that are kept")
 
 
 def _damages(directory: Path) -> list[Damage]:
@@ -105,7 +148,7 @@ def _join(before: JournalFile, after: JournalFile) -> None:
         journal.write_header(after.path, header._replace(before=journal.last_commit_of(before.path)))
 
 
-def _fill(directory: Path, say: Callable[[str], None]) -> Rebuilt:
+def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None) -> Rebuilt:
     files = journal.files(directory)
     scanned, _ = scan_file(files[-1])
     assert scanned is not None, "what does not read was cut"
@@ -116,12 +159,21 @@ def _fill(directory: Path, say: Callable[[str], None]) -> Rebuilt:
     store = DuckStore(fresh, scanned.heads.store_id)
     try:
         projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
+        from_database = 0
+        if old is not None:
+            for hole in holes(files):
+                if hole.at is not None:
+                    _project(projection, hole.at, files, say)
+                from_database += fill(store, old, hole)
+                projection.position = hole.after
         _project(projection, scanned.end, files, say)
     finally:
         store.close()
+    if old is not None:
+        old.close()
     aside = _set_aside(path)
     fresh.rename(path)
-    return Rebuilt(projection.rows, aside, files[0].number)
+    return Rebuilt(projection.rows, aside, files[0].number, from_database)
 
 
 def _project(

@@ -3,6 +3,7 @@
     STREAM   a stream was given its number: once, never reused
     SOURCE   a source is this far: in the same group as the rows that took it there
     HEADS    everything a start needs to know at this point of the journal; the first record of every file
+    HOLE     what is lost where groups no longer read: sequences, and streams that got their number there
     EPOCH    a new epoch begins, and where each stream ended in the one before
 
 `FORMAT` is the version of these bodies and of the directory: a newer one is refused (exit 4), never guessed at.
@@ -26,7 +27,7 @@ FIRST_EPOCH: Final = 1
 FEED: Final = "feed:"
 
 Position = tuple[int, int]
-"""How far a source is: (rows, running CRC-32C) of a file, (rows, 0) of a feed's run."""
+"""How far a source is: (rows, running CRC-32C) of a file, (rows, incarnation) of a feed's run."""
 
 
 class StreamRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -82,12 +83,22 @@ class HeadsRecord(msgspec.Struct, frozen=True, array_like=True):
     """The epoch that began with it: its record in `epochs` has the heads at which this store branched."""
 
 
-Record = TypeVar("Record", StreamRecord, SourceRecord, EpochRecord, HeadsRecord)
+class HoleRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What `flux rebuild --salvage` puts in the place of groups that no longer read."""
+
+    spans: dict[int, tuple[int, int]]
+    """Of a stream, the first and the last sequence that is lost; the next one is the last and one."""
+    streams: list[StreamRecord]
+    fill: bytes = b""
+    """It takes as many bytes as what it replaces."""
+
+
+Record = TypeVar("Record", HoleRecord, StreamRecord, SourceRecord, EpochRecord, HeadsRecord)
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def pack(record: StreamRecord | SourceRecord | EpochRecord | HeadsRecord) -> bytes:
+def pack(record: HoleRecord | StreamRecord | SourceRecord | EpochRecord | HeadsRecord) -> bytes:
     """The body of a record."""
     return _encode(record)
 
@@ -118,5 +129,6 @@ def remember(sources: dict[str, Position], moved: Mapping[str, Position]) -> Non
         sources.pop(name, None)
         sources[name] = position
     feeds = [name for name in sources if name.startswith(FEED)] if len(sources) > MAX_RUNS else []
+    feeds.sort(key=lambda name: sources[name][1] > 0)  # durable runs go last
     for name in feeds[: max(0, len(feeds) - MAX_RUNS)]:
         del sources[name]

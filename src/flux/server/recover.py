@@ -133,7 +133,7 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
         store.adopt(identity.store_id)
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()  # a fence of an earlier epoch than the journal's says that nothing was shown in this one
-    write_identity(directory, identity.store_id, process=not disk)
+    write_identity(directory, identity.store_id, process=not disk, began=log.position)
     return Recovered(
         lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources, without
     )

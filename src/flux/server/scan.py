@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from flux import journal
@@ -17,7 +18,16 @@ from flux.journal import JournalFile, Position
 from flux.limits import PROJECT_MAX_ROWS
 from flux.model import RowKind
 from flux.server.damage import Damage, Missing, assess
-from flux.server.records import EpochRecord, HeadsRecord, SourceRecord, StreamHead, StreamRecord, unpack
+from flux.server.records import (
+    EpochRecord,
+    HeadsRecord,
+    HoleRecord,
+    SourceRecord,
+    StreamHead,
+    StreamRecord,
+    pack,
+    unpack,
+)
 from flux.server.records import Position as SourcePosition
 from flux.transport.pump import Gathered, Gatherer
 
@@ -68,7 +78,7 @@ def scan_file(
     if whole and (following is None or (found.reason == "end" and found.tail == found.committed)):
         return scanned, None
     before = {} if scanned is None else {number: head.head for number, head in scanned.streams.items()}
-    return scanned, assess(file, data, found, before, _heads_of(following))
+    return scanned, assess(file, data, found, before, heads_of(following))
 
 
 def _up_to(found: journal.Scan, index: int) -> journal.Scan:
@@ -103,7 +113,7 @@ def _scanned(
             return scanned, _walk(committed, scanned)
 
 
-def _heads_of(file: journal.JournalFile | None) -> dict[int, int]:
+def heads_of(file: journal.JournalFile | None) -> dict[int, int]:
     """The head of each stream where a file begins."""
     if file is None:
         return {}
@@ -124,27 +134,53 @@ def _walk(data: memoryview, scanned: Scanned) -> int | None:
         at = gathered.stopped
         for record in gathered.records[gathered.records["kind"] == 0]:
             _apply(data[int(record["first"]) :][: int(record["count"])], int(record["epoch"]), scanned)
-        wrong = _out_of_order(gathered.records, scanned.streams)
+        holes = _holes(data, gathered.records)
+        wrong = _out_of_order(gathered.records, holes, scanned.streams)
         if wrong is not None:
             return before + wrong
         for kind in gathered.rows:
             _advance(kind, gathered, scanned)
+        for hole in holes.values():
+            for stream, (_, last) in hole.spans.items():
+                head = scanned.streams[stream]
+                scanned.streams[stream] = msgspec.structs.replace(head, head=max(head.head, last))
         before += len(gathered.records)
     return None
 
 
-def _out_of_order(records: NDArray[np.void], streams: Mapping[int, StreamHead]) -> int | None:
-    """The index of the first batch that begins anywhere else than behind the one before it of its stream."""
+def _holes(data: memoryview, records: NDArray[np.void]) -> dict[int, HoleRecord]:
+    """The HOLE records among these, by their index."""
+    (at,) = np.nonzero((records["kind"] == 0) & (records["epoch"] == journal.HOLE))
+    return {
+        int(i): unpack(data[int(records["first"][i]) :][: int(records["count"][i])], HoleRecord) for i in at
+    }
+
+
+def _out_of_order(
+    records: NDArray[np.void], holes: Mapping[int, HoleRecord], streams: Mapping[int, StreamHead]
+) -> int | None:
+    """The index of the first batch that begins anywhere else than behind the one before it of its stream, or behind
+    what is known to be lost."""
     (at,) = np.nonzero((records["kind"] != 0) & (records["count"] > 0))
-    order = np.argsort(records["stream_id"][at], kind="stable")
-    batches = records[at[order]]
-    ids, first = batches["stream_id"], batches["first"]
-    expected = np.zeros(len(batches), np.uint64)
-    expected[1:] = first[:-1] + batches["count"][:-1]
+    spans = np.zeros((len(at), 4), np.uint64)
+    for column, name in enumerate(("stream_id", "first", "count")):
+        spans[:, column] = records[name][at]
+    spans[:, 3] = at
+    lost = [
+        (stream, first, last - first + 1, i)
+        for i, hole in holes.items()
+        for stream, (first, last) in hole.spans.items()
+    ]
+    if lost:
+        spans = np.concatenate((spans, np.array(lost, np.uint64)))
+    spans = spans[np.lexsort((spans[:, 3], spans[:, 0]))]
+    ids, first, index = spans[:, 0], spans[:, 1], spans[:, 3]
+    expected = np.zeros(len(spans), np.uint64)
+    expected[1:] = first[:-1] + spans[:-1, 2]
     for i in np.flatnonzero(np.diff(ids, prepend=~ids[:1])).tolist():
         head = streams.get(int(ids[i]))
         expected[i] = 0 if head is None else head.head + 1
-    wrong = at[order[first != expected]]
+    wrong = index[first != expected]
     return int(wrong.min()) if len(wrong) else None
 
 
@@ -156,6 +192,9 @@ def _apply(body: memoryview, kind: int, scanned: Scanned) -> None:
     elif kind == journal.SOURCE:
         source = unpack(body, SourceRecord)
         scanned.sources[source.name] = source.position
+    elif kind == journal.HOLE:
+        for stream in unpack(body, HoleRecord).streams:
+            _apply(memoryview(pack(stream)), journal.STREAM, scanned)
     elif kind == journal.EPOCH:
         epoch = unpack(body, EpochRecord)
         scanned.epoch = epoch.epoch
@@ -183,7 +222,7 @@ def _advance(kind: RowKind, gathered: Gathered, scanned: Scanned) -> None:
         at = newest[i]
         scanned.streams[stream_id] = StreamHead(
             head.stream,
-            int(last[at]),
+            max(head.head, int(last[at])),
             int(latest[at]),
             _higher(kind, head.highest, int(peaks[i])),
             head.first_kept,
@@ -217,7 +256,7 @@ def missing_between(files: list[JournalFile], *, thorough: bool = False) -> Iter
         else:
             broken = bool(_gone(before, after))
             if thorough and not broken:
-                broken = _heads_of(after) != _ends_of(before)
+                broken = heads_of(after) != _ends_of(before)
         if broken:
             yield _missing(before, after)
 
@@ -236,6 +275,6 @@ def _ends_of(file: JournalFile) -> dict[int, int]:
 
 def _missing(before: JournalFile, after: JournalFile) -> Missing:
     ends = _ends_of(before)
-    lost = [head - ends.get(stream, 0) for stream, head in _heads_of(after).items()]
+    lost = [head - ends.get(stream, 0) for stream, head in heads_of(after).items()]
     rows = [count for count in lost if count > 0]
     return Missing(before, after, _gone(before, after), sum(rows), len(rows))

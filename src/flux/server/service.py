@@ -25,8 +25,9 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import State, StreamKey
+from flux.model import MAX_SEQUENCE, State, StreamKey
 from flux.server.answers import Answers
+from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
@@ -40,7 +41,7 @@ from flux.server.requests import Requests
 from flux.server.runs import Runs
 from flux.server.tail import Span, last_rows
 from flux.server.vitals import Vitals
-from flux.server.watch import Watch
+from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
@@ -95,14 +96,15 @@ class Server:
         except BaseException:
             self._release()
             raise
-        for source in self._inputs:
-            source.start()
         self._spawn("projector", self.projector.run)
         self._spawn("committer", self.committer.run)
+        self._spawn("heart", lambda: self.committer.heart.run(self._look))
+        self.committer.heart.begun.wait(STOP_S)
         self._requests.start()
         self._spawn("loop", self.loop.run)
-        self._spawn("heart", lambda: self.committer.heart.run(self._look))
         self._spawn("memory", self.memory.run)
+        for source in self._inputs:
+            source.start()
 
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings: out of the database, or, where
@@ -113,7 +115,7 @@ class Server:
         for number, head in heads:
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
-            ring.reset(head.head + 1)
+            ring.reset(min(head.head + 1, MAX_SEQUENCE))
             if store is not None and slot < WARM_STREAMS:
                 try:
                     _fill(ring, number, head, store)
@@ -139,7 +141,8 @@ class Server:
             puller = self._sockets.puller(config.ingest)
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
-        runs = Runs(Receiver(puller, self.streams, server=True))
+        self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
+        self._claims = Claims(self._wake.set)
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
@@ -168,6 +171,7 @@ class Server:
             next_stream_id=max(records, default=0) + 1,
             positions=dict(recovered.sources),
             hurry=hurry,
+            claims=self._claims,
         )
         self.vitals.also_turned = self.loop.turned_ns
         self.projector = Projector(
@@ -195,6 +199,8 @@ class Server:
             streams=self.streams,
             records=records,
             committer=self.committer,
+            runs=self._runs,
+            claims=self._claims,
             vitals=self.vitals,
             losses=recovered.losses,
             lags=lambda: self.projector.lags,
@@ -252,6 +258,11 @@ class Server:
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
+
+    @property
+    def inputs(self) -> list[ReplayInput]:
+        """The files that are replayed, as they were given."""
+        return list(self._inputs)
 
     def inputs_finished(self) -> bool:
         """Whether every replayed file was taken to its end (its last rows may still be on their way)."""
@@ -312,7 +323,7 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop, heart, memory = self._threads
+        projector, committer, heart, loop, memory = self._threads
         loop.join(left())
         answered = self._requests.stop(left())
         self.memory.stop()
@@ -323,6 +334,8 @@ class Server:
         committer.join(left())
         self.projector.stop()
         projector.join(left())
+        if self.failure is None and self.vitals.has(DIRECTORY):
+            self.failure = StorageError("what was taken in last is lost: the data directory is gone")
         _LOG.info("counted: %s", ", ".join(f"{name} {n}" for name, n in self.counts().items() if n))
         running = [thread.name for thread in self._threads if thread.is_alive()]
         if running or not answered:

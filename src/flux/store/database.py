@@ -8,6 +8,7 @@ that is done here, by the next call after the failure, so that a caller only has
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -22,7 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
+from flux.fence import sync_folder
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
+
+_LOG = logging.getLogger("flux.store")
+
+_Settings = dict[str, str | bool | int | float | list[str]]
 
 _HELD = re.compile(r"Conflicting lock is held in (.*) \(PID (\d+)\)")
 _CORRUPT = re.compile(
@@ -65,6 +71,7 @@ class Database:
             if not patient:
                 raise
             self._invalid, self.fault = True, error
+            _LOG.warning("not opened at once: %s", error)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -127,7 +134,7 @@ class Database:
             self._disconnect()
 
     def _connect(self) -> None:
-        settings: dict[str, str | bool | int | float | list[str]] = {
+        settings: _Settings = {
             "storage_compatibility_version": "v1.5.0",
             "threads": 1,
             "memory_limit": f"{STORE_MEMORY_BYTES}B",
@@ -140,8 +147,37 @@ class Database:
             # is refused instead, as it is from another process.
             "custom_user_agent": f"flux-{uuid.uuid4().hex}",
         }
+        if not self.path.exists():
+            self._make(settings)
+        self._writer = self._open(self.path, settings)
+        self._invalid = False
+
+    def _make(self, settings: _Settings) -> None:
+        """A whole new file under another name, which then gets its own: a disk that refuses, or a power cut, leaves no
+        half of one."""
+        fresh = self.path.with_name(f"{self.path.name}.making")
         try:
-            connection = duckdb.connect(str(self.path), config=settings)
+            # An old write-ahead log harms nothing alone; beside a new file it would.
+            for leftover in (f"{self.path}.wal", fresh, f"{fresh}.wal"):
+                Path(leftover).unlink(missing_ok=True)
+            try:
+                connection = self._open(fresh, settings)
+                connection.execute("CHECKPOINT")  # closing does that too, and says nothing where it cannot
+                connection.close()
+            except FluxError:
+                fresh.unlink(missing_ok=True)
+                raise
+            fresh.rename(self.path)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise StorageError.of(self.path, error) from error
+        except duckdb.Error as error:
+            raise self._opening(error) from error
+
+    def _open(self, path: Path, settings: _Settings) -> duckdb.DuckDBPyConnection:
+        """A connection whose tables are made or checked."""
+        try:
+            connection = duckdb.connect(str(path), config=settings)
         except duckdb.Error as error:
             raise self._opening(error) from error
         try:
@@ -154,8 +190,7 @@ class Database:
         except FluxError:
             connection.close()
             raise
-        self._writer = connection
-        self._invalid = False
+        return connection
 
     def _disconnect(self) -> None:
         for connection in (*self._cursors, self._writer):

@@ -131,6 +131,7 @@ class Committed(NamedTuple):
     sent: Sent
     noted: bool  # a group is taken that Python has to commit
     heard: bytes  # a frame that a subscriber sent
+    refused: int  # errno of the disk that refused the group, 0: none did
 
 
 class Commits:
@@ -170,12 +171,12 @@ class Commits:
     def run(self, timeout: float, journal: Journal, fence: Fence) -> Committed:
         """Commit groups for `timeout` seconds, or until one is taken that Python has to see to.
 
-        A disk that refuses is such a case: nothing was added, and Python's own commit meets the error. Raises
+        A disk that refuses is such a case: nothing was added, `refused` says why, and Python commits it again. Raises
         `zmq.ZMQError` on a socket error.
         """
         lent = journal.end
         marks, slot, serial = fence.slots
-        end, stored, noted, groups, sent, error, heard = self._kernel.run(
+        end, stored, noted, groups, sent, error, heard, refused = self._kernel.run(
             _ns(timeout), **lent._asdict(), fence=marks, slot=slot, serial=serial
         )
         journal.went_on(*end)
@@ -183,7 +184,7 @@ class Commits:
             fence.went_on(*stored, FenceMark(self._store_id, self._epoch, lent.file, end[0]))
         if error:
             raise _error(error)
-        return Committed(groups, Sent(*sent), noted, self._heard[:heard].tobytes())
+        return Committed(groups, Sent(*sent), noted, self._heard[:heard].tobytes(), refused)
 
     def send_beat(self) -> None:
         """Send the heartbeat that waits, if one does."""

@@ -52,6 +52,7 @@ _ANSWERS: Final[dict[Callable[..., bytes], type[codec.Message]]] = {
 }
 _ECHOED: Final = ("key", "source_id", "run")
 
+_NOT_FOUND, _UNIMPLEMENTED = 2, 3  # ErrorResponse.status
 _BY_STATUS: Final[dict[int, type[RequestError]]] = {
     1: InvalidArgumentError,
     2: NotFoundError,
@@ -245,15 +246,20 @@ def _error_of(reply: Any, what: str, endpoint: str) -> FluxError | None:
             )
         return None
     message = reply.message or f"error {reply.code} without a text"
-    if "schema_version" in message and reply.code == 400:
-        return VersionError(f"{endpoint}: {message}")
-    kind = _BY_STATUS.get(reply.status, RequestError)
-    if reply.status == 0:  # version 1 has only the code
-        kind = (
-            NotFoundError if reply.code == 404 and "stream" in message else _BY_V1_CODE.get(reply.code, kind)
-        )
+    status, kind = reply.status, _BY_STATUS.get(reply.status, RequestError)
+    if (
+        status == 0
+    ):  # version 1 has a code, and some of its servers send the same one for everything: the text counts
+        text = message.strip().lower()
+        if text.startswith("unsupported schema_version"):
+            return VersionError(f"{endpoint}: {message}")
+        kind = _BY_V1_CODE.get(reply.code, kind)
+        if text.startswith("unknown stream") or (reply.code == 404 and "stream" in text):
+            status, kind = _NOT_FOUND, NotFoundError
+        elif text.startswith("unsupported message"):
+            status, kind = _UNIMPLEMENTED, RequestError
     retry_after_ms = min(reply.retry_after_ms, MAX_RETRY_AFTER_MS)
-    return kind(f"{message} ({what} to {endpoint})", reply.status, reply.code, retry_after_ms)
+    return kind(f"{message} ({what} to {endpoint})", status, reply.code, retry_after_ms)
 
 
 def _mismatch(reply: Any, asked: _Asked, endpoint: str) -> AnswerError | None:

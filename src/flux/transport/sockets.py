@@ -12,9 +12,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
-import os
 import re
-import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, TypeAlias
@@ -22,7 +20,7 @@ from typing import Final, TypeAlias
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from flux.errors import ConfigError, InUseError
+from flux.errors import ConfigError, FluxError, InUseError
 from flux.limits import (
     INGEST_HWM,
     LINGER_MS,
@@ -38,6 +36,7 @@ from flux.limits import (
     SUBSCRIPTIONS_PER_LOOK,
 )
 from flux.transport.topics import Subscriptions
+from flux.transport.wake import Wake as Wake
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -52,42 +51,6 @@ _KEEPALIVE: Final = (
 )
 
 _MAX_PORT: Final = 65_535
-
-
-class Wake:
-    """A flag that any thread, or a signal handler, may raise to end another thread's `Poller.wait`."""
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        # A number that was given back may be another file's: nobody writes to it. A signal handler may come in between.
-        self._using = threading.RLock()
-
-    def set(self) -> None:
-        """Raise the flag; it stays up until `clear`. After `close` this does nothing."""
-        with self._using:
-            if self._fd >= 0:
-                os.eventfd_write(self._fd, 1)
-
-    def clear(self) -> None:
-        """Take the flag down."""
-        try:
-            os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return  # it was not up
-
-    def __del__(self) -> None:
-        self.close()  # of an object that nobody began or stopped
-
-    def fileno(self) -> int:
-        """The descriptor that polls as readable while the flag is up."""
-        return self._fd
-
-    def close(self) -> None:
-        """Give the descriptor back; again is harmless."""
-        with self._using:
-            fd, self._fd = self._fd, -1
-            if fd >= 0:
-                os.close(fd)
 
 
 class Poller:
@@ -190,7 +153,10 @@ class Sockets:
     """
 
     def __init__(self, *, io_threads: int = 1, insecure: bool = False) -> None:
-        self._context: zmq.Context[Socket] = zmq.Context(io_threads)
+        try:
+            self._context: zmq.Context[Socket] = zmq.Context(io_threads)
+        except zmq.ZMQError as error:
+            raise FluxError(f"cannot begin with sockets: {error.strerror}") from error
         self._insecure = insecure
         self._all: list[Socket] = []
 
@@ -296,7 +262,10 @@ class Sockets:
         self.close()
 
     def _make(self, kind: int, *, send: int, receive: int, frame: int, linger: int) -> Socket:
-        socket = self._context.socket(kind)
+        try:
+            socket = self._context.socket(kind)
+        except zmq.ZMQError as error:
+            raise FluxError(f"cannot make a socket: {error.strerror}") from error
         self._all.append(socket)
         socket.setsockopt(zmq.SNDHWM, send)
         socket.setsockopt(zmq.RCVHWM, receive)
