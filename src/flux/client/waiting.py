@@ -13,7 +13,9 @@ _LOG: Final = logging.getLogger("flux.client")
 T = TypeVar("T")
 
 
-def guarded(callback: Callable[[T], object], item: T, exception_callback: ExceptionCallback | None) -> None:
+def guarded(
+    callback: Callable[[T], object], item: T, exception_callback: Callable[[Exception], object] | None
+) -> None:
     """Call into the user's code, whose faults end neither the stream nor the thread."""
     try:
         callback(item)
