@@ -19,12 +19,7 @@ class Planted(NamedTuple):
     every: bool = False
 
 
-_SYNCS: Final = (
-    "system/test_syncs*",
-    "unit/test_journal_s*",
-    "unit/test_recover_disk*",
-    "system/test_power*",
-)
+_SYNCS: Final = ("system/test_syncs*", "unit/test_journal_s*", "unit/test_recover_disk*")
 _LIVE: Final = (
     "unit/test_clock*",
     "unit/test_live*",
@@ -94,7 +89,7 @@ _PROMISES: Final = (
     Planted(
         "no-back-off",
         "src/flux/transport/sockets.py",
-        "        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MIN_MS)\n",
+        "        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)\n",
         "",
         ("unit/test_sockets*",),
     ),
