@@ -25,7 +25,7 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import MAX_SEQUENCE, State, StreamKey
+from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.answers import Answers
 from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
@@ -108,6 +108,13 @@ class Server:
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
         store: Store | None = self._recovered.store
+        lowest: dict[int, int] = {}
+        try:
+            for kind in (RowKind.CANDLE, RowKind.TRADE) if self._recovered.streams else ():
+                lowest |= self._recovered.store.lowest(kind)
+        except (StorageError, DamagedError) as error:
+            self._store_read(error)
+            store = None
         for number, head in sorted(self._recovered.streams.items()):
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
@@ -119,7 +126,10 @@ class Server:
                     self._store_read(error)
                     store = None
             ring.keep = head.head
-            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
+            low = lowest.get(number)
+            if low is not None and low >= 2**63:
+                low -= 2**64  # a trade's id, as the signed number of its bits
+            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest, low)
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
