@@ -44,6 +44,7 @@ MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate 
 RESAMPLED_BYTES: Final = 64 * MIB  # buckets of all intervals that a Resampler remembers
 MAX_INDICATOR_ROWS: Final = 1_000_000  # rows that a rolling indicator looks back
 ZONE_YEARS: Final = (1900, 2200)  # of days, weeks and months in a named zone
+ZONE_EDGES: Final = 4_000_000  # buckets below a day in one such list: 32 MB
 ZONE_EDGE_LISTS: Final = 64  # lists of those days, by zone, interval and years
 
 # Files to replay
@@ -96,6 +97,7 @@ STREAM_BYTES: Final = 4 * KIB  # of a stream, beside its ring: names, heads of m
 MEMORY_WATCH_MS: Final = 50  # the memory is looked at this often
 
 # Requests
+MAX_ENVELOPE_FRAMES: Final = 16  # before a request: its peer, and routers on the way
 MAX_REPLIES_PER_PEER: Final = 8  # in flight
 MAX_HELD_REPLIES: Final = 1_024  # per peer, and MAX_REPLY_BYTES: waiting until those in flight are read
 REQUEST_HWM: Final = 16  # requests per peer that wait to be looked at

@@ -39,6 +39,7 @@ from flux.server.records import StreamHead, StreamRecord
 from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
+from flux.server.tail import Span, last_rows
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
@@ -106,16 +107,13 @@ class Server:
             source.start()
 
     def _warm(self) -> None:
-        """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
+        """Slots for the streams that recovery found, with their last rows in the rings: out of the database, or, where
+        that does not read, out of the journal's last file."""
         store: Store | None = self._recovered.store
-        lowest: dict[int, int] = {}
-        try:
-            for kind in (RowKind.CANDLE, RowKind.TRADE) if self._recovered.streams else ():
-                lowest |= self._recovered.store.lowest(kind)
-        except (StorageError, DamagedError) as error:
-            self._store_read(error)
-            store = None
-        for number, head in sorted(self._recovered.streams.items()):
+        tail: dict[int, Span] = {}
+        heads = sorted(self._recovered.streams.items())
+        lowest = self._lowest() if heads else {}
+        for number, head in heads:
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
             ring.reset(min(head.head + 1, MAX_SEQUENCE))
@@ -125,11 +123,24 @@ class Server:
                 except (StorageError, DamagedError) as error:
                     self._store_read(error)
                     store = None
+                    wanted = dict.fromkeys([number for number, _ in heads[:WARM_STREAMS]], WARM_ROWS)
+                    tail = last_rows(self._config.data, self._recovered.journal.position, wanted)
+            if number in tail and tail[number].last == head.head:
+                rows = tail[number].rows[-ring.capacity :]
+                ring.reset(head.head + 1 - len(rows))
+                ring.place(head.head + 1 - len(rows), rows)
             ring.keep = head.head
-            low = lowest.get(number)
-            if low is not None and low >= 2**63:
-                low -= 2**64  # a trade's id, as the signed number of its bits
-            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest, low)
+            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest, lowest.get(number))
+
+    def _lowest(self) -> dict[int, int]:
+        """The lowest time or trade id (as the signed number of its bits) of each stream; none where the database does
+        not read: then what is older than the rings is taken for possibly seen."""
+        try:
+            found = self._recovered.store.lowest(RowKind.CANDLE) | self._recovered.store.lowest(RowKind.TRADE)
+        except (StorageError, DamagedError) as error:
+            self._store_read(error)
+            return {}
+        return {number: low if low < 2**63 else low - 2**64 for number, low in found.items()}
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
