@@ -97,6 +97,7 @@ STREAM_BYTES: Final = 4 * KIB  # of a stream, beside its ring: names, heads of m
 MEMORY_WATCH_MS: Final = 50  # the memory is looked at this often
 
 # Requests
+MAX_ENVELOPE_FRAMES: Final = 16  # before a request: its peer, and routers on the way
 MAX_REPLIES_PER_PEER: Final = 8  # in flight
 MAX_HELD_REPLIES: Final = 1_024  # per peer, and MAX_REPLY_BYTES: waiting until those in flight are read
 REQUEST_HWM: Final = 16  # requests per peer that wait to be looked at

@@ -39,6 +39,7 @@ from flux.server.records import StreamHead, StreamRecord
 from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
+from flux.server.tail import Span, last_rows
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
@@ -106,9 +107,12 @@ class Server:
             source.start()
 
     def _warm(self) -> None:
-        """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
+        """Slots for the streams that recovery found, with their last rows in the rings: out of the database, or, where
+        that does not read, out of the journal's last file."""
         store: Store | None = self._recovered.store
-        for number, head in sorted(self._recovered.streams.items()):
+        tail: dict[int, Span] = {}
+        heads = sorted(self._recovered.streams.items())
+        for number, head in heads:
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
             ring.reset(min(head.head + 1, MAX_SEQUENCE))
@@ -118,6 +122,12 @@ class Server:
                 except (StorageError, DamagedError) as error:
                     self._store_read(error)
                     store = None
+                    wanted = dict.fromkeys([number for number, _ in heads[:WARM_STREAMS]], WARM_ROWS)
+                    tail = last_rows(self._config.data, self._recovered.journal.position, wanted)
+            if number in tail and tail[number].last == head.head:
+                rows = tail[number].rows[-ring.capacity :]
+                ring.reset(head.head + 1 - len(rows))
+                ring.place(head.head + 1 - len(rows), rows)
             ring.keep = head.head
             self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
 
