@@ -28,9 +28,8 @@ from tests.system.test_feed import check_kept
 
 pytestmark = pytest.mark.system
 
-STOP_S = (
-    25.0  # until the process is gone. S15's 5 s are the server's own: exit code 1 when a thread needs more
-)
+STOP_S = 25.0
+"""Until the process is gone. S15's 5 s are the server's own: it exits 1 when a thread needs more."""
 
 
 class Beats:
