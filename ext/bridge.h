@@ -67,12 +67,13 @@ enum { FLUX_TURN_TIME = 16, FLUX_TURN_WOKEN, FLUX_TURN_NO_ROOM }; /* beside enum
 
 /* A SOURCE record for a run that is further than its last one said: what the journal's records.SourceRecord is. */
 static inline int flux_record_source(flux_group *g, flux_feed_run *run, uint32_t index) {
-    uint8_t body[FLUX_RUN_NAME_MAX + 11], *at = body + run->name_size;
+    uint8_t body[FLUX_RUN_NAME_MAX + 15], *at = body + run->name_size;
     memcpy(body, run->name, run->name_size);
-    *at++ = 0x92; /* msgpack: an array of two, an unsigned of eight bytes and a 0 */
+    *at++ = 0x92; /* msgpack: an array of two, an unsigned of eight bytes and one of four */
     *at++ = 0xcf;
     for (int shift = 56; shift >= 0; shift -= 8) *at++ = (uint8_t)(run->taken >> shift);
-    *at++ = 0;
+    *at++ = 0xce;
+    for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(run->incarnation >> shift);
     run->recorded = run->taken;
     return flux_group_append(g, FLUX_SOURCE, body, (uint32_t)(at - body), (uint64_t)run->serial << 32 | index,
                              run->taken);
@@ -185,7 +186,10 @@ static inline void flux_mark_runs(flux_receiver *r, const flux_group *g) {
         const flux_entry *e = &g->entries[i];
         if (e->kind != FLUX_SOURCE) continue;
         flux_feed_run *run = &r->runs[(uint32_t)e->label];
-        if (run->serial == e->label >> 32) __atomic_store_n(&run->committed, e->label2, __ATOMIC_RELEASE);
+        if (run->serial != e->label >> 32) continue;
+        const uint8_t *end = g->data + e->at + e->size; /* of flux_record_source's body: the incarnation, big endian */
+        run->committed_incarnation = (uint32_t)end[-4] << 24 | (uint32_t)end[-3] << 16 | (uint32_t)end[-2] << 8 | end[-1];
+        __atomic_store_n(&run->committed, e->label2, __ATOMIC_RELEASE);
     }
 }
 

@@ -39,7 +39,7 @@ MAX_FRAME_BYTES = FLUX_FRAME_MAX
 MAX_VERIFY_TABLES = FLUX_VERIFY_TABLES
 
 _KINDS = ("bool", "true", "u8", "u32", "i64", "u64", "f64", "string", "table", "tables", "bytes", "candles", "trades",
-          "quotes", "marks")
+          "quotes", "marks", "refused")
 
 cdef object _empty_args = ()
 

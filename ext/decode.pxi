@@ -125,22 +125,22 @@ cdef cnp.ndarray _tables(const uint8_t *frame, const flux_view *view, cnp.dtype 
 cdef class Decoder:
     """Frames to messages. What it makes is given once: `rows` are the classes of row messages by row kind (candles,
     trades, quotes), `key` makes a key from three names, `other(tag, schema_version, type_hint, correlation_id, slots)`
-    makes all other messages, `error(reason, offset)` is raised. `dtypes`: candle, trade, quote, mark."""
+    makes all other messages, `error(reason, offset)` is raised. `dtypes`: candle, trade, quote, mark, refused."""
 
     cdef tuple row_classes, row_dtypes
-    cdef cnp.dtype candle, mark
+    cdef cnp.dtype candle, mark, refused
     cdef object key, other, error
 
     def __init__(self, rows, dtypes, key, other, error):
         candles, trades, quotes = rows
-        candle, trade, quote, mark = dtypes
-        for dtype, size in ((candle, 64), (trade, 40), (quote, 40), (mark, 24)):
+        candle, trade, quote, mark, refused = dtypes
+        for dtype, size in ((candle, 64), (trade, 40), (quote, 40), (mark, 24), (refused, 16)):
             if dtype.itemsize != size:
                 raise ValueError(f"{dtype} is not {size} bytes")
         self.row_classes = (None, candles, trades, quotes, candles)
         self.row_dtypes = (None, candle, trade, quote, candle)
         self.candle = candle
-        self.mark = mark
+        self.mark, self.refused = mark, refused
         self.key, self.other, self.error = key, other, error
 
     def decode(self, frame, bint checksum=True):
@@ -227,6 +227,8 @@ cdef class Decoder:
             return _lend(held, self.row_dtypes[FLUX_ROWS_QUOTE], at, count)
         if kind == FLUX_W_MARKS:
             return _lend(held, self.mark, at, count)
+        if kind == FLUX_W_REFUSED:
+            return _lend(held, self.refused, at, count)
         if of == FLUX_TABLE_CANDLE:
             view.rows_at, view.row_count = at, count
             return _tables(frame, &view, self.candle, False)

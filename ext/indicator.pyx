@@ -22,6 +22,7 @@ cdef extern from "indicator.h" nogil:
         FLUX_VWAP_ANCHORED
 
     ctypedef struct flux_grid:
+        int64_t origin
         const int64_t *edges
         uint64_t edge_count
 
@@ -72,6 +73,11 @@ cdef class Indicator:
         assert self.edges.len >= 8 and self.edges.len % 8 == 0
         self.indicator.grid.edges = <const int64_t *>self.edges.buf
         self.indicator.grid.edge_count = <uint64_t>(self.edges.len // 8)
+
+    def set_origin(self, origin):
+        self.alone()
+        self.indicator.grid.edge_count = 0
+        self.indicator.grid.origin = origin
 
     def push(self, rows, field, out):
         cdef Py_buffer source, target

@@ -7,6 +7,7 @@
 #define FLUX_PUMP_H
 
 #include "gather.h"
+#include "push.h"
 #include "receive.h"
 #include "record.h"
 

@@ -23,7 +23,7 @@ cdef extern from "pump.h" nogil:
         uint32_t row_size
 
     ctypedef struct flux_template:
-        pass
+        uint32_t row_size
 
     ctypedef struct flux_v1_template:
         pass
@@ -48,7 +48,7 @@ cdef extern from "pump.h" nogil:
         uint8_t *names
         flux_template out
         flux_v1_template *out_v1
-        int64_t grid_ms
+        int64_t lowest, page, floor, grid_ms
         uint64_t refused
 
     ctypedef struct flux_streams:
@@ -85,7 +85,7 @@ cdef extern from "pump.h" nogil:
 
     ctypedef struct flux_feed_run:
         uint64_t run_id, taken, recorded, committed
-        uint32_t source_hash, owner, serial, name_size, incarnation
+        uint32_t source_hash, owner, serial, name_size, incarnation, committed_incarnation
         uint8_t *name
         uint64_t refused_total
 
@@ -173,3 +173,36 @@ cdef extern from "pump.h" nogil:
     int64_t flux_clock(int clock)
     uint64_t flux_gather(const uint8_t *data, uint64_t at, uint64_t end, flux_gathered *out, uint32_t limit,
                          uint32_t *count, flux_rows_out *rows)
+
+    ctypedef struct pthread_mutex_t:
+        pass
+
+    int pthread_mutex_init(pthread_mutex_t *lock, void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *lock)
+    int pthread_mutex_lock(pthread_mutex_t *lock)
+    int pthread_mutex_unlock(pthread_mutex_t *lock)
+
+    ctypedef struct flux_outbox:
+        pthread_mutex_t lock
+        flux_zmq zmq
+        void *socket
+        uint8_t *data
+        uint64_t capacity, head, next, tail, queued, sent, committed, before, run
+        uint32_t incarnation
+        int error
+
+    ctypedef struct flux_outbox_row:
+        uint32_t stream_id
+        const uint8_t *row
+
+    void flux_outbox_find(const flux_outbox *o, const flux_refused *refused, uint32_t count, flux_outbox_row *out)
+    size_t flux_encoded_size(const flux_template *t, uint32_t n)
+    uint64_t flux_outbox_space(size_t frame)
+    uint64_t flux_outbox_need(const flux_template *t, uint64_t n, uint32_t most)
+    int flux_outbox_fits(const flux_outbox *o, uint64_t need, uint64_t largest)
+    void flux_outbox_send(flux_outbox *o)
+    void flux_outbox_put(flux_outbox *o, const flux_template *t, uint32_t stream_id, const uint8_t *rows, uint64_t n,
+                         uint32_t most)
+    void flux_outbox_begin_anew(flux_outbox *o, uint64_t run, const flux_template *const *templates, uint8_t *scratch)
+    void flux_outbox_commit(flux_outbox *o, uint64_t committed)
+    int flux_admit_fault(int kind, const void *row, int64_t grid_ms, int64_t latest_ms)

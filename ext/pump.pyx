@@ -14,19 +14,22 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+cimport numpy as cnp
+from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from pump cimport *
-from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
+from row cimport FLUX_ROWS_CANDLE, FLUX_ROWS_TRADE, flux_candle, flux_row_size
+
+cnp.import_array()
 
 
 COUNTERS = (
     "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
     "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim",
     "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time", "volume", "grid",
-    "future", "forming", "spent",
+    "future", "forming", "spent", "old",
 )
 """What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared` and
 `older_claim`, which are messages."""
@@ -71,6 +74,7 @@ cdef class _Borrowed:
 
 
 include "pump_streams.pxi"
+include "pump_push.pxi"
 
 
 cdef class Receiver:
@@ -205,7 +209,7 @@ cdef class Receiver:
         else:
             self.r.run_count += 1
         run.run_id, run.taken, run.owner, run.recorded, run.committed = run_id, taken, owner, taken, 0
-        run.incarnation, run.refused_total = incarnation, 0
+        run.incarnation, run.committed_incarnation, run.refused_total = incarnation, incarnation, 0
         run.source_hash = flux_crc32c(0, <const char *>source, len(source))
         run.name_size = <uint32_t>len(name)
         memcpy(run.name, <const char *>name, len(name))
@@ -225,10 +229,24 @@ cdef class Receiver:
         return self.r.runs[index].taken
 
     def run_committed(self, uint32_t index):
-        """Rows of that run that are committed, as far as this table has seen. From any thread."""
+        """(rows of that run that are committed, the incarnation that sent them), as far as this table has seen. From
+        any thread."""
         if index >= self.r.run_count:
             raise IndexError(f"run {index} of {self.r.run_count}")
-        return self.r.runs[index].committed
+        return self.r.runs[index].committed, self.r.runs[index].committed_incarnation
+
+    def run_incarnation(self, uint32_t index):
+        """The process that has that run."""
+        if index >= self.r.run_count:
+            raise IndexError(f"run {index} of {self.r.run_count}")
+        return self.r.runs[index].incarnation
+
+    def claim_run(self, uint32_t index):
+        """Gives that run to another process: its incarnation from now on. Messages of earlier ones are dropped."""
+        if index >= self.r.run_count:
+            raise IndexError(f"run {index} of {self.r.run_count}")
+        self.r.runs[index].incarnation += 1
+        return self.r.runs[index].incarnation
 
     def run_refused(self, uint32_t index, uint64_t after, uint64_t upto, object out):
         """(rows of that run refused since this server began, how many of them, with a number above `after` and at most

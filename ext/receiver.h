@@ -87,6 +87,7 @@ typedef struct { /* how far a feed's run has been taken: rows of that run admitt
     uint32_t name_size; /* how a SOURCE record of this run begins */
     uint8_t name[FLUX_RUN_NAME_MAX];
     uint32_t incarnation;   /* the process that has a durable run: messages of an older one are dropped */
+    uint32_t committed_incarnation; /* as the last committed SOURCE record says it */
     uint64_t refused_total; /* rows; written after `refused`, read by other threads */
     flux_refused *refused;  /* the last FLUX_REFUSED_KEPT of them, used in turn; made by the first */
 } flux_feed_run;

@@ -111,6 +111,11 @@ cdef class Window:
         self.window.grid.edges = <const int64_t *>self.edges.buf
         self.window.grid.edge_count = <uint64_t>(self.edges.len // 8)
 
+    def set_origin(self, origin):
+        self.alone()
+        self.window.grid.edge_count = 0
+        self.window.grid.origin = origin
+
     def push(self, rows, at, out, spans, amending):
         cdef Py_buffer source, target, where
         cdef uint64_t first = at, n, written = 0, room, taken

@@ -73,10 +73,11 @@ enum flux_slot_kind {
     FLUX_W_TRADES,
     FLUX_W_QUOTES,
     FLUX_W_MARKS,
+    FLUX_W_REFUSED,
 };
 
-static const uint8_t flux_wire_width[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 64, 40, 40, 24};
-static const uint8_t flux_wire_align[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 8, 8, 8, 8};
+static const uint8_t flux_wire_width[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 64, 40, 40, 24, 16};
+static const uint8_t flux_wire_align[] = {1, 1, 1, 4, 8, 8, 8, 4, 4, 4, 1, 8, 8, 8, 8, 8};
 
 #define FLUX_SLOTS_MAX 15
 
@@ -97,6 +98,8 @@ typedef struct {
 #define TEXT_ {FLUX_W_STRING, 0}
 
 static const flux_table_shape flux_shapes[FLUX_TABLES] = {
+    [FLUX_TAG_NONE] = {0, {BOOL_}}, /* both without slots; named, since C++ wants no holes */
+    [FLUX_TAG_HEALTH_REQUEST] = {0, {BOOL_}},
     [FLUX_TAG_HEALTH_RESPONSE] = {8, {{FLUX_W_TRUE, 0}, TEXT_, U8_, TEXT_, U64_, U32_, U32_, U64_}},
     [FLUX_TAG_GET_CURSOR_REQUEST] = {1, {KEY_}},
     [FLUX_TAG_GET_CURSOR_RESPONSE] = {2, {KEY_, {FLUX_W_TABLE, FLUX_TABLE_CURSOR}}},
@@ -122,8 +125,8 @@ static const flux_table_shape flux_shapes[FLUX_TABLES] = {
     [FLUX_TAG_GAP_LIST_REQUEST] = {3, {KEY_, I64_, U32_}},
     [FLUX_TAG_GAP_LIST_RESPONSE] = {2, {{FLUX_W_TABLES, FLUX_TABLE_GAP}, BOOL_}},
     [FLUX_TAG_FORMING] = {8, {KEY_, {FLUX_W_CANDLES, 0}, U64_, U32_, U64_, I64_, I64_, U32_}},
-    [FLUX_TAG_SOURCE_POSITION_REQUEST] = {2, {TEXT_, U64_}},
-    [FLUX_TAG_SOURCE_POSITION_RESPONSE] = {3, {TEXT_, U64_, U64_}},
+    [FLUX_TAG_SOURCE_POSITION_REQUEST] = {4, {TEXT_, U64_, U64_, U64_}},
+    [FLUX_TAG_SOURCE_POSITION_RESPONSE] = {6, {TEXT_, U64_, U64_, U32_, U64_, {FLUX_W_REFUSED, 0}}},
     [FLUX_TABLE_KEY] = {3, {TEXT_, TEXT_, TEXT_}},
     [FLUX_TABLE_CURSOR] = {2, {U64_, I64_}},
     [FLUX_TABLE_CANDLE] = {6, {I64_, F64_, F64_, F64_, F64_, F64_}},
@@ -207,7 +210,8 @@ static inline uint32_t flux_wire_head(uint8_t *out, const flux_head_shape *shape
     uint32_t envelope = 24, at = envelope + (correlation.text ? 20 : 16);
     flux_wire_put32(out, envelope);
     if (version >= 2) memcpy(out + 4, "FLX2", 4);
-    const uint16_t envelope_vtable[7] = {14, correlation.text ? 20 : 16, 4, 12, correlation.text ? 16 : 0, 13, 8};
+    const uint16_t envelope_vtable[7] = {
+        14, (uint16_t)(correlation.text ? 20 : 16), 4, 12, (uint16_t)(correlation.text ? 16 : 0), 13, 8};
     memcpy(out + 8, envelope_vtable, sizeof envelope_vtable);
     flux_wire_put32(out + envelope, envelope - 8);
     flux_wire_put32(out + envelope + 4, version);

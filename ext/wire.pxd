@@ -31,6 +31,7 @@ cdef extern from "wire.h" nogil:
         FLUX_W_TRADES
         FLUX_W_QUOTES
         FLUX_W_MARKS
+        FLUX_W_REFUSED
 
     ctypedef struct flux_slot_shape "__typeof__(flux_shapes[0].slot[0])":
         uint8_t kind

@@ -10,6 +10,7 @@ FluxError                      exit 1: something went wrong while running
 │   └── NewerFormatError       written by a newer flux or DuckDB: upgrade, it is not damaged
 ├── DecodeError                a frame that is not what it says: reason and byte offset
 ├── EncodeError                rows or a key that cannot go on the wire
+│   └── BadRowsError           rows that no server would keep: their indexes and reasons
 ├── VersionError               the peer speaks another major version of the schema
 ├── RequestError               the server's answer to a request was an error: status, retry_after_ms
 │   ├── NotFoundError
@@ -97,6 +98,24 @@ class EncodeError(FluxError, ValueError):
     """Rows, a key or a sequence that cannot be put on the wire."""
 
 
+class BadRowsError(EncodeError):
+    """Rows that no server would keep: nothing of the array was sent.
+
+    `indexes` and `reasons` name them, in order; `skip_bad=True` sends the others.
+    """
+
+    def __init__(self, key: object, indexes: tuple[int, ...], reasons: tuple[str, ...]) -> None:
+        first = ", ".join(f"row {i}: {why}" for i, why in zip(indexes[:5], reasons, strict=False))
+        more = f" and {len(indexes) - 5} more" if len(indexes) > 5 else ""
+        super().__init__(f"{key}: {first}{more}; nothing was sent (skip_bad=True sends the others)")
+        self.key = key
+        self.indexes = indexes
+        self.reasons = reasons
+
+    def __reduce__(self) -> tuple[type[BadRowsError], tuple[object, ...]]:
+        return type(self), (self.key, self.indexes, self.reasons)
+
+
 class VersionError(FluxError):
     """The peer speaks another major version of the schema."""
 
@@ -128,7 +147,9 @@ class AnswerError(FluxError):
 
 
 class RequestTimeout(FluxError, TimeoutError):  # noqa: N818  the field calls it a timeout
-    """No answer within the deadline."""
+    """No answer within the deadline. Of `Feed.send`: `queued` rows of the array were taken, the others were not."""
+
+    queued: int = 0
 
 
 class StorageError(FluxError):

@@ -137,22 +137,26 @@ class VWAP(_Indicator):
 
     A candle without TRADED or TURNOVER stands with its typical price, (high + low + close) / 3, times its volume.
     Anchored, as S. A. Berkowitz, D. E. Logue and E. A. Noser, The Total Cost of Transactions on the NYSE (1988) have
-    it, for the day: the sums begin anew at each bucket of `anchor`, whose days, weeks and months are those of
-    `timezone` (an IANA name), as `flux.Window` has them. NaN where nothing was traded.
+    it, for the day: the sums begin anew at each bucket of `anchor`, in `timezone` (an IANA name) and with `offset`,
+    as `flux.Window` has them. NaN where nothing was traded.
     """
 
-    def __init__(self, n: int | None = None, *, anchor: str = "1d", timezone: str = "UTC") -> None:
+    def __init__(
+        self, n: int | None = None, *, anchor: str = "1d", timezone: str = "UTC", offset: str = "00:00"
+    ) -> None:
         """Rolling with `n`, else anchored. Raises `ValueError` for `n`, `InvalidNameError` for `anchor` and
         `timezone`."""
         self._anchor, self._timezone = anchor, zone.checked(timezone)
-        self._zoned = n is None and timezone != "UTC" and anchor in zone.CALENDAR
+        self._offset = zone.offset_ms(offset)
+        self._zoned = n is None and (timezone != "UTC" or (anchor == "1M" and self._offset != 0))
         if anchor not in INTERVALS_MS:
             raise InvalidNameError(f"interval {anchor[:80]!a} is none of {' '.join(INTERVALS_MS)}")
         if n is not None:
             super().__init__(_kernel.VWAP, n)
         else:
-            origin = _MONDAY_MS if anchor == "1w" else 0
-            super().__init__(_kernel.VWAP_ANCHORED, 1, length=INTERVALS_MS[anchor], origin=origin)
+            length = INTERVALS_MS[anchor]
+            origin = ((_MONDAY_MS if anchor == "1w" else 0) + self._offset) % length if length else 0
+            super().__init__(_kernel.VWAP_ANCHORED, 1, length=length, origin=origin)
 
     def push(self, rows: Input | Batch) -> Values:
         """See `SMA.push`; in a named zone also `ValueError` for times outside `limits.ZONE_YEARS`."""
@@ -161,7 +165,9 @@ class VWAP(_Indicator):
         if self._zoned and rows.dtype == CANDLE and rows.size:
             candles: npt.NDArray[Any] = rows
             times = candles["ts_ms"]
-            self._kernel.set_edges(
-                zone.edges(self._anchor, self._timezone, int(times.min()), int(times.max()))
-            )
+            grid = zone.grid(self._anchor, self._timezone, self._offset, int(times.min()), int(times.max()))
+            if isinstance(grid, int):
+                self._kernel.set_origin(grid)
+            else:
+                self._kernel.set_edges(grid)
         return super().push(rows)

@@ -44,6 +44,7 @@ MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate 
 RESAMPLED_BYTES: Final = 64 * MIB  # buckets of all intervals that a Resampler remembers
 MAX_INDICATOR_ROWS: Final = 1_000_000  # rows that a rolling indicator looks back
 ZONE_YEARS: Final = (1900, 2200)  # of days, weeks and months in a named zone
+ZONE_EDGES: Final = 4_000_000  # buckets below a day in one such list: 32 MB
 ZONE_EDGE_LISTS: Final = 64  # lists of those days, by zone, interval and years
 
 # Files to replay
@@ -57,6 +58,7 @@ MAX_ARRIVALS: Final = 4_096  # messages per turn of a loop
 INBOX_BYTES: Final = 2 * MIB  # rows per turn of a server's loop
 MAX_INGEST_ROWS: Final = 4_096  # rows in a message of a feed
 MAX_AHEAD_MS: Final = 60_000  # a live row may be so far ahead of the server's clock
+MAX_FEED_REFUSED: Final = 10_000  # refused rows that a feed keeps for its caller, the last
 MAX_REFUSED_LISTED: Final = 256  # refused rows of a run that can be asked for
 INGEST_HWM: Final = 20_000  # messages
 FEED_PENDING_BYTES: Final = 64 * MIB  # rows a feed keeps until they are committed
@@ -95,6 +97,7 @@ STREAM_BYTES: Final = 4 * KIB  # of a stream, beside its ring: names, heads of m
 MEMORY_WATCH_MS: Final = 50  # the memory is looked at this often
 
 # Requests
+MAX_ENVELOPE_FRAMES: Final = 16  # before a request: its peer, and routers on the way
 MAX_REPLIES_PER_PEER: Final = 8  # in flight
 MAX_HELD_REPLIES: Final = 1_024  # per peer, and MAX_REPLY_BYTES: waiting until those in flight are read
 REQUEST_HWM: Final = 16  # requests per peer that wait to be looked at
@@ -138,6 +141,7 @@ BACKOFF_MAX_MS: Final = 5_000
 MAX_RETRY_AFTER_MS: Final = 60_000  # a server that asks for a longer wait gets this
 PROBE_MS: Final = 1_000  # without proof of life, requests begin this long after the link is up: a v1 server
 V1_POLL_MS: Final = 5_000  # a v1 server sends no marks: its head is asked for this often
+WARN_AFTER_MS: Final = 2_000  # what keeps rows from coming is logged once after this long
 BEATS_MISSED: Final = 3  # heartbeats missing before a link counts as stalled
 MAX_RELINK_ASKS: Final = 1_024  # streams whose head is asked for after a reconnect; more wait for their mark
 MAX_GAPS_LISTED: Final = 1_024

@@ -151,6 +151,8 @@ class RefusedReason(IntEnum):
     GRID = 9
     FUTURE = 10
     FORMING = 11
+    SPENT = 12
+    OLD = 13  # older than the rows at hand: it may be numbered already
     OWNER = 32
     STREAM = 33
 

@@ -14,7 +14,9 @@ index counts where it is one. Without `flags` candles are CLOSED, and what is kn
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -92,24 +94,24 @@ def _kind(columns: Columns) -> RowKind:
 
 def _columns(given: Any) -> Columns:
     """Its columns by lower-case name, each a function that gives its values."""
-    if isinstance(given, np.ndarray) and given.dtype.names and given.ndim == 1:
-        return {name.lower(): lambda name=name: given[name] for name in given.dtype.names}
-    if isinstance(given, Mapping):
-        return {str(name).lower(): lambda name=name: given[name] for name in given}
+    if (isinstance(given, np.ndarray) and given.dtype.names and given.ndim == 1) or isinstance(
+        given, Mapping
+    ):
+        names = given.dtype.names if isinstance(given, np.ndarray) else given
+        return {str(name).lower(): partial(operator.getitem, given, name) for name in names}
     if hasattr(given, "column_names") and hasattr(given, "column"):  # pyarrow
-        names = enumerate(given.column_names)
-        return {name.lower(): lambda at=at: _arrow_values(given.column(at)) for at, name in names}
+        return {name.lower(): partial(_arrow_values, given, at) for at, name in enumerate(given.column_names)}
     if hasattr(given, "columns") and hasattr(given, "iloc"):  # pandas
-        columns = {
-            str(n).lower(): lambda at=at: _pandas_values(given.iloc[:, at])
-            for at, n in enumerate(given.columns)
+        columns: Columns = {
+            str(name).lower(): partial(_pandas_values, given.iloc[:, at])
+            for at, name in enumerate(given.columns)
         }
         index = str(given.index.name or "time").lower()
         if index not in columns and (index in ("ts_ms", "ts_ns") or given.index.dtype.kind == "M"):
-            columns[index] = lambda: _pandas_values(given.index.to_series())
+            columns[index] = partial(_pandas_values, given.index.to_series())
         return columns
     if hasattr(given, "columns") and hasattr(given, "get_column"):  # polars
-        return {name.lower(): lambda name=name: given.get_column(name).to_numpy() for name in given.columns}
+        return {name.lower(): given.get_column(name).to_numpy for name in given.columns}
     if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__arrow_c_array__"):
         try:
             import pyarrow  # late: optional, and only for those who bring nothing that is read without it
@@ -119,7 +121,8 @@ def _columns(given: Any) -> Columns:
     raise TypeError(f"{type(given).__name__} is no table: {_TAKEN}")
 
 
-def _arrow_values(column: Any) -> Any:
+def _arrow_values(table: Any, at: int) -> Any:
+    column = table.column(at)
     if column.null_count:
         raise EncodeError(f"{column.null_count} values are null")
     return column.to_numpy()

@@ -1,7 +1,9 @@
 """The window's door: rows into candles of a longer interval, in bulk, live, and in several intervals at once.
 
-A bucket is labelled by its open. Intervals below a day are multiples since the epoch; `1d`, `3d`, `1w` (from Monday)
-and `1M` follow the calendar of `timezone`. A bucket without rows does not exist. The result is always that of the
+A bucket is labelled by its open. Buckets are those of `timezone`: days, weeks (from Monday) and months follow its
+calendar, shorter ones its clock on the wall (see `flux.zone`), `offset` later: `timezone="Asia/Kolkata",
+offset="09:15"` for hours of the session there, `timezone="America/New_York", offset="17:00"` (or `"-07:00"`, which
+counts in weeks and months) for trading days. A bucket without rows does not exist. The result is always that of the
 rows sorted by time, and of candles with the same time the latest, so that live and in bulk are equal to the bit: the
 rules are drawn in `ext/window.h`.
 
@@ -17,14 +19,14 @@ close the last, and volume and turnover are the sums of the others. A bucket wit
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, cast, overload
+from typing import Final, NamedTuple, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from flux import zone
 from flux.batch import Batch, Candles
+from flux.compiled import Aggregate, compiled
 from flux.errors import InvalidNameError
 from flux.kernels import window as _kernel
 from flux.limits import (
@@ -39,7 +41,6 @@ from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
 from flux.tables import Table, rows_of
 
 Rows = npt.NDArray[np.void]
-Aggregate = Callable[..., Any]
 
 _KINDS: Final = {CANDLE: RowKind.CANDLE, TRADE: RowKind.TRADE, QUOTE: RowKind.QUOTE}
 _SMALL_BYTES: Final = 8_192  # not worth a copy
@@ -48,11 +49,15 @@ _REVISED: Final = np.uint32(CandleFlag.CORRECTION | CandleFlag.LATE)
 
 
 @overload
-def resample(rows: Rows, interval: str, *, timezone: str = ..., of: str | None = ...) -> Rows: ...
-@overload
-def resample(rows: Table, interval: str, *, timezone: str = ..., of: str | None = ...) -> Candles: ...
 def resample(
-    rows: Rows | Table, interval: str, *, timezone: str = "UTC", of: str | None = None
+    rows: Rows, interval: str, *, timezone: str = ..., offset: str = ..., of: str | None = ...
+) -> Rows: ...
+@overload
+def resample(
+    rows: Table, interval: str, *, timezone: str = ..., offset: str = ..., of: str | None = ...
+) -> Candles: ...
+def resample(
+    rows: Rows | Table, interval: str, *, timezone: str = "UTC", offset: str = "00:00", of: str | None = None
 ) -> Rows | Candles:
     """All buckets of `rows`, oldest first; the last one without CLOSED.
 
@@ -67,19 +72,19 @@ def resample(
     """
     if isinstance(rows, np.ndarray):
         taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
-        return _resampled(taken, interval, timezone, of)
-    made = _resampled(np.ascontiguousarray(rows_of(rows)), interval, timezone, of)
+        return _resampled(taken, interval, timezone, offset, of)
+    made = _resampled(np.ascontiguousarray(rows_of(rows)), interval, timezone, offset, of)
     key = rows.key if isinstance(rows, Batch) else None
     return Candles(None if key is None else key._replace(interval=interval), 1, made)
 
 
-def _resampled(rows: Rows, interval: str, timezone: str, of: str | None) -> Rows:
-    plan = _Plan.of(interval, timezone, of)
+def _resampled(rows: Rows, interval: str, timezone: str, offset: str, of: str | None) -> Rows:
+    plan = _Plan.of(interval, timezone, offset, of)
     kernel = plan.kernel(_kind(rows), keep=0)
     plan.reach(kernel, rows)
     taken, pieces = _push(kernel, rows, _room(rows, plan), amending=False)
     if taken < len(rows):
-        return _resampled(_sorted(rows), interval, timezone, of)
+        return _resampled(_sorted(rows), interval, timezone, offset, of)
     return _joined([*pieces, _partial(kernel)])
 
 
@@ -108,6 +113,7 @@ class Window:
         interval: str,
         *,
         timezone: str = "UTC",
+        offset: str = "00:00",
         of: str | None = None,
         keep: int = WINDOW_KEPT_ROWS,
         aggregate: Aggregate | None = None,
@@ -117,7 +123,7 @@ class Window:
         if not 0 <= keep <= MAX_BUCKET_ROWS or values < 0:
             raise ValueError(f"keep {keep} is not in 0 to {MAX_BUCKET_ROWS}, or values {values} below 0")
         self.interval = interval
-        self._plan = _Plan.of(interval, timezone, of)
+        self._plan = _Plan.of(interval, timezone, offset, of)
         self._keep = keep
         self._kernel: _kernel.Window | None = None
         self._dtype = CANDLE
@@ -125,7 +131,7 @@ class Window:
         self._shape: tuple[int, ...] = (values,) if values else ()
         self._out = CANDLE
         if aggregate is not None:
-            self._each = _compiled(aggregate, values)
+            self._each = compiled(aggregate, values)
             self._out = np.dtype([*CANDLE.descr, ("value", "<f8", self._shape)])
 
     def push(self, rows: Rows | Batch) -> Rows:
@@ -217,12 +223,20 @@ class Resampler:
     """
 
     def __init__(
-        self, rows: Rows, *, timezone: str = "UTC", of: str | None = None, limit_bytes: int = RESAMPLED_BYTES
+        self,
+        rows: Rows,
+        *,
+        timezone: str = "UTC",
+        offset: str = "00:00",
+        of: str | None = None,
+        limit_bytes: int = RESAMPLED_BYTES,
     ) -> None:
         """Raises `ValueError` for rows that are none and `InvalidNameError` for a zone that is none."""
         _kind(rows)
         self._pieces = [rows]
         self._timezone = zone.checked(timezone)
+        zone.offset_ms(offset)
+        self._offset = offset
         self._of = of
         self._limit = limit_bytes
         self._views: OrderedDict[str, _View] = OrderedDict()
@@ -237,11 +251,13 @@ class Resampler:
     def get(self, interval: str) -> Rows:
         """All buckets of `interval`, the last one as it stands: what `resample` gives, read-only."""
         view = self._views.pop(interval, None) or _View(
-            Window(interval, timezone=self._timezone, of=self._of), self._pieces
+            Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), self._pieces
         )
         if not view.follow():
             whole = np.concatenate(self._pieces)
-            view = _View(Window(interval, timezone=self._timezone, of=self._of), [_sorted(whole)])
+            view = _View(
+                Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), [_sorted(whole)]
+            )
             view.follow()
             view.resume(self._pieces)
         self._views[interval] = view
@@ -283,10 +299,11 @@ class _Plan(NamedTuple):
 
     interval: str
     timezone: str
+    offset: int
     row_ms: int
 
     @classmethod
-    def of(cls, interval: str, timezone: str, of: str | None) -> _Plan:
+    def of(cls, interval: str, timezone: str, offset: str, of: str | None) -> _Plan:
         length = INTERVALS_MS.get(interval)
         if length is None:
             raise InvalidNameError(f"interval {interval[:80]!a} is none of {' '.join(INTERVALS_MS)}")
@@ -295,17 +312,18 @@ class _Plan(NamedTuple):
             row_ms = INTERVALS_MS.get(of, 0)
             if not 0 < row_ms <= (length or INTERVALS_MS["1w"]):
                 raise ValueError(f"of={of[:80]!a} is no interval of fixed length within {interval}")
-        return cls(interval, zone.checked(timezone), row_ms)
+        return cls(interval, zone.checked(timezone), zone.offset_ms(offset), row_ms)
 
     @property
     def zoned(self) -> bool:
-        return self.timezone != "UTC" and self.interval in zone.CALENDAR
+        return self.timezone != "UTC" or (self.interval == "1M" and self.offset != 0)
 
     def kernel(self, kind: RowKind, *, keep: int, limit: int = 0, by_hand: bool = False) -> _kernel.Window:
         if self.row_ms and kind is not RowKind.CANDLE:
             raise ValueError("of= is the interval of candles; trades and quotes have none")
-        origin = _MONDAY_MS if self.interval == "1w" else 0
-        return _kernel.Window(kind, INTERVALS_MS[self.interval], origin, self.row_ms, keep, limit, by_hand)
+        length = INTERVALS_MS[self.interval]
+        origin = ((_MONDAY_MS if self.interval == "1w" else 0) + self.offset) % length if length else 0
+        return _kernel.Window(kind, length, origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
         """See that the edges of a named zone cover these rows."""
@@ -314,7 +332,11 @@ class _Plan(NamedTuple):
             low, high = int(times.min()), int(times.max())
             if rows.dtype != CANDLE:
                 low, high = low // 1_000_000, high // 1_000_000
-            kernel.set_edges(zone.edges(self.interval, self.timezone, low, high))
+            grid = zone.grid(self.interval, self.timezone, self.offset, low, high)
+            if isinstance(grid, int):
+                kernel.set_origin(grid)
+            else:
+                kernel.set_edges(grid)
 
 
 def _kind(rows: Rows) -> RowKind:
@@ -384,23 +406,3 @@ def _latest(candles: Rows) -> Rows:
         candles = _sorted(candles)
         candles["flags"] &= ~_REVISED
     return candles
-
-
-def _compiled(aggregate: Aggregate, values: int) -> Aggregate:
-    """`each(rows, spans, values)`: the user's function over the rows of every span."""
-    try:
-        import numba  # late: 0.2 s, and only for those who bring a function
-    except ImportError as error:
-        raise ImportError("aggregate= needs numba: pip install 'flux-marketdata[numba]'") from error
-    compile_: Any = numba.njit  # its types differ between versions
-    function = aggregate if hasattr(aggregate, "py_func") else compile_(aggregate)
-
-    def each_value(rows: Any, spans: Any, out: Any) -> None:
-        for i in range(len(spans)):
-            out[i] = function(rows[spans[i, 0] : spans[i, 0] + spans[i, 1]])
-
-    def each_row(rows: Any, spans: Any, out: Any) -> None:
-        for i in range(len(spans)):
-            function(rows[spans[i, 0] : spans[i, 0] + spans[i, 1]], out[i])
-
-    return cast(Aggregate, compile_(each_row if values else each_value))

@@ -62,6 +62,7 @@ def judge_image(image: Image) -> Found:
         return _judged(image)
     finally:
         shutil.rmtree(image.folder, ignore_errors=True)
+        logging.disable(logging.NOTSET)
 
 
 def original(directory: Path, *, rebooted: bool = True) -> None:

@@ -35,6 +35,7 @@ from tests.disk.build import environment
 from tests.disk.judging import kept_of, original
 from tests.disk.log import Call, Entry, Kind, read
 from tests.patience import PATIENCE_S
+from tests.system.accounts import kept
 from tests.system.checker import Case, judge
 from tests.system.processes import Flux, free_port
 from tests.system.served_rows import Listener
@@ -124,6 +125,10 @@ def trial(
     if made.aborted and not any(name in made.met for name in ABORTS):
         made.problems.append("aborted")
     made.problems += _said(made, failed, life.stopping_ns)
+    if made.ended == "stopped" and failed and failed[-1].time_ns < life.stopping_ns:
+        stored = kept(data / "flux.duckdb", "the database").get(KEY)
+        if stored is None or len(stored) < life.committed:
+            made.problems.append("the database was not filled again: its thread is dead")
     made.problems += _left(data, durability, listener, life.committed, before is not None)
     return made
 

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.disk import images
+from tests.disk import images, log
 from tests.disk.judging import Found, Image, judge_image, original
 from tests.disk.lives import Lives, Recording, entries_of
+from tests.disk.log import Kind
 
 FROM_JOURNAL_ALONE = 10  # one image in so many is started without its database too
 IMAGES_PER_ROUND = 250
@@ -38,11 +39,14 @@ class Told(NamedTuple):
     """Rows that were shown before the cut, over all images."""
     rebuilt: int
     """Images whose database did not read: a torn write-ahead log is one that DuckDB refuses."""
+    rotations: int
+    """Journal files that the recorded lives began."""
 
 
 def campaign(folder: Path, durability: str, count: int, rng: random.Random) -> Told:
     """`count` images, judged: in rounds, each of recordings of its own."""
     found: list[Found] = []
+    rotations = 0
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # images are for reading: no disk is needed
     with (
         ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool,
@@ -52,6 +56,8 @@ def campaign(folder: Path, durability: str, count: int, rng: random.Random) -> T
             here = min(IMAGES_PER_ROUND, count - len(found))
             parts = Path(images_folder), durability, rng, pool
             found += _round(folder / str(number), here, *parts)
+            rotations += sum(map(_rotations, (folder / str(number)).glob("*/log")))
+            shutil.rmtree(folder / str(number))
     violations = [f"{told.name}: {violation}" for told in found for violation in told.violations]
     return Told(
         len(found),
@@ -59,6 +65,7 @@ def campaign(folder: Path, durability: str, count: int, rng: random.Random) -> T
         sum(told.epoch > 1 for told in found),
         sum(told.shown for told in found),
         sum(told.rebuilt for told in found),
+        rotations,
     )
 
 
@@ -66,14 +73,23 @@ def _round(
     folder: Path, count: int, out: Path, durability: str, rng: random.Random, pool: ProcessPoolExecutor
 ) -> Iterator[Found]:
     first = first_generation(folder / "first", durability, rng, 1 if count < IMAGES_PER_ROUND else 3)
-    yield from pool.map(judge_image, _images(first, durability, count // 2, rng, out), chunksize=4)
+    yield from pool.map(
+        judge_image, _images(first, entries_of(first), durability, count // 2, rng, out), chunksize=4
+    )
     base = lost_tail(first)
     told = pool.submit(judge_image, _base(first, base, durability, out)).result()
     assert not told.violations, told.violations
     assert told.epoch > 1, "rows are lost, and no new epoch says so"
     second = second_generation(folder / "second", durability, rng, first, base, told.heads)
-    yield from pool.map(judge_image, _images(second, durability, count - count // 2, rng, out), chunksize=4)
-    shutil.rmtree(folder)
+    yield from pool.map(
+        judge_image,
+        _images(second, entries_of(second), durability, count - count // 2, rng, out),
+        chunksize=4,
+    )
+
+
+def _rotations(recorded: Path) -> int:
+    return sum(entry.kind is Kind.RENAME and entry.path.endswith(".fluxlog") for entry in log.read(recorded))
 
 
 def first_generation(folder: Path, durability: str, rng: random.Random, kills: int) -> Recording:
@@ -132,16 +148,36 @@ def followed(recording: Recording) -> images.Disk:
     return disk
 
 
+def careless(folder: Path, count: int, rng: random.Random) -> list[Found]:
+    """`count` images of a server that shows rows and never waits for its journal's disk: its syncs are taken out of a
+    recording. What is found in them shows that the campaign would find it."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    lives = Lives(folder, data, rng, "disk")
+    lives.live(kill_at=120)
+    recording = lives.recording
+    entries = [
+        entry
+        for entry in entries_of(recording)
+        if not (entry.kind is Kind.SYNCED and entry.path.endswith(".fluxlog"))
+    ]
+    return [judge_image(image) for image in _images(recording, entries, "disk", count, rng, folder)]
+
+
 def _base(recording: Recording, files: dict[str, bytes], durability: str, out: Path) -> Image:
     """An image that the second generation begins with: nothing that was shown has to be in it."""
     return Image("base", files, recording.shown_rows[:0], recording.source, durability, out / "base", False)
 
 
 def _images(
-    recording: Recording, durability: str, count: int, rng: random.Random, out: Path
+    recording: Recording,
+    entries: list[log.Entry],
+    durability: str,
+    count: int,
+    rng: random.Random,
+    out: Path,
 ) -> Iterator[Image]:
     """`count` of them, with what was shown before each cut."""
-    entries = entries_of(recording)
     times = np.array([entry.time_ns for entry in entries[1:]] + [2**63 - 1])
     shown = recording.shown_rows
     disk = images.Disk(recording.data, recording.base)

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +102,7 @@ def test_a_turn_of_refused_rows_waits_for_room_for_its_records() -> None:
             for run in range(limits.MAX_RUNS):
                 frame = codec.encode(row, StreamKey("SIM", "S0", "1m"), number, store_id=run + 1, stream_id=1)
                 assert isinstance(frame, bytes)
+                assert pusher.poll(PATIENCE_S * 1_000, zmq.POLLOUT)
                 assert send(pusher, [frame])
             deadline = time.monotonic() + PATIENCE_S
             turned = [turns.run(0.05)]
@@ -115,9 +117,10 @@ def test_how_a_source_record_begins_is_told_for_any_position() -> None:
     """The kernel puts eight bytes of position behind the name: it reads as the record that Python packs."""
     receiver = Receiver(None, Streams(1), server=True)
     runs = Runs(receiver)
-    place, gone = runs.add(b"S" * 32, 2**63 - 1, 5, 1)
-    assert (place, gone, runs.taken(place), runs.committed(runs.name(place))) == (0, {}, (5, 0), None)
+    place, gone = runs.add(b"S" * 32, 2**63 - 1, (5, 3), 1)
+    assert (place, gone, runs.taken(place), runs.committed(runs.name(place))) == (0, {}, (5, 3), None)
+    assert runs.claim(place) == (5, 4)
     name = runs.name(place)
     begins = b"\x92\xd9" + bytes([len(name)]) + name.encode()
-    body = begins + b"\x92\xcf" + (2**40).to_bytes(8, "big") + b"\x00"
-    assert unpack(body, SourceRecord) == SourceRecord(name, (2**40, 0))
+    body = begins + b"\x92\xcf" + (2**40).to_bytes(8, "big") + b"\xce" + (2**31).to_bytes(4, "big")
+    assert unpack(body, SourceRecord) == SourceRecord(name, (2**40, 2**31))

@@ -18,6 +18,7 @@ CANDLE_ROW = "<qddddddII"
 TRADE_ROW = "<qddQII"
 QUOTE_ROW = "<qdddd"
 MARK = "<QqII"
+REFUSED = "<QII"
 
 _KEY = "key:StreamKey"
 _BATCH = "start_sequence:u64 rows:{} epoch:u32 store_id:u64 origin_ns:i64 recorded_ns:i64 stream_id:u32"
@@ -53,8 +54,8 @@ SHAPES = {
     22: "gaps:[GapRecord] has_more:bool",
     23: f"{_KEY} rows:{CANDLE_ROW} after_sequence:u64 epoch:u32 store_id:u64 origin_ns:i64 recorded_ns:i64"
     " stream_id:u32",
-    24: "source_id:str run:u64",
-    25: "source_id:str run:u64 committed:u64",
+    24: "source_id:str run:u64 claim:u64 refused_after:u64",
+    25: f"source_id:str run:u64 committed:u64 incarnation:u32 refused_total:u64 refused:{REFUSED}",
     "StreamKey": "source_id:str symbol:str interval:str",
     "Cursor": "latest_sequence:u64 latest_ts_ms:i64",
     "Candle": "ts_ms:i64 open:f64 high:f64 low:f64 close:f64 volume:f64",

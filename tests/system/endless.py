@@ -15,6 +15,9 @@ BOUND: Final = 450 * limits.MIB
 HWM: Final = 2_000
 """Messages that it keeps for a subscriber."""
 
+CUT_OFF_S: Final = 5.0
+"""A connection that was ended by one side may leave the other waiting for room, which will not come."""
+
 _GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\x00" + bytes(31)
 
 
@@ -42,11 +45,12 @@ def _read(made: socket.socket, size: int) -> bytes:
 
 
 def endless(endpoint: str, kind: bytes, part: int, most: int) -> int:
-    """Send parts of `part` bytes until the server ends the connection, or `most` bytes went: how many did."""
+    """Send parts of `part` bytes until the server ends the connection or takes no more of it: how many bytes went."""
     frame = b"\x03" + struct.pack(">Q", part) + bytes(part)  # long, and more parts follow
     chunk = frame * max(1, 1_048_576 // len(frame))
     sent = 0
     with connected(endpoint, kind) as made:
+        made.settimeout(CUT_OFF_S)
         try:
             while sent < most:
                 made.sendall(chunk)

@@ -34,13 +34,19 @@ class Feeding:
     """A thread that sends all of `truth` in chunks of random size, at most `window` rows ahead of what is committed."""
 
     def __init__(
-        self, feed: Feed, truth: dict[StreamKey, Rows], rng: random.Random, window: int = 4_000
+        self,
+        feed: Feed,
+        truth: dict[StreamKey, Rows],
+        rng: random.Random,
+        window: int = 4_000,
+        before: int = 0,
     ) -> None:
+        """`before`: rows that the feed's run had committed already."""
         self.total = sum(len(rows) for rows in truth.values())
         self._feed = feed
         self._truth = truth
         self._rng = random.Random(rng.random())
-        self._window = window
+        self._window, self._before = window, before
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._send)
 
@@ -48,7 +54,7 @@ class Feeding:
         at = dict.fromkeys(self._truth, 0)
         sent = 0
         while at and not self._stopping.is_set():
-            if sent - self._feed.committed > self._window:
+            if sent + self._before - self._feed.committed > self._window:
                 self._stopping.wait(0.002)
                 continue
             key = self._rng.choice(list(at))

@@ -116,6 +116,9 @@ def test_a_database_that_does_not_open_is_no_reason_not_to_start(
         ask = Asking(server, sockets)
         assert "the database fails" in ask.health().message
         assert isinstance(ask.page(0), UnavailableError)
+        # The rings are warm all the same: what a feed sends again is known.
+        send(server, candles(ROWS, SEED)[-1_000:])
+        assert ask.rows(ROWS - 10).watermark_sequence == ROWS
         # More rows than any ring holds: none waits for the database.
         more = candles(ROWS + 300_000, SEED)[ROWS:]
         send(server, more)

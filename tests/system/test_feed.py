@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flux import limits, testing
-from flux.errors import EncodeError, InvalidNameError, RequestTimeout, StorageError
+from flux import codec, limits, testing
+from flux.errors import BadRowsError, EncodeError, InvalidNameError, RequestTimeout, StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
 from flux.model import CandleFlag, StreamKey
 from flux.store.base import Rows
+from flux.transport.sockets import Sockets, send
 from tests.patience import PATIENCE_S
 from tests.system.feeding import SOURCE, Feeding, truth_of
 from tests.system.processes import FluxServer, free_port, wait_until
@@ -102,24 +105,74 @@ def test_a_feed_that_was_there_before_its_server(tmp_path: Path) -> None:
 class TestRefused:
     """In a server of this process, whose counters can be read."""
 
-    def test_bad_rows_by_reason_and_the_good_ones_go_on(self, tmp_path: Path) -> None:
+    def test_bad_rows_are_refused_before_they_are_sent_or_skipped_and_told(self, tmp_path: Path) -> None:
+        """F3: all that the feed can know, by index and reason; nothing of the array is sent, or the others are."""
         rows = synth.candles(100)
         bad = rows.copy()
         bad["high"][10], bad["close"][20], bad["ts_ms"][30] = 0.0, np.nan, -3_000_000_000_000
+        bad["flags"][40], bad["volume"][50] = 0, -1
+        bad["ts_ms"][60] += 1
         again = rows[95:].copy()
         again["close"][4] = again["low"][4]
         with testing.server(data=tmp_path) as server:
             with Feed(SOURCE, ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
-                feed.send("X", "1m", bad)
+                with pytest.raises(
+                    BadRowsError, match=r"row 10: high_low, row 20: not_finite, .* and 1 more"
+                ) as e:
+                    feed.send("X", "1m", bad)
+                assert e.value.indexes == (10, 20, 30, 40, 50, 60)
+                reasons = ("high_low", "not_finite", "time", "forming", "volume", "grid")
+                assert e.value.reasons == reasons
+                assert isinstance(pickle.loads(pickle.dumps(e.value)), EncodeError)
+                feed.send("X", "1m", bad, skip_bad=True)
                 feed.send("X", "1m", again)
                 feed.flush(PATIENCE_S)
-                assert feed.committed == 105
+                assert feed.committed == 99, "nothing of the first call"
+                assert [(str(told.key), told.reason, told.number) for told in feed.refused] == [
+                    (f"{SOURCE}/X/1m", why, 0) for why in reasons
+                ]
+                assert [told.row["ts_ms"] for told in feed.refused] == bad["ts_ms"][
+                    [*e.value.indexes]
+                ].tolist()
             counters = server.loop.counters
-        said = {name: counters[name] for name in ("high_low", "not_finite", "time", "repeats", "corrections")}
-        assert said == {"high_low": 1, "not_finite": 1, "time": 1, "repeats": 4, "corrections": 1}
+        said = {name: counters[name] for name in ("admitted", "not_finite", "repeats", "corrections")}
+        assert said == {"admitted": 94, "not_finite": 0, "repeats": 4, "corrections": 1}
         again["flags"][4] |= CandleFlag.CORRECTION
-        expected = np.concatenate([np.delete(rows, [10, 20, 30]), again[4:]])
+        expected = np.concatenate([np.delete(rows, [10, 20, 30, 40, 50, 60]), again[4:]])
         check_kept(tmp_path, {StreamKey(SOURCE, "X", "1m"): expected})
+
+    def test_what_the_server_refuses_comes_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The feed cannot know the server's clock: the row, its key and the reason come with the position."""
+        rows = synth.candles(50)
+        rows["ts_ms"][20] = time.time_ns() // 60_000_000_000 * 60_000 + 3 * limits.MAX_AHEAD_MS
+        with testing.server(data=tmp_path) as server:
+            with Feed(SOURCE, ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
+                feed.send("X", "1m", rows[:30])
+                feed.send("Y", "1m", rows[30:])
+                feed.flush(PATIENCE_S)
+                (told,) = feed.refused
+            server.loop.look()
+        assert (told.key, told.reason, told.number) == (StreamKey(SOURCE, "X", "1m"), "future", 21)
+        assert told.row.tobytes() == rows[20].tobytes()
+        assert f"{SOURCE}: the server refused 1 rows, the last of {SOURCE}/X/1m: future" in caplog.text
+        kept = np.concatenate([rows[:20], rows[21:30]])
+        check_kept(tmp_path, {StreamKey(SOURCE, "X", "1m"): kept, StreamKey(SOURCE, "Y", "1m"): rows[30:]})
+
+    def test_the_log_names_the_stream(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Whoever sends without `flux.Feed` is refused by the server alone, which says what of."""
+        row = synth.candles(1)
+        row["close"] = np.nan
+        with testing.server(data=tmp_path) as server, Sockets() as sockets:
+            assert server.ingest is not None
+            pusher = sockets.pusher(server.ingest)
+            frame = codec.encode(row, StreamKey(SOURCE, "X", "1m"), 1, store_id=9)
+            wait_until(lambda: send(pusher, [frame]), "the server takes it")
+            wait_until(lambda: server.loop.counters["not_finite"], "the row was looked at")
+            server.loop.look()
+            wait_until(lambda: "not_finite" in caplog.text, "the log says it")
+        assert f"not_finite (1 since the start), the last of {SOURCE}/X/1m, of which 1 rows" in caplog.text
 
     def test_the_rows_of_a_replayed_files_stream(self, tmp_path: Path) -> None:
         """S19: the file is its input; the feed's rows are counted `owner`, and its other streams go on."""
@@ -152,6 +205,7 @@ class TestRefused:
 
     def test_what_never_leaves_the_feed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "FEED_PENDING_BYTES", 10_000)
+        monkeypatch.setattr(limits, "MAX_FRAME_BYTES", 600_000)
         rows = synth.candles(1_000)
         nowhere = f"tcp://127.0.0.1:{free_port()}"
         with pytest.raises(InvalidNameError, match="source"):
@@ -161,10 +215,31 @@ class TestRefused:
             feed.send("X", "7m", rows)
         with pytest.raises(EncodeError, match="takes a 1-d array of TRADE rows"):
             feed.send("X", "trade", rows)
-        feed.send("X", "1m", rows)
-        with pytest.raises(RequestTimeout, match="does not take rows; nothing was queued"):
-            feed.send("X", "1m", rows, timeout=0.01)
+        for _ in range(3):
+            feed.send("X", "1m", rows)
+        with pytest.raises(RequestTimeout, match="does not take rows; nothing was queued") as error:
+            feed.send("X", "1m", synth.candles(4_000), timeout=0.01)
+        assert error.value.queued == 0
         monkeypatch.setattr("flux.feed.push.CLOSE_S", 0.05)
-        with pytest.raises(RequestTimeout, match="1000 of 1000 rows not committed"):
+        with pytest.raises(RequestTimeout, match="3000 of 3000 rows not committed"):
             feed.close()
         feed.close()
+
+    def test_an_array_larger_than_all_that_may_wait_says_how_much_was_queued(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """F1: what is repeated after the error is the rest, and every row is there once."""
+        monkeypatch.setattr(limits, "FEED_PENDING_BYTES", 10_000)
+        monkeypatch.setattr(limits, "MAX_FRAME_BYTES", 600_000)
+        trades = truth_of(20_000, 1)[StreamKey(SOURCE, "BTC/USDT", "trade")]
+        trades["trade_id"] = 0  # exact by position only
+        ingest, rpc = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+        with Feed(SOURCE, ingest=ingest, chunk_rep=rpc) as feed:
+            with pytest.raises(RequestTimeout, match=r"\d+ of 20000 rows were queued") as error:
+                feed.send("BTC/USDT", "trade", trades, timeout=0.01)
+            assert 0 < error.value.queued < 20_000
+            with FluxServer(tmp_path / "data", "--ingest", ingest, rpc=rpc) as server:
+                feed.send("BTC/USDT", "trade", trades[error.value.queued :])
+                flush(feed, server)
+                assert server.stop() == 0
+        check_kept(tmp_path / "data", {StreamKey(SOURCE, "BTC/USDT", "trade"): trades})

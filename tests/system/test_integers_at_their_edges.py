@@ -270,7 +270,9 @@ class Feeding:
         return self._feed
 
     def __exit__(self, *_: object) -> None:
-        self._feed._committed = self._feed._queued  # nobody takes its rows: there is nothing to wait for
+        self._feed._committed = (
+            self._feed._outbox.kernel.queued
+        )  # nobody takes its rows: there is nothing to wait for
         try:
             self._feed.close()
         except FluxError:

@@ -43,8 +43,9 @@ def test_the_last_sequence_is_the_last(tmp_path: Path, caplog: pytest.LogCapture
                 feed.send(KEY.symbol, KEY.interval, sent)
                 feed.flush(PATIENCE_S)
             assert server.loop.counters["spent"] == spent
-            wait_until(lambda: f"the last of {KEY}" in caplog.text, "said in the log")
-            assert f"spent ({spent} since the start)" in caplog.text
+            wait_until(lambda n=spent: f"spent ({n} since the start)" in caplog.text, "said in the log")
+            assert f"the last of {KEY}" in caplog.text
+            assert {told.reason for told in feed.refused} == {"spent"}
             caplog.clear()
             requester = Requester(sockets, server.chunk_rep)
             (stream,) = requester.ask(messages.stream_list_request, timeout=PATIENCE_S).streams

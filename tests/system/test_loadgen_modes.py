@@ -307,7 +307,8 @@ def test_rpc_counts_what_is_never_answered_as_missing() -> None:
                 request = codec.decode(payload)
                 if isinstance(request, codec.StreamListRequest):
                     told = {"correlation_id": request.correlation_id, "schema_version": 2}
-                    reply = messages.stream_list_response(streams=[status], has_more=False, **told)
+                    streams = [] if request.after_stream_id else [status]
+                    reply = messages.stream_list_response(streams=streams, has_more=False, **told)
                     router.send_multipart([*back, reply])
 
     thread = threading.Thread(target=answer_the_list_alone)

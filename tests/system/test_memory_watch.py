@@ -52,6 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallServer]:
         yield made
         assert made.process.poll() is None
         assert made.stop() == 0
+        assert made.errors().count("made last, was dropped") >= 3, "one for each of the ports"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,9 @@ def test_a_message_that_never_ends_is_cut_off(server: SmallServer, port: str, ki
     looking = threading.Thread(target=look)
     with Neighbour(server), Sockets() as sockets:
         requester = Requester(sockets, server.rpc)
+        requester.ask(
+            messages.health_request, timeout=PATIENCE_S
+        )  # it is connected: the other one comes last
         looking.start()
         try:
             assert endless(getattr(server, port), kind, part, MOST) > 0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.disk.images import PAGE, Choice, Disk, Newest, base_of
 from tests.disk.log import Entry, Kind
-from tests.disk.powercut import campaign
+from tests.disk.powercut import campaign, careless
 
 pytestmark = pytest.mark.system
 
@@ -29,11 +29,19 @@ def test_a_power_cut_at_any_moment(
     told = campaign(tmp_path, durability, count, rng)
     print(
         f"{told.images} images, {told.new_epochs} in a new epoch, {told.rebuilt} with a database to be rebuilt, "
-        f"{told.shown} rows had been shown"
+        f"{told.shown} rows had been shown; {told.rotations} journal files"
     )
     assert told.images == count
     assert told.shown > 100 * count, "next to nothing was shown before the cuts: they prove nothing"
+    assert told.rotations > 2, "no rotation was recorded"
+    assert told.new_epochs > count // 4, "no epoch was recorded"
     assert not told.violations, f"{len(told.violations)}:\n" + "\n".join(told.violations)
+
+
+def test_a_server_that_does_not_wait_for_the_disk_is_found_out(tmp_path: Path, rng: random.Random) -> None:
+    """Is the campaign able to fail? Its images of such a server lack rows that were shown, in the same epoch."""
+    found = [violation for told in careless(tmp_path, 30, rng) for violation in told.violations]
+    assert any("lost: shown: not kept" in violation for violation in found), found
 
 
 class TestImages:

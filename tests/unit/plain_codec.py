@@ -12,7 +12,7 @@ import numpy as np
 
 from flux import codec
 from flux.batch import Batch
-from flux.model import CANDLE, MARK, QUOTE, TRADE, StreamKey
+from flux.model import CANDLE, MARK, QUOTE, REFUSED, TRADE, StreamKey
 from flux.schema import messages
 from flux.schema.generated.Envelope import Envelope
 from flux.schema.generated.MessageBody import MessageBody
@@ -25,8 +25,9 @@ STRUCTS = {
     oracle.TRADE_ROW: ("TradeRow", TRADE),
     oracle.QUOTE_ROW: ("QuoteRow", QUOTE),
     oracle.MARK: ("StreamMark", MARK),
+    oracle.REFUSED: ("RefusedRow", REFUSED),
 }
-NULL_IS_EMPTY = {"candles", "forming", "marks", "gaps", "streams"}
+NULL_IS_EMPTY = {"candles", "forming", "marks", "gaps", "streams", "refused"}
 
 
 def normal(value: Any, name: str = "", tag: int = 0) -> Any:
@@ -283,8 +284,20 @@ def _others_of_version_2(v: dict[str, Any]) -> dict[str, bytes]:
         ),
         "forming": messages.forming(key=KEY, rows=sample(CANDLE, 3)[:1], after_sequence=9, **_PLACE, **v),
         "source_position_request": messages.source_position_request(source_id="SIM", run=2**64 - 1, **v),
+        "source_position_request_with_a_claim": messages.source_position_request(
+            source_id="SIM", run=1, claim=2**64 - 1, refused_after=8, **v
+        ),
         "source_position_response": messages.source_position_response(
             source_id="SIM", run=1, committed=2, **v
+        ),
+        "source_position_response_with_refused_rows": messages.source_position_response(
+            source_id="SIM",
+            run=1,
+            committed=2,
+            incarnation=3,
+            refused_total=4,
+            refused=sample(REFUSED, 5),
+            **v,
         ),
     }
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from flux import codec
 from flux.limits import MAX_REPLY_BYTES
-from flux.model import ROW_DTYPES, RowKind, State, StreamKey
+from flux.model import REFUSED, ROW_DTYPES, RowKind, State, StreamKey
 from flux.schema import messages
 from flux.server.answers import Answers
 from flux.server.listing import AGAIN
-from flux.server.view import Health, Rows, StreamView
+from flux.server.view import Health, Rows, RunPosition, StreamView
 
 KEY = StreamKey("SIM", "TEST", "1s")
 TRADES = StreamKey("SIM", "TEST", "trade")
@@ -66,6 +66,7 @@ class Served:
         self.parent_store_id = 0
         self.state = Health(State.OK)
         self.runs = {("FEED", 7): 42}
+        self.claimed: dict[tuple[str, int], int] = {}
         self.ahead: list[tuple[StreamKey, int, int]] = []
         self.store_reads = 0
         self.lags = False
@@ -113,8 +114,18 @@ class Served:
             return None
         return stream.rows[first - 1 : last].copy()
 
-    def committed_rows(self, source_id: str, run: int) -> int | None:
-        return self.runs.get((source_id, run), 0)
+    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition:
+        refused = np.array([(3, 4, 0), (9, 32, 0)], REFUSED)
+        claimed = self.claimed.get((source_id, run), 0)
+        return RunPosition(
+            self.runs.get((source_id, run), 0), claimed, 2, refused[refused["row"] > refused_after]
+        )
+
+    def claim_run(self, source_id: str, run: int, token: int) -> bool:
+        """A claim holds when it is asked for the second time."""
+        asked_before = (source_id, run) in self.claimed
+        self.claimed[source_id, run] = token
+        return asked_before
 
     def store_lags(self) -> bool:
         return self.lags

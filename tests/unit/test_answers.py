@@ -275,6 +275,17 @@ def test_a_feed_learns_what_of_its_run_is_committed() -> None:
     reply = ask(served(), build, 2, source_id="FEED", run=7)
     assert (reply.source_id, reply.run, reply.committed) == ("FEED", 7, 42)
     assert ask(served(), build, 2, source_id="FEED", run=8).committed == 0
+    assert (reply.refused_total, reply.refused.tolist()) == (2, [(3, 4, 0), (9, 32, 0)])
+    assert ask(served(), build, 2, source_id="FEED", run=7, refused_after=3).refused["row"].tolist() == [9]
+    refused = ask(served(), build, 2, source_id="no name", run=7)
+    assert (refused.status, refused.code) == (1, 400)
+
+
+def test_a_claim_is_answered_once_it_stands_in_the_journal() -> None:
+    server, build = served(), messages.source_position_request
+    refused = ask(server, build, 2, source_id="FEED", run=7, claim=5)
+    assert (refused.status, refused.retry_after_ms) == (5, 20)
+    assert ask(server, build, 2, source_id="FEED", run=7, claim=5).committed == 42
 
 
 def test_what_was_asked_and_refused_is_counted() -> None:

@@ -129,7 +129,7 @@ def test_an_unknown_stream_is_looked_for_slowly_and_begins_at_one_when_it_comes(
     bench.answer(bench.ask(), Refusal("unknown stream", 404, RefusalStatus.NOT_FOUND))
     assert bench.machine.state(0, bench.now) == (
         StreamState.IDLE,
-        "the server does not know this stream (yet)",
+        "unknown stream",
     )
     bench.wait(900 * MS)
     assert not bench.of(Ask)

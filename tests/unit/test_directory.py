@@ -209,6 +209,16 @@ class TestCopies:
         shell(place, COPIES["over it"])
         assert why_a_copy(recorded, marks_of(place / "D")) == f"{ORIGIN} was written over"
 
+    @pytest.mark.parametrize("name", ["identity", "origin", "fence"])
+    def test_an_inode_that_was_given_out_again(self, place: Path, name: str) -> None:
+        """To a file of another owner, mode or link count, say, which its ctime would excuse: the birth time tells."""
+        marks = marks_of(place / "D")
+        mark = msgspec.structs.replace(getattr(marks, name), birth_ns=5)
+        other = msgspec.structs.replace(mark, birth_ns=6, changed_ns=mark.changed_ns + 1, mode=0)
+        recorded = msgspec.structs.replace(marks, **{name: mark})
+        found = msgspec.structs.replace(marks, **{name: other})
+        assert why_a_copy(recorded, found) == f"{name} was made at another time"
+
     def test_a_birth_time_is_when_the_file_was_made(self, tmp_path: Path) -> None:
         before = time.time_ns()
         (tmp_path / "file").touch()

@@ -110,7 +110,6 @@ def test_a_zone_is_checked() -> None:
     with pytest.raises(ValueError, match="only the years"):
         VWAP(timezone="Asia/Tokyo").push(rows)
     assert len(VWAP(timezone="Asia/Tokyo").push(rows[:0])) == 0
-    assert VWAP(anchor="1h", timezone="Asia/Tokyo").push(rows).shape == (1,), "hours are the same everywhere"
 
 
 @pytest.mark.parametrize("make", [SMA, EMA, RSI, ATR, VWAP])

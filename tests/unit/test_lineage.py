@@ -13,6 +13,7 @@ from flux.errors import InUseError
 from flux.model import RowKind
 from flux.server import recover as recovering
 from flux.server.directory import read_identity, write_identity
+from flux.server.rebuild import rebuild
 from flux.server.recover import recover
 from tests.unit.lives import BTC, FILE_BYTES, Life, overwrite, rows_of
 from tests.unit.test_recover import begun, journal_bytes, refused
@@ -77,6 +78,20 @@ class TestCopies:
             begun(life, f"of store {first:016x}", {1: 15}, epoch=3)
             assert life.recovered.identity.parent_store_id == first
             assert [record.ends for record in life.recovered.identity.epochs] == [{1: 10}, {1: 15}]
+
+    def test_its_database_is_rebuilt_from_the_files_of_both_stores(self, data: Path, tmp_path: Path) -> None:
+        with Life(data) as life:
+            life.write(BTC, 10)
+        shutil.copytree(data, tmp_path / "copy")
+        with Life(tmp_path / "copy") as life:
+            life.write(BTC, 5)
+            store_id = life.recovered.identity.store_id
+        told: list[str] = []
+        assert rebuild(tmp_path / "copy", cut=False, say=told.append).rows == 15
+        assert told == []
+        with Life(tmp_path / "copy") as life:
+            assert life.recovered.store.store_id == life.recovered.identity.store_id == store_id
+            assert life.stored(1).tobytes() == rows_of(RowKind.CANDLE, 1, 15).tobytes()
 
     def test_no_epoch_is_made_twice(self, data: Path) -> None:
         """A journal of epoch 1 under a fence of epoch 2: what was numbered in 2 was seen."""

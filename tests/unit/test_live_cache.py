@@ -216,3 +216,19 @@ def test_a_gap_in_the_cache_is_passed_by_a_warmup(server: LiveServer, cache: Pat
         check(rows_until(live, 100), server, 41, 100)
     assert kept(cache) == [(41, 100)]
     assert [(gap.first_sequence, gap.last_sequence) for gap in gaps] == [(11, 40)]
+
+
+def test_a_batch_that_was_handled_in_part_goes_on_there(server: LiveServer, cache: Path) -> None:
+    with live_of(server, cache) as live:
+        follow(server, live)
+        batch = next(live)
+        live.ack(batch, upto=40)
+        live.ack(batch, upto=30)  # no way back
+        assert live.status(KEY).consumed == 40
+    check(handled(server, cache, 100), server, 41, 100)
+    with live_of(server, cache) as live:
+        follow(server, live, "oldest")
+        live.ack(next(live), upto=40)
+        server.publish(KEY, 5)
+        rows_until(live, 105)  # asking for more says that the rest was handled too
+    assert kept(cache) == [(1, 105)]

@@ -107,7 +107,9 @@ class TestGoingOn:
             highest = life.streams.kernel.highest(0)
         with Life(data) as life:
             assert life.streams.kernel.highest(0) == highest == -9
-            life.write(TRADES, 1, rows_of(RowKind.TRADE, 1, 1))
+            without_id = rows_of(RowKind.TRADE, 1, 1)
+            without_id["trade_id"] = 0
+            life.write(TRADES, 1, without_id)
         with Life(data) as life:
             assert life.streams.kernel.highest(0) == -9
 
@@ -167,6 +169,16 @@ class TestRotation:
         (data / "flux.duckdb").unlink()
         said = refused(data, r"00000002.fluxlog: damaged behind byte \d+.*flux rebuild .* --cut")
         assert str(data) in str(said)
+
+    def test_what_only_the_groups_checksum_covers_in_an_older_file(self, data: Path) -> None:
+        with Life(data) as life:
+            self.write_files(life, 3)
+        path = journal.path_of(data, 2)
+        records = journal.scan(path.read_bytes()).records
+        batch = records[records["kind"] == journal.BATCH][1]
+        overwrite(path, int(batch["at"]) + 4, b"\x7e")  # of its topic
+        (data / "flux.duckdb").unlink()
+        refused(data, r"00000002.fluxlog: damaged behind byte \d+.*flux rebuild .* --cut")
 
 
 class TestNewEpoch:

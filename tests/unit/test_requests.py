@@ -167,6 +167,16 @@ def test_how_a_reply_begins() -> None:
     assert split([b"p", b"h", b"", b"x"]) == ([b"p", b"h", b""], [b"x"])
 
 
+def test_what_a_reply_begins_with_has_a_bound() -> None:
+    within = [b"peer", *[b"router"] * 14, b"", b"request"]
+    assert split(within) == (within[:-1], [b"request"])
+    for beyond in (
+        [b"peer", *[b"router"] * 15, b"", b"request"],
+        [b"peer", bytes([1]) * MAX_REQUEST_BYTES, b"", b"request"],
+    ):
+        assert split(beyond) == ([b"peer"], beyond[1:])
+
+
 def test_wrong_frame_counts_and_sizes_get_one_error_each() -> None:
     with serving(candles()) as it:
         for frames in ([b""], [b"a", b"b"], [b"x" * (MAX_REQUEST_BYTES + 1)]):

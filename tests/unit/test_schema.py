@@ -14,7 +14,7 @@ import pytest
 
 from flux import codec, schema
 from flux.kernels import codec as kernel
-from flux.model import CANDLE, MARK, QUOTE, TRADE
+from flux.model import CANDLE, MARK, QUOTE, REFUSED, TRADE
 from flux.schema import messages
 from flux.schema.generated.MessageBody import MessageBody
 from flux.schema.generated.MessageType import MessageType
@@ -33,6 +33,7 @@ STRUCT_KINDS = {
     "[TradeRow]": "trades",
     "[QuoteRow]": "quotes",
     "[StreamMark]": "marks",
+    "[RefusedRow]": "refused",
 }
 SCALARS = {"ubyte": "u8", "uint": "u32", "long": "i64", "ulong": "u64", "double": "f64", "bool": "bool"}
 NUMBERS = {**{name: tag for tag, name in TABLES.items()}, **{name: n for n, name in OTHER_TABLES.items()}}
@@ -68,7 +69,14 @@ def test_every_field_has_a_comment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [("CandleRow", CANDLE), ("TradeRow", TRADE), ("QuoteRow", QUOTE), ("StreamMark", MARK)]
+    ("name", "dtype"),
+    [
+        ("CandleRow", CANDLE),
+        ("TradeRow", TRADE),
+        ("QuoteRow", QUOTE),
+        ("StreamMark", MARK),
+        ("RefusedRow", REFUSED),
+    ],
 )
 def test_a_row_is_declared_alike_in_schema_and_model(name: str, dtype: Any) -> None:
     codes = {"long": "<i8", "ulong": "<u8", "double": "<f8", "uint": "<u4"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -59,3 +61,43 @@ def test_what_the_committer_uses_stays_open(tmp_path: Path, monkeypatch: pytest.
 
 def exists(name: str) -> bool:
     return os.path.lexists(f"/proc/self/fd/{name}")
+
+
+STANDING = """
+import sys, threading
+from pathlib import Path
+from flux.config import Replay, ServeConfig
+from flux.journal import Journal
+from flux.server import service
+from flux.server.foreground import serve
+real = Journal.commit
+def commit(self, group, sync):
+    if group.count:
+        print("standing", flush=True)
+        threading.Event().wait()
+    return real(self, group, sync)
+Journal.commit = commit
+service.STOP_S = 0.5
+data, file = map(Path, sys.argv[1:])
+serve(ServeConfig(data, "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", replays=(Replay(file),)))
+"""
+
+
+def test_sigterm_while_the_disk_stands_still_ends_the_process(tmp_path: Path) -> None:
+    """S15: it says what did not end, and exits 1; the lock is free again."""
+    synth.write_csv(tmp_path / "SAMPLE.csv", synth.candles(100))
+    with subprocess.Popen(
+        [sys.executable, "-c", STANDING, tmp_path / "data", tmp_path / "SAMPLE.csv"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line == b"standing\n" for line in iter(process.stdout.readline, b""))
+        process.terminate()
+        try:
+            _, err = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert b"flux committer did not end within 0.5 s: does the disk stand still?" in err
+    DirectoryLock(tmp_path / "data").release()

@@ -148,13 +148,14 @@ def test_a_live_whose_loop_meets_the_unforeseen_fails_and_says_so() -> None:
 
 def test_a_feed_whose_thread_meets_the_unforeseen_fails_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flux.limits.FEED_PENDING_BYTES", 1)
+    rows = candles(40_000, 1)  # twice that is more than may wait
     feed = Feed("FEED", ingest="tcp://127.0.0.1:9", chunk_rep="tcp://127.0.0.1:9")
-    feed.send("BTC", "1m", candles(1, 1))
+    feed.send("BTC", "1m", rows)
     waiting: list[BaseException] = []
 
     def send() -> None:
         try:
-            feed.send("BTC", "1m", candles(1, 1))  # without a timeout: it waits for the server
+            feed.send("BTC", "1m", rows)  # without a timeout: it waits for the server
         except FluxError as error:
             waiting.append(error)
 

@@ -102,7 +102,7 @@ def test_an_unknown_stream_is_waited_for(server: V1Server) -> None:
         live.subscribe("NEW", interval="1m", start="oldest")
         live.start()
         key = StreamKey("SIM", "NEW", "1m")
-        eventually(lambda: "does not know this stream" in live.status(key).reason)
+        eventually(lambda: "unknown stream key" in live.status(key).reason)
         assert live.status(key).state is StreamState.IDLE
         server.subscribed(v1_topic(key))
         server.publish(key, ROWS[:5])

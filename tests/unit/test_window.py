@@ -115,11 +115,6 @@ def test_weeks_and_months_of_a_zone() -> None:
     assert threes == [("1969-12-31 23:00", 72), ("1970-01-03 23:00", 72)]
 
 
-def test_intervals_below_a_day_are_the_same_in_every_zone() -> None:
-    rows = candles([0, HOUR // 2, HOUR])
-    assert resample(rows, "1h", timezone="Asia/Kolkata").tobytes() == resample(rows, "1h").tobytes()
-
-
 def test_a_zone_is_followed_live_over_years() -> None:
     times = np.array([ms(f"{year}-0{month}-15") for year in range(1995, 2030) for month in (1, 7)])
     rows = candles(times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -43,22 +44,29 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _write_parquet(batch: Batch, path: Path) -> None:
-    names = batch.rows.dtype.names or ()
-    columns = {name: batch.rows[name] for name in names}
+def _write_parquet(batch: Batch, key: StreamKey, path: Path) -> None:
+    """Times as timestamps in UTC, the sequence of every row, and its key."""
+    named = ", ".join(f"{_text(part)} AS {name}" for name, part in key._asdict().items())
     with duckdb.connect() as connection:
-        connection.register("fetched", columns)
-        connection.execute("COPY fetched TO $path (FORMAT parquet)", {"path": str(path)})
+        connection.register("fetched", batch)
+        connection.execute(
+            f"COPY (SELECT {named}, sequence, * EXCLUDE (sequence) FROM fetched) TO {_text(str(path))} (FORMAT parquet)"
+        )
 
 
-def _write(batch: Batch, path: Path, numbered: bool) -> None:
+def _text(value: str) -> str:
+    """An SQL literal: COPY takes no parameters inside."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _write(batch: Batch, key: StreamKey, path: Path) -> None:
     form = BY_SUFFIX[path.suffix]
     try:
         if form == "parquet":
-            _write_parquet(batch, path)
+            _write_parquet(batch, key, path)
             return
         with path.open("w", encoding="utf-8", newline="") as file:
-            output.writer(form, file, numbered=numbered).write(batch)
+            output.writer(form, file).write(batch)
     except (OSError, duckdb.IOException) as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -69,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output != "-" and path.suffix not in BY_SUFFIX:
         raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
     with Historical(rep=arguments.rpc) as server:
+        server.get_status(key)  # no server, or no such stream: found out before a range is waited for
         batch = server.get_range(
             key.symbol,
             interval=key.interval,
@@ -77,10 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
             end=arguments.end,
             limit=None if arguments.limit is None else parse_count(arguments.limit),
             revisions=arguments.revisions,
+            timeout=math.inf,  # as long as pages come: each has the time of one request
         )
     if arguments.output == "-":
-        output.writer(output.default_format(), sys.stdout, numbered=arguments.revisions).write(batch)
+        output.writer(output.default_format(), sys.stdout).write(batch)
     else:
-        _write(batch, path, arguments.revisions)
+        _write(batch, key, path)
         print(f"{path}: {len(batch):,} rows of {key}", file=sys.stderr)
     return 0

@@ -7,7 +7,10 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from datetime import datetime, timedelta
+from enum import IntFlag
 from typing import IO, TYPE_CHECKING, Any, Final
+
+from flux.model import CandleFlag, TradeFlag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("table", "ndjson", "csv")
 
-WIDTH: Final = 14
+WIDTH: Final = 9
+_NOT_SHOWN: Final = ("key", "ts_ms", "ts_ns", "turnover", "trade_count", "flags", "reserved")
+_PLAIN: Final = ("CLOSED", "TRADED", "TURNOVER", "TRADE_COUNT")  # flags that say nothing to a reader
 _EPOCH: Final = datetime(1970, 1, 1)  # UTC, written without its zone
 
 
@@ -25,24 +30,23 @@ def default_format() -> str:
     return "table" if sys.stdout.isatty() else "ndjson"
 
 
-def _records(batch: Batch, limit: int | None, numbered: bool) -> Iterator[dict[str, Any]]:
+def _records(batch: Batch, limit: int | None) -> Iterator[dict[str, Any]]:
     names = batch.rows.dtype.names or ()
-    for at, row in enumerate(batch.rows[:limit].tolist()):
-        sequence = {"sequence": batch.start_sequence + at} if numbered else {}
-        yield {"key": str(batch.key), **sequence, **dict(zip(names, row, strict=True))}
+    sequences = batch.sequences[:limit].tolist()
+    for sequence, row in zip(sequences, batch.rows[:limit].tolist(), strict=True):
+        yield {"key": str(batch.key), "sequence": sequence, **dict(zip(names, row, strict=True))}
 
 
 class Writer(ABC):
-    """Writes batch after batch; `numbered` False where rows have no sequences of their own (`flux get`)."""
+    """Writes batch after batch."""
 
-    def __init__(self, file: IO[str], *, numbered: bool = True) -> None:
+    def __init__(self, file: IO[str]) -> None:
         self._file = file
-        self._numbered = numbered
         self._columns: list[str] = []
 
     def write(self, batch: Batch, limit: int | None = None) -> None:
         """Write the batch's first `limit` rows (all when None)."""
-        for record in _records(batch, limit, self._numbered):
+        for record in _records(batch, limit):
             self._write(record, batch.time_field)
         self._file.flush()
 
@@ -74,20 +78,34 @@ def shown_time(time: int, time_field: str) -> str:
 
 
 class _Table(Writer):
+    """For a person at a terminal of 100 columns: what a row is about, not every field of it."""
+
     def _write(self, record: dict[str, Any], time_field: str) -> None:
-        columns = [name for name in record if name not in ("key", time_field, "reserved")]
+        columns = [name for name in record if name not in _NOT_SHOWN]
         if columns != self._columns:
             self._columns = columns
             heads = " ".join(f"{name:>{WIDTH}}" for name in columns)
-            self._file.write(f"{'stream':<24} {'time (UTC)':<23} {heads}\n")
+            self._file.write(f"{'stream':<16} {'time (UTC)':<23} {heads}\n")
         moment = shown_time(record[time_field], time_field)
-        cells = " ".join(f"{record[name]!s:>{WIDTH}}" for name in columns)
-        self._file.write(f"{record['key']:<24} {moment:<23} {cells}\n")
+        cells = " ".join(f"{_cell(record[name]):>{WIDTH}}" for name in columns)
+        notes = _notes(record.get("flags", 0), time_field)
+        self._file.write(f"{record['key']:<16} {moment:<23} {cells}{notes}\n")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _notes(flags: int, time_field: str) -> str:
+    """The flags that say something about a row, in words behind it."""
+    of: type[IntFlag] = CandleFlag if time_field == "ts_ms" else TradeFlag
+    said = [flag.name.lower() for flag in of if flags & flag and flag.name and flag.name not in _PLAIN]
+    return f" {' '.join(said)}" if said else ""
 
 
 _WRITERS: Final[dict[str, type[_Ndjson | _Csv | _Table]]] = {"table": _Table, "ndjson": _Ndjson, "csv": _Csv}
 
 
-def writer(output: str, file: IO[str], *, numbered: bool = True) -> Writer:
+def writer(output: str, file: IO[str]) -> Writer:
     """A writer of one of FORMATS."""
-    return _WRITERS[output](file, numbered=numbered)
+    return _WRITERS[output](file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
 from flux.config import (
     DEFAULT_CHUNK_REP,
@@ -17,6 +18,8 @@ from flux.config import (
 from flux.errors import ConfigError, InvalidNameError
 from flux.loadgen.plan import parse_count, parse_duration
 from flux.model import StreamKey
+
+_ENVIRONMENT: Final = ""  # what a bare --ingest stands for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
         "--ingest",
         metavar="EP",
         nargs="?",
-        const=DEFAULT_INGEST_PULL,
-        help=f"take rows of feeds here (off; without EP {DEFAULT_INGEST_PULL})",
+        const=_ENVIRONMENT,
+        help=f"take rows of feeds here (off; without EP FLUX_INGEST_PULL, else {DEFAULT_INGEST_PULL})",
     )
     made.add_argument(
         "--durability", metavar="MODE", help="disk: synced before it is published; process (disk)"
@@ -55,6 +58,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _ingest(given: str | None) -> str | None:
+    """Where rows of feeds are taken: as given, else FLUX_INGEST_PULL; a bare --ingest falls back on the default."""
+    if given == _ENVIRONMENT:
+        return value(None, "INGEST_PULL", DEFAULT_INGEST_PULL)
+    return value(given, "INGEST_PULL", "") or None
+
+
 def config_of(arguments: argparse.Namespace) -> ServeConfig:
     """The checked configuration; ConfigError where a value cannot be."""
     durability = value(arguments.durability, "DURABILITY", "disk")
@@ -64,7 +74,7 @@ def config_of(arguments: argparse.Namespace) -> ServeConfig:
         data=Path(value(arguments.data, "DATA", "flux-data")),
         live_pub=value(arguments.pub, "LIVE_PUB", DEFAULT_LIVE_PUB),
         chunk_rep=value(arguments.rpc, "CHUNK_REP", DEFAULT_CHUNK_REP),
-        ingest=value(arguments.ingest, "INGEST_PULL", "") or None,
+        ingest=_ingest(arguments.ingest),
         durability="disk" if durability == "disk" else "process",
         replays=tuple(_replay(text, arguments) for text in arguments.replay),
         source_id=value(None, "SOURCE_ID", DEFAULT_SOURCE_ID),

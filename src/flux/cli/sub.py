@@ -11,13 +11,13 @@ import numpy as np
 
 from flux.cli import output
 from flux.client.deliver import StateChange
-from flux.client.historical import Historical
+from flux.client.historical import Historical, StreamStatus
 from flux.client.live import Live
 from flux.client.starting import Begin
 from flux.config import DEFAULT_CHUNK_REP, DEFAULT_LIVE_PUB
-from flux.errors import ConfigError, NotFoundError, RequestTimeout
+from flux.errors import ConfigError, NotFoundError, RequestTimeout, UnavailableError
 from flux.loadgen.plan import parse_count
-from flux.model import StreamKey
+from flux.model import MAX_SEQUENCE, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.units import time_ms
 
@@ -65,7 +65,10 @@ def _since(text: str) -> np.datetime64:
 
 def _start(arguments: argparse.Namespace) -> Begin:
     if arguments.from_sequence is not None:
-        return parse_count(arguments.from_sequence)
+        sequence = parse_count(arguments.from_sequence)
+        if not 1 <= sequence <= MAX_SEQUENCE:
+            raise ConfigError(f"--from-sequence is 1 to {MAX_SEQUENCE}, not {arguments.from_sequence}")
+        return sequence
     if arguments.oldest:
         return "oldest"
     if arguments.since is not None:
@@ -81,18 +84,40 @@ def _key(text: str) -> StreamKey:
     return StreamKey.parse(text)
 
 
-def _look(rpc: str | None, keys: list[StreamKey]) -> None:
-    """Say what would otherwise be a silent wait: no server, or a stream that it does not know (yet)."""
+def _look(rpc: str | None, keys: list[StreamKey], start: Begin) -> None:
+    """Report what would otherwise be a silent wait: no server, a stream that it does not know (yet), a beginning that
+    is still to come.
+    """
     with Historical(rep=rpc, timeout=LOOK_S) as server:
         for key in keys:
             try:
                 if key.symbol != "*":
-                    server.get_status(key)
+                    _report_wait(server.get_status(key), start)
             except NotFoundError as error:
-                print(f"flux sub: {error}; waiting for it", file=sys.stderr, flush=True)
-            except RequestTimeout as error:
-                print(f"flux sub: {error}; waiting for it", file=sys.stderr, flush=True)
+                _report(f"{error}; waiting for it")
+            except (RequestTimeout, UnavailableError) as error:
+                _report(f"{error}; waiting for it")
                 return
+
+
+def _report_wait(status: StreamStatus, start: Begin) -> None:
+    newest = (
+        f"its newest row is {status.latest_sequence:,}" if status.latest_sequence else "it has no row yet"
+    )
+    if status.latest_sequence:
+        newest += f", of {output.shown_time(status.latest_ts_ms, 'ts_ms')}Z"
+    if isinstance(start, np.datetime64):
+        wanted = int(start.astype("datetime64[ms]").astype(np.int64))
+        if status.latest_ts_ms < wanted:
+            _report(
+                f"{status.key} has no row since {output.shown_time(wanted, 'ts_ms')}Z: {newest}; waiting for the next"
+            )
+    elif isinstance(start, int) and start > status.latest_sequence + 1:
+        _report(f"{status.key} has no sequence {start:,} yet: {newest}; waiting for it")
+
+
+def _report(text: str) -> None:
+    print(f"flux sub: {text}", file=sys.stderr, flush=True)
 
 
 def _say(change: StateChange) -> None:
@@ -107,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     left = None if arguments.count is None else parse_count(arguments.count)
     writer = output.writer(arguments.output or output.default_format(), sys.stdout)
     keys, start = [_key(text) for text in arguments.keys], _start(arguments)
-    _look(arguments.rpc, keys)
+    _look(arguments.rpc, keys, start)
     with Live(cache=arguments.cache, pub=arguments.pub, rep=arguments.rpc) as live:
         live.add_state_callback(_say)
         for key in keys:
@@ -115,7 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
         for batch in live:
             writer.write(batch, left)
             if left is not None:
-                left -= len(batch)
-                if left <= 0:
+                if left <= len(batch):
+                    live.ack(batch, upto=batch.start_sequence + left - 1)  # the rest was not shown
                     break
+                left -= len(batch)
     return 0

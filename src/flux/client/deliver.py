@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -198,6 +198,18 @@ def joined(parts: list[Batch]) -> Batch:
         store_id=first.store_id,
         cached=first.cached,
     )
+
+
+def split(batch: Batch, upto: int) -> tuple[Batch, Batch]:
+    """The rows up to a sequence, and those after it: views of the same rows."""
+    count = upto - batch.start_sequence + 1
+
+    def part(first: int, rows: np.ndarray[Any, np.dtype[np.void]]) -> Batch:
+        return type(batch)(
+            batch.key, first, rows, epoch=batch.epoch, store_id=batch.store_id, cached=batch.cached
+        )
+
+    return part(batch.start_sequence, batch.rows[:count]), part(upto + 1, batch.rows[count:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import threading
@@ -14,10 +13,11 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias, TypeVar
 
 from flux.batch import Batch
-from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange
+from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange, split
 from flux.client.keeper import Keeper
 from flux.client.loop import Loop
 from flux.client.starting import Begin, TimeStart, begin_of
+from flux.client.waiting import guarded, until
 from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
@@ -77,7 +77,9 @@ class Live:
         self._callbacks: list[tuple[BatchCallback, ExceptionCallback | None]] = []
         self._gap_callbacks: list[GapCallback] = []
         self._state_callbacks: list[StateCallback] = []
-        self._current: Delivery | None = None  # what the consumer works on
+        self._current: Delivery | None = None  # what the consumer works on, as far as it is not acked
+        self._given: Batch | None = None  # the batch it came as
+        self._partly = False
         self._running = False
         self._failure: FluxError | None = None
 
@@ -110,7 +112,9 @@ class Live:
         if warmup is not None and begin != "cache":
             raise ConfigError(f"warmup goes with start='cache', not with {start!r}")
         wanted = past(warmup)
-        source = value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
+        given, source = source, value(source, "SOURCE_ID", DEFAULT_SOURCE_ID)
+        if given is None:
+            self._loop.assumed_source = source
         for symbol in [symbols] if isinstance(symbols, str) else symbols:
             if symbol == "*":
                 StreamKey(source, "ANY", interval).checked()
@@ -159,16 +163,24 @@ class Live:
             elif closed:
                 raise StopAsyncIteration
             else:
-                await _until(self._handover.when_changed)
+                await until(self._handover.when_changed)
 
-    def ack(self, batch: Batch) -> None:
-        """This batch, the last one given, was handled for good: a restart from the cache goes on behind it.
+    def ack(self, batch: Batch, *, upto: int | None = None) -> None:
+        """This batch, the last one given, was handled for good, or its rows up to sequence `upto` were: a restart from
+        the cache goes on after them.
 
-        Asking for the next batch does the same, so that for any other batch there is nothing left to do.
+        Asking for the next batch says that all of this one was, and so does leaving a `with` block without an error,
+        unless `upto` said otherwise.
         """
         current = self._current
-        if current is not None and current.item is batch:
+        if current is None or self._given is not batch:
+            return
+        if upto is None or upto >= batch.end_sequence:
             self._done_with_current()
+        elif isinstance(current.item, Batch) and upto >= current.item.start_sequence:
+            handled, rest = split(current.item, upto)
+            self._done_with(current._replace(item=handled, upto=upto))
+            self._current, self._partly = current._replace(item=rest, after_gap=False), True
 
     def add_callback(
         self, callback: BatchCallback, exception_callback: ExceptionCallback | None = None
@@ -241,7 +253,7 @@ class Live:
 
     async def wait_for_close(self) -> None:
         """`block_for_close` for event loops."""
-        await _until(self._when_ended)
+        await until(self._when_ended)
         if self._failure is not None:
             raise self._failure
 
@@ -252,7 +264,7 @@ class Live:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A consumer that left because of an error is not done with the batch it was given.
-        if error is None:
+        if error is None and not self._partly:
             self._done_with_current()
         self.terminate()
         for thread in self._threads:
@@ -297,25 +309,25 @@ class Live:
                 batch = self._received(delivery)
                 if batch is not None:
                     for callback, exception_callback in self._callbacks:
-                        _guarded(callback, batch, exception_callback)
+                        guarded(callback, batch, exception_callback)
                     self._done_with_current()
 
     def _run_state_callbacks(self) -> None:
         while (change := self._notices.take()) is not None:
             for callback in self._state_callbacks:
-                _guarded(callback, change, None)
+                guarded(callback, change, None)
 
     def _received(self, delivery: Delivery) -> Batch | None:
         """The batch that a consumer gets next; a gap goes to its callbacks instead."""
         item = delivery.item
         if isinstance(item, Batch):
-            self._current = delivery
+            self._current, self._given = delivery, item
             return item
         delivery.tenure.done(delivery.upto)
         if not self._gap_callbacks:
             _LOG.warning("%s: %d to %d: %s", item.key, item.first_sequence, item.last_sequence, item.reason)
         for callback in self._gap_callbacks:
-            _guarded(callback, item, None)
+            guarded(callback, item, None)
         return None
 
     def _finish(self, *, drain: bool) -> None:
@@ -343,9 +355,11 @@ class Live:
             raise FluxError(f"{what} comes before start")
 
     def _done_with_current(self) -> None:
-        delivery, self._current = self._current, None
-        if delivery is None:
-            return
+        delivery, self._current, self._partly = self._current, None, False
+        if delivery is not None:
+            self._done_with(delivery)
+
+    def _done_with(self, delivery: Delivery) -> None:
         delivery.tenure.done(delivery.upto)
         if self._keeper is not None:
             self._keeper.ack(delivery)
@@ -383,34 +397,3 @@ class Live:
                 self._ended_waiters.append(waiter)
                 return
         waiter()
-
-
-def _guarded(callback: Callable[[T], object], item: T, exception_callback: ExceptionCallback | None) -> None:
-    """Call into the user's code, whose faults end neither the stream nor the thread."""
-    try:
-        callback(item)
-    except Exception as error:  # the user's code may raise anything
-        if exception_callback is None:
-            _LOG.exception("a callback failed on %r", item)
-        else:
-            exception_callback(error)
-
-
-async def _until(register: Callable[[Callable[[], None]], None]) -> None:
-    """Wait in the running event loop until the callback given to `register` is called, from whatever
-    thread.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def done() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    def call() -> None:
-        # The event loop may be gone by then, and with it who waited.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(done)
-
-    register(call)
-    await future

@@ -72,11 +72,12 @@ class Loop:
         self._closing = threading.Lock()
         self._closed = False
 
-        self.coordinator = Coordinator(random.Random())
+        self.coordinator = Coordinator(random.Random(), live=endpoints.live_pub, requests=endpoints.chunk_rep)
         self.streams = Streams()
         self._receiver = Receiver(None, self.streams)  # `run` gives it a socket
         self._beyond_bounds = 0
         outbox = self._outbox = Outbox(self.coordinator, self.streams, handover, keeper)
+        self.assumed_source = ""  # that of subscriptions which named none
         self._version = 2
         self._wildcards: dict[tuple[str, str], Start] = {}
         self._asked: dict[int, int] = {}  # the requester's id -> the coordinator's number
@@ -92,6 +93,7 @@ class Loop:
             fx.Join: self._join,
             fx.Speak: self._speak,
             fx.Tell: self._tell,
+            fx.Warn: self._warn,
             fx.Fail: self._fail,
         }
 
@@ -325,6 +327,10 @@ class Loop:
 
     def _tell(self, effect: fx.Tell) -> None:
         self._notices.put(StateChange(effect.key, effect.state, effect.reason))
+
+    def _warn(self, effect: fx.Warn) -> None:
+        assumed = self.assumed_source and f" (no source was given: {self.assumed_source} is the default)"
+        _LOG.warning("nothing comes: %s%s", effect.reason, assumed)
 
     def broke(self, error: FluxError) -> None:
         """Something that belongs to this client failed for good: so does the client."""

@@ -47,7 +47,7 @@ from flux.codec.messages import (
 )
 from flux.errors import DecodeError, EncodeError
 from flux.kernels import codec as _kernel
-from flux.model import CANDLE, MARK, QUOTE, ROW_DTYPES, RUN, TRADE, RowKind, StreamKey
+from flux.model import CANDLE, MARK, QUOTE, REFUSED, ROW_DTYPES, RUN, TRADE, RowKind, StreamKey
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -139,7 +139,7 @@ def _key(source_id: str, symbol: str, interval: str) -> StreamKey:
 
 
 _decode = _kernel.Decoder(
-    (Candles, Trades, Quotes), (CANDLE, TRADE, QUOTE, MARK), _key, _message, DecodeError
+    (Candles, Trades, Quotes), (CANDLE, TRADE, QUOTE, MARK, REFUSED), _key, _message, DecodeError
 ).decode
 
 
@@ -333,8 +333,9 @@ def encode_backfill(
 
 
 def get_include() -> str:
-    """The folder for the include path of C and Cython that uses the codec without Python: `flux/codec.h` and
-    what it needs. `flux/kernels/codec.pxd` declares them: `from flux.kernels.codec cimport flux_verify`."""
+    """The folder for the include path of C, C++ and Cython that uses the codec without Python: `flux/codec.h` and
+    what it needs, with `flux/crc32c.c`, which is compiled as C and linked with it. `flux/kernels/codec.pxd`
+    declares them: `from flux.kernels.codec cimport flux_verify`."""
     return str(Path(_kernel.__file__).parents[1] / "include")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from flux import limits
 from flux.errors import DecodeError
-from flux.model import CANDLE, MARK, ROW_DTYPES, RowKind, StreamKey
+from flux.model import CANDLE, MARK, REFUSED, ROW_DTYPES, RowKind, StreamKey
 
 Rows = np.ndarray[Any, np.dtype[np.void]]
 
@@ -285,14 +285,20 @@ class SourcePositionRequest(Message):
 
     source_id: str | None
     run: int
+    claim: int
+    refused_after: int
 
 
 class SourcePositionResponse(Message):
-    """Tag 25."""
+    """Tag 25. `refused`: REFUSED rows, a read-only view of the frame."""
 
     source_id: str | None
     run: int
     committed: int
+    incarnation: int
+    refused_total: int
+    refused: Rows
+    _made: ClassVar = {"refused": lambda rows: np.empty(0, REFUSED) if rows is None else rows}
 
 
 MESSAGES: Final[dict[int, type[Message]]] = {

@@ -10,26 +10,29 @@ from __future__ import annotations
 import io
 import math
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flux.errors import SourceFileError
-from flux.model import CANDLE, CandleFlag
+from flux.feed.csv_times import INTEGER, TIME_OF_DAY, WHOLE_NUMBERS, form_of, shown, time_of, unit
+from flux.model import CANDLE, known_flags
 
 FIRST_TS_MS: Final = -2_208_988_800_000  # 1900-01-01, as in ext/admit.h
 LAST_TS_MS: Final = 4_102_444_800_000  # 2100-01-01, exclusive
 
 _ALIASES: Final = {
-    "ts_ms": ("ts_ms", "timestamp", "timestamp_utc", "open_time", "datetime", "time", "date", "ts"),
+    "ts_ms": (
+        *("ts_ms", "timestamp", "timestamp_utc", "open_time", "datetime", "time", "date", "ts", "unix"),
+        *("gmt_time", "local_time"),
+    ),
     "open": ("open",),
     "high": ("high",),
     "low": ("low",),
     "close": ("close",),
-    "volume": ("volume",),
+    "volume": ("volume", "tickvol"),
     "turnover": ("turnover", "quote_volume", "quote_asset_volume"),
     "trade_count": ("trade_count", "trades", "count", "number_of_trades"),
 }
@@ -42,17 +45,22 @@ _PRICES: Final = ("open", "high", "low", "close", "volume", "turnover")
 
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(rb"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
-_INTEGER = re.compile(rb"\d{1,19}")
 _COUNT = re.compile(rb"[+-]?\d+")
 _DATETIME = re.compile(
     rb"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?(?:Z|\+00:00)?"
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
-_COMMA, _NEWLINE = 0x2C, 0x0A
-_TIME_UNITS: Final = ((10**11, 1_000, 1), (10**14, 1, 1), (10**17, 1, 1_000), (10**19, 1, 1_000_000))
-"""(integer times below, multiplied by, divided by) to be ms: s, ms, us, ns."""
-
+_FIRST_HEADLESS_MS: Final = (
+    631_152_000_000  # 1990: a lower number in front of a file without a header is no time
+)
+_ROW_COLUMNS: Final = (
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "trade_count",
+)  # behind the time, without a header
+_NEWLINE = 0x0A
 _NUMERIC = np.zeros(256, bool)
 _NUMERIC[np.frombuffer(b"0123456789+-.eE", np.uint8)] = True
 
@@ -72,8 +80,10 @@ class Layout:
     columns: int
     fields: dict[str, int]  # name in CANDLE -> column, from 0
     header_bytes: int  # 0: the first line is a row
-    multiply: int  # integer times: to ms; 0 when times are dates
-    divide: int
+    separator: bytes = b","
+    form: int = 0  # of its times, which all rows share: an index of FORMS, or WHOLE_NUMBERS
+    quoted: bool = False  # values stand in quotes
+    clock: int | None = None  # the column of the time of day, where date and time are apart
     grid_ms: int = 1  # what times are whole multiples of
 
     @property
@@ -84,8 +94,7 @@ class Layout:
     @property
     def flags(self) -> int:
         """What every row of this file carries."""
-        traded = all(name in self.fields for name in _OPTIONAL)
-        return int(CandleFlag.CLOSED | CandleFlag.TRADED if traded else CandleFlag.CLOSED)
+        return int(known_flags("turnover" in self.fields, "trade_count" in self.fields))
 
 
 def read_layout(path: str, start: bytes) -> Layout:
@@ -104,33 +113,88 @@ def read_layout(path: str, start: bytes) -> Layout:
     for at, byte in enumerate(line):
         if not 0x20 <= byte < 0x7F and byte != 0x09:
             raise SourceFileError(path, 1, at + 1, f"is not text: byte 0x{byte:02x}")
-    if b"," not in line and b";" in line:
-        at = line.index(b";") + 1
-        raise SourceFileError(path, 1, at, "fields are separated by ';', ',' is expected")
-
-    first = line.split(b",")[0]
-    if not _NUMBER.fullmatch(first) and not _DATETIME.fullmatch(first):
-        fields = _header(path, line)
-        columns, header_bytes, first_row = line.count(b",") + 1, len(line) + 1, rest
-    elif line.count(b",") + 1 == _KLINE_COLUMNS:
-        fields, columns, header_bytes, first_row = dict(_KLINE), _KLINE_COLUMNS, 0, start
+    separator = max((b",", b";", b"\t"), key=line.count)
+    if separator not in line:
+        raise SourceFileError(
+            path, 1, 1, "line 1 has one field: neither names of columns nor a row; take it out"
+        )
+    first = _bare(line.split(separator)[0])
+    if not _NUMBER.fullmatch(first) and form_of(first) is None:
+        names = [_name(text) for text in line.split(separator)]
+        layout = Layout(len(names), _header(path, line, separator, names), len(line) + 1, separator)
+        if "date" in names and names.index("date") == layout.fields["ts_ms"] and "time" in names:
+            layout = replace(layout, clock=names.index("time"))
+        elif "date" in names and "time" in names and names.index("time") == layout.fields["ts_ms"]:
+            layout = replace(
+                layout, fields=layout.fields | {"ts_ms": names.index("date")}, clock=names.index("time")
+            )
+        first_rows = rest
     else:
-        reason = f"no header, and not the {_KLINE_COLUMNS} columns of a kline archive: name the columns"
-        raise SourceFileError(path, 1, 1, f"{reason} (timestamp,open,high,low,close,volume)")
-    if not first_row:
+        layout, first_rows = _without_header(path, line, separator), start
+    if not first_rows:
         raise SourceFileError(path, 0, 0, "has no rows")
+    layout = replace(layout, quoted=line.startswith(b'"'))
+    texts = first_rows.partition(b"\n")[0].rstrip(b"\r").split(separator)
+    form = form_of(_time_text(layout, texts)) if len(texts) == layout.columns else None
+    layout = replace(layout, form=0 if form is None else form)
+    _refuse_newest_first(path, layout, first_rows)
+    return layout
 
-    times = first_row.partition(b"\n")[0].split(b",")
-    time = times[fields["ts_ms"]] if fields["ts_ms"] < len(times) else b""
-    multiply, divide = 0, 1
-    if _INTEGER.fullmatch(time):
-        _, multiply, divide = next(unit for unit in _TIME_UNITS if int(time) < unit[0])
-    return Layout(columns, fields, header_bytes, multiply, divide)
+
+def _without_header(path: str, line: bytes, separator: bytes) -> Layout:
+    """The columns of a file whose first line is a row: a kline archive, or a time, prices and a volume."""
+    texts = [_bare(text) for text in line.split(separator)]
+    if len(texts) == _KLINE_COLUMNS:
+        return Layout(_KLINE_COLUMNS, dict(_KLINE), 0, separator)
+    form = form_of(texts[0])
+    dated = form is not None and (form != WHOLE_NUMBERS or time_of(texts[0], form) >= _FIRST_HEADLESS_MS)
+    clock = 1 if len(texts) > 1 and b":" in texts[1] and TIME_OF_DAY.fullmatch(texts[1]) else None
+    values = texts[1 if clock is None else 2 :]
+    if not dated or len(values) not in (5, 6) or not all(_NUMBER.fullmatch(text) for text in values):
+        reason = f"no header, and neither the {_KLINE_COLUMNS} columns of a kline archive nor a time, four prices and a"
+        raise SourceFileError(
+            path, 1, 1, f"{reason} volume: name the columns (timestamp,open,high,low,close,volume)"
+        )
+    if len(values) == 6 and not _COUNT.fullmatch(values[5]):
+        raise SourceFileError(
+            path, 1, 1, "no header, and a last column that is no count of trades: name the columns"
+        )
+    begin = len(texts) - len(values)
+    fields = {name: begin + at for at, name in enumerate(_ROW_COLUMNS[: len(values)])}
+    return Layout(len(texts), {"ts_ms": 0, **fields}, 0, separator, clock=clock)
 
 
-def _header(path: str, line: bytes) -> dict[str, int]:
-    texts = line.split(b",")
-    names = [text.decode("ascii").strip().lower() for text in texts]
+def _refuse_newest_first(path: str, layout: Layout, rows: bytes) -> None:
+    """A file in falling order would be one fault a row: it is said once, with the way out."""
+    times = []
+    for line in rows.split(b"\n", 4)[:3]:
+        try:
+            times.append(time_of(_time_text(layout, line.rstrip(b"\r").split(layout.separator)), layout.form))
+        except (ValueError, IndexError):
+            return
+    if len(times) == 3 and times[0] > times[1] > times[2]:
+        tail = "(head -n 1 F; tail -n +2 F | tac) > G" if layout.header_bytes else "tac F > G"
+        raise SourceFileError(
+            path, layout.first_line + 1, 1, f"its rows are newest first: turn it round, {tail}"
+        )
+
+
+def _bare(text: bytes, quoted: bool = True) -> bytes:
+    """A field without the quotes around it, in a file that has them."""
+    return text[1:-1] if quoted and len(text) > 1 and text[:1] == text[-1:] == b'"' else text
+
+
+def _name(text: bytes) -> str:
+    """What a column is called, as the aliases are written: <TICKVOL>, "Open time" and Quote asset volume, too."""
+    return _bare(text.strip()).decode("ascii").strip().strip("<>").lower().replace(" ", "_")
+
+
+def _time_text(layout: Layout, texts: list[bytes]) -> bytes:
+    date = _bare(texts[layout.fields["ts_ms"]], layout.quoted)
+    return date if layout.clock is None else date + b" " + _bare(texts[layout.clock], layout.quoted)
+
+
+def _header(path: str, line: bytes, separator: bytes, names: list[str]) -> dict[str, int]:
     fields: dict[str, int] = {}
     for field, aliases in _ALIASES.items():
         alias = next((alias for alias in aliases if alias in names), None)
@@ -138,12 +202,14 @@ def _header(path: str, line: bytes) -> dict[str, int]:
             fields[field] = at = names.index(alias)
             if alias in names[at + 1 :]:
                 again = names.index(alias, at + 1)
-                column = sum(len(text) + 1 for text in texts[:again]) + 1
+                column = sum(len(text) + 1 for text in line.split(separator)[:again]) + 1
                 raise SourceFileError(path, 1, column, f"column {alias} is there twice")
         elif field not in _OPTIONAL:
             raise SourceFileError(path, 1, len(line) + 1, f"missing column {' or '.join(aliases[:2])}")
-    if not all(field in fields for field in _OPTIONAL):
-        fields = {field: at for field, at in fields.items() if field not in _OPTIONAL}
+    if "tickvol" in names and ("vol" in names or "volume" in names):
+        raise SourceFileError(
+            path, 1, 1, "has tickvol and vol: name the one that counts volume, and the other not"
+        )
     return fields
 
 
@@ -152,21 +218,21 @@ def parse(layout: Layout, block: bytes, last_ts: int) -> NDArray[np.void] | None
 
     `last_ts` is the time of the row before; times must rise.
     """
-    if b"\r" in block:
+    if layout.form > 0 or layout.clock is not None or b"\r" in block or b'"' in block:
         return None
     text = np.frombuffer(block, np.uint8)
-    separators = np.flatnonzero((text == _COMMA) | (text == _NEWLINE))
+    separators = np.flatnonzero((text == layout.separator[0]) | (text == _NEWLINE))
     if not len(separators) or len(separators) % layout.columns:
         return None
     ends = separators.reshape(-1, layout.columns)
-    if np.any(text[ends[:, -1]] != _NEWLINE) or np.any(text[ends[:, :-1]] != _COMMA):
+    if np.any(text[ends[:, -1]] != _NEWLINE) or np.any(text[ends[:, :-1]] != layout.separator[0]):
         return None
     if not _only_numbers(layout, text, separators):
         return None
 
     rows = np.zeros(len(ends), CANDLE)
     rows["flags"] = layout.flags
-    times = _times(layout, block, text, ends)
+    times = _times(layout.fields["ts_ms"], block, text, ends)
     if times is None:
         return None
     rows["ts_ms"] = times
@@ -176,7 +242,7 @@ def parse(layout: Layout, block: bytes, last_ts: int) -> NDArray[np.void] | None
             io.BytesIO(block),
             dtype=[(name, "<i8" if name == "trade_count" else "<f8") for name in names],
             comments=None,
-            delimiter=",",
+            delimiter=layout.separator.decode("ascii"),
             usecols=[layout.fields[name] for name in names],
             encoding="latin1",
             ndmin=1,
@@ -205,30 +271,30 @@ def _only_numbers(layout: Layout, text: NDArray[np.uint8], separators: NDArray[n
 
 
 def _times(
-    layout: Layout, block: bytes, text: NDArray[np.uint8], ends: NDArray[np.intp]
+    column: int, block: bytes, text: NDArray[np.uint8], ends: NDArray[np.intp]
 ) -> NDArray[np.int64] | None:
     """The time column in ms; None where one is not as the first, or not a time."""
-    column = layout.fields["ts_ms"]
     starts = ends[:, column - 1] + 1 if column else np.concatenate(([0], ends[:-1, -1] + 1))
     width = int(ends[0, column] - starts[0])
     if np.any(ends[:, column] - starts != width):
         return None
     sample = block[int(starts[0]) : int(starts[0]) + width]
-    form = _DATETIME if not layout.multiply else _INTEGER
-    if not form.fullmatch(sample):
+    whole_number = INTEGER.fullmatch(sample) is not None
+    if not (whole_number and width > 8) and not _DATETIME.fullmatch(sample):
         return None
     characters = text[starts[:, None] + np.arange(width)]
     digits = np.frombuffer(sample, np.uint8) - 48 < 10  # unsigned: what is below '0' wraps
     if np.any((characters - 48 < 10) != digits) or np.any((characters != characters[0])[:, ~digits]):
         return None
-    if layout.multiply:
+    if whole_number:
         if width == 19 and np.any(characters[:, 0] >= ord("9")):  # not in 64 bits
             return None
         values = characters.astype(np.int64) - 48
         whole: NDArray[np.int64] = values @ (10 ** np.arange(width - 1, -1, -1, dtype=np.int64))
-        if np.any(whole % layout.divide):
+        multiply, divide = unit(int(whole.min()))
+        if unit(int(whole.max())) != (multiply, divide) or np.any(whole % divide):
             return None
-        return whole * layout.multiply // layout.divide
+        return whole * multiply // divide
     length = width - (1 if sample.endswith(b"Z") else 6 if sample.endswith(b"+00:00") else 0)
     try:
         exact = np.ascontiguousarray(characters[:, :length]).view(f"S{length}")[:, 0].astype("M8[us]")
@@ -284,7 +350,7 @@ def _checked(layout: Layout, line: bytes, last_ts: int) -> tuple[int | float, ..
         raise _Refused(1, "empty line")
     if line.endswith(b"\r"):
         raise _Refused(len(line), "the line ends in CR LF")
-    texts = line.split(b",")
+    texts = line.split(layout.separator)
     starts = [1]
     for text in texts:
         starts.append(starts[-1] + len(text) + 1)
@@ -296,11 +362,11 @@ def _checked(layout: Layout, line: bytes, last_ts: int) -> tuple[int | float, ..
     for name, column in layout.fields.items():
         try:
             if name == "ts_ms":
-                values[name] = _time(layout, texts[column])
+                values[name] = time_of(_time_text(layout, texts), layout.form)
             elif name == "trade_count":
-                values[name] = _count(texts[column])
+                values[name] = _count(_bare(texts[column], layout.quoted))
             else:
-                values[name] = _number(texts[column])
+                values[name] = _number(_bare(texts[column], layout.quoted))
         except ValueError as error:
             raise _Refused(starts[column], f"{name}: {error}") from None
     fault = _meaning(values, last_ts, layout.grid_ms)
@@ -328,41 +394,20 @@ def _meaning(values: dict[str, int | float], last_ts: int, grid_ms: int) -> tupl
     return None
 
 
-def _time(layout: Layout, text: bytes) -> int:
-    if layout.multiply:
-        if not _INTEGER.fullmatch(text):
-            raise ValueError(f"{_shown(text)} is no integer time")
-        if int(text) % layout.divide:
-            raise ValueError("finer than a millisecond")
-        return int(text) * layout.multiply // layout.divide
-    found = _DATETIME.fullmatch(text)
-    if not found:
-        raise ValueError(f"{_shown(text)} is no time (YYYY-MM-DD HH:MM:SS)")
-    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
-    micros = int((found[7] or b"").ljust(6, b"0"))
-    moment = datetime(year, month, day, hour, minute, second, micros, tzinfo=UTC)
-    if micros % 1_000:
-        raise ValueError("finer than a millisecond")
-    return (moment - _EPOCH) // _MS
-
-
 def _number(text: bytes) -> float:
     if not _NUMBER.fullmatch(text):
         raise ValueError(
-            f"{_shown(text)} is not finite" if _NOT_FINITE.fullmatch(text) else f"{_shown(text)} is no number"
+            f"{shown(text)} is not finite" if _NOT_FINITE.fullmatch(text) else f"{shown(text)} is no number"
         )
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{_shown(text)} is too large for a double")
+        raise ValueError(f"{shown(text)} is too large for a double")
     return value
 
 
 def _count(text: bytes) -> int:
-    if not _COUNT.fullmatch(text) or not 0 <= int(text) < 2**32:
-        raise ValueError(f"{_shown(text)} is no count")
+    if not _COUNT.fullmatch(text) or len(text) > 40 or int(text) < 0:
+        raise ValueError(f"{shown(text)} is no count")
+    if int(text) >= 2**32:
+        raise ValueError(f"{shown(text)} is more than a trade_count holds (2^32 - 1)")
     return int(text)
-
-
-def _shown(text: bytes) -> str:
-    """The text so that it cannot alter a terminal, and not all of it."""
-    return ascii(text[:40].decode("latin1"))

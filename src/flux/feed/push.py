@@ -1,16 +1,17 @@
 """A feed of one's own: rows pushed to the server's ingest socket, kept until the server's journal has them.
 
-    send(rows) ─► pending (numbered from 1 for this run) ─► PUSH ─► server ─► journal
-                     ▲                                                          │
-                     └──────── committed position, asked over ROUTER ◄──────────┘
+    send(rows) ─► sound? ─► outbox (numbered from 1 for this run) ─► PUSH ─► server ─► journal
+                              ▲                                                          │
+                              └──── position: committed, refused; asked over ROUTER ◄────┘
 
-What is not committed stays pending and is sent again, from the first uncommitted row on, when the position stands
+What is not committed stays in the outbox and is sent again, from the first uncommitted row on, when the position stands
 still or the server was away; the server drops what it has. So nothing is lost between feed and server, and nothing
-comes twice, kill -9 of the server included.
+comes twice, kill -9 of the server included. A durable run (`run="name"`) goes on when the feed itself is started again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import threading
@@ -22,90 +23,164 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from flux import limits
-from flux.codec import Encoder, decode
 from flux.config import DEFAULT_INGEST_PULL, endpoints, value
 from flux.errors import (
     AnswerError,
+    BadRowsError,
     FluxError,
+    InUseError,
     InvalidArgumentError,
     NotFoundError,
     RequestTimeout,
     StorageError,
+    UnavailableError,
     VersionError,
 )
+from flux.feed.link import ANSWER_MAX_S, ANSWER_S, ASK_EVERY_S, Link
 from flux.model import StreamKey
 from flux.schema import messages
 from flux.tables import Table, rows_of
 from flux.threads import WatchedThread
+from flux.transport.outbox import NO_ROOM, QUEUED, WOKEN, Outbox, faults, reason
 from flux.transport.requester import Requester
-from flux.transport.sockets import Poller, Sockets, Wake, send
+from flux.transport.sockets import Poller, Sockets, Wake
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG: Final = logging.getLogger("flux.feed")
 
-ASK_EVERY_S: Final = 0.02  # while something is pending
-STALL_S: Final = 0.5  # a position that stands still this long: send again; doubled up to STALL_MAX_S
-STALL_MAX_S: Final = 8.0
-ANSWER_S: Final = 1.0  # wait so long for a position: a killed server never answers; doubled for a slow one
-ANSWER_MAX_S: Final = limits.ASK_TIMEOUT_MS / 1_000
+UNSENT_S: Final = 0.005  # until the socket is tried again that did not take all
 IDLE_S: Final = 0.5
 CLOSE_S: Final = 5.0
 
 
-class _Pending(NamedTuple):
-    last: int  # the run's number of the message's last row
-    frame: bytes
+class Refused(NamedTuple):
+    """A row that is not kept, and why (a word such as `not_finite`); `number` is its number in the run, 0 when it was
+    found bad before it was sent. Key and row are None where the feed no longer has them."""
+
+    key: StreamKey | None
+    row: Any
+    reason: str
+    number: int = 0
+
+
+class FeedPosition(NamedTuple):
+    """The last row of a stream that the server has committed, and its sequence."""
+
+    sequence: int
+    row: Any
 
 
 class Feed:
     """Sends rows of source `source` to a server; safe to use from several threads.
 
+    `run`: the name of a durable run. The process that makes a Feed with it last has it, `committed` begins where the
+    one before ended, and that one's next call raises InUseError. Without a name every Feed is a run of its own.
+
     `ingest` and `chunk_rep` are the server's PULL and ROUTER endpoints (default FLUX_INGEST_PULL, FLUX_CHUNK_REP, this
     machine). At most `limits.FEED_PENDING_BYTES` wait for the server; beyond that `send` waits.
     """
 
-    def __init__(self, source: str, *, ingest: str | None = None, chunk_rep: str | None = None) -> None:
+    def __init__(
+        self, source: str, *, run: str | None = None, ingest: str | None = None, chunk_rep: str | None = None
+    ) -> None:
+        StreamKey(source, "X", "1m").checked()
         self.source = source
-        self.run = secrets.randbits(62) + 1
+        self.run = secrets.randbits(62) + 1 if run is None else _run_of(run)
+        self._name = run
+        self._token = 0 if run is None else secrets.randbits(63) + 1
+        self._incarnation = 0
         self._ingest = value(ingest, "INGEST_PULL", DEFAULT_INGEST_PULL)
         self._chunk_rep = endpoints(chunk_rep=chunk_rep).chunk_rep
         self._changed = threading.Condition()
-        self._encoders: dict[StreamKey, tuple[Encoder, int]] = {}
-        self._pending: deque[_Pending] = deque()
-        self._unsent: deque[_Pending] = deque()
-        self._pending_bytes = 0
-        self._queued = 0  # rows of this run given to `send`
+        self._outbox = Outbox(self.run)
+        self._put = self._outbox.send
+        self._begun = False
         self._committed = 0
+        self._refused: deque[Refused] = deque(maxlen=limits.MAX_FEED_REFUSED)
+        self._refused_upto = 0  # the run's number of the last one that the server told of
         self._before = 0  # rows that were committed under runs that the server forgot
         self._failure: FluxError | None = None
         self._closing = False
         self._wake = Wake()
-        StreamKey(source, "X", "1m").checked()
+        if run is None:
+            self._begin(0, 0)
         self._thread = WatchedThread(self._work, name=f"flux feed {source}", failed=self._fail)
         self._thread.start()
 
     def send(
-        self, symbol: str, interval: str, rows: NDArray[np.void] | Table, *, timeout: float | None = None
+        self,
+        symbol: str,
+        interval: str,
+        rows: NDArray[np.void] | Table,
+        *,
+        timeout: float | None = None,
+        skip_bad: bool = False,
     ) -> None:
         """Queue rows (a 1-d array of the interval's dtype, a batch, or a table: see `flux.tables`; copied) for the
-        server.
+        server: all of them or none.
 
-        Waits while the server is behind: at most `timeout` seconds, then RequestTimeout with nothing queued. Raises
-        EncodeError for rows of another dtype, TypeError for what holds no rows, InvalidNameError for names outside the
-        grammar.
+        Raises BadRowsError where the server would not keep some of them, a candle that is not CLOSED among them; with
+        `skip_bad` the others are queued and those stand in `refused`. Waits while the server is behind: at most
+        `timeout` seconds, then RequestTimeout, whose `queued` says how many rows were taken: none, unless the array is
+        larger than all that may wait (`limits.FEED_PENDING_BYTES`). Raises EncodeError for rows of another dtype,
+        TypeError for what holds no rows, InvalidNameError for names outside the grammar.
         """
-        key = StreamKey(self.source, symbol, interval).checked()
-        rows = rows_of(rows, key.kind)
-        for begin in range(0, len(rows), limits.MAX_INGEST_ROWS):
-            self._queue(key, rows[begin : begin + limits.MAX_INGEST_ROWS], timeout)
+        if self._begun:
+            status = self._put(symbol, interval, rows)
+            if status == QUEUED:
+                return
+            if status == WOKEN:
+                self._wake.set()
+                return
+        self._send(symbol, interval, rows, timeout, skip_bad)
+
+    def position(self, key: StreamKey | str, timeout: float = 2.0) -> FeedPosition | None:
+        """The last row of `key` that the server has committed, whoever sent it; None when there is none.
+
+        Where a feed goes on after a restart: with the row after it. What is sent again all the same is recognised.
+        A durable run is claimed first, so that nothing of the process before follows. Raises RequestTimeout.
+        """
+        key = StreamKey.parse(key) if isinstance(key, str) else key.checked()
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._failure or self._begun, timeout):
+                raise RequestTimeout(f"{self._chunk_rep}: no answer within {timeout} s")
+            self._raise_failure()
+        with Sockets() as made:
+            requester = Requester(made, self._chunk_rep)
+            try:
+                status: Any = requester.ask(messages.stream_status_request, key=key, timeout=timeout)
+            except NotFoundError:
+                return None
+            last = status.latest_sequence
+            reply: Any = last and requester.ask(
+                messages.backfill_rows_request,
+                key=key,
+                from_sequence_exclusive=last - 1,
+                limit=1,
+                timeout=timeout,
+            )
+        rows = (
+            [rows for rows in (reply.rows, reply.trades, reply.quotes) if rows is not None and len(rows)]
+            if last
+            else []
+        )
+        return FeedPosition(reply.start_sequence, rows[0][0].copy()) if rows else None
+
+    @property
+    def refused(self) -> list[Refused]:
+        """Rows that were not kept: skipped by `send(skip_bad=True)`, or refused by the server. The last
+        `limits.MAX_FEED_REFUSED`; of very many in a short time the server tells only the last 256."""
+        return list(self._refused)
 
     def flush(self, timeout: float = 2.0) -> None:
         """Wait until all that was sent is committed in the server's journal; RequestTimeout after `timeout` seconds."""
         with self._changed:
-            queued = self._queued
-            done = self._changed.wait_for(lambda: self._failure or self._committed >= queued, timeout)
+            queued = self._outbox.kernel.queued
+            done = self._changed.wait_for(
+                lambda: self._failure or (self._begun and self._committed >= queued), timeout
+            )
             self._raise_failure()
             if not done:
                 raise RequestTimeout(
@@ -141,47 +216,77 @@ class Feed:
         if self._failure is not None:
             raise self._failure
 
-    def _queue(self, key: StreamKey, rows: NDArray[np.void], timeout: float | None) -> None:
+    def _send(
+        self,
+        symbol: str,
+        interval: str,
+        rows: NDArray[np.void] | Table,
+        timeout: float | None,
+        skip_bad: bool,
+    ) -> None:
+        """The long way: a new stream, rows that are not as they should be, or no room."""
+        key = StreamKey(self.source, symbol, interval).checked()
+        rows = rows_of(rows, key.kind)
+        found = faults(key, rows)
+        bad = np.flatnonzero(found)
+        if len(bad) and not skip_bad:
+            raise BadRowsError(key, tuple(bad.tolist()), tuple(map(reason, found[bad].tolist())))
+        self._refused.extend(Refused(key, rows[i].copy(), reason(int(found[i]))) for i in bad.tolist())
+        rows = np.ascontiguousarray(rows[found == 0] if len(bad) else rows)
         with self._changed:
-            room = self._changed.wait_for(
-                lambda: self._failure or self._closing or self._pending_bytes < limits.FEED_PENDING_BYTES,
-                timeout,
-            )
-            self._raise_failure()
-            if not room or self._closing:
-                raise RequestTimeout(f"{self._ingest}: the server does not take rows; nothing was queued")
-            if key not in self._encoders:
-                self._encoders[key] = (Encoder(key), len(self._encoders) + 1)
-            encoder, stream_id = self._encoders[key]
-            frame = encoder.encode(
-                rows,
-                self._queued + 1 - self._before,
-                store_id=self.run,
-                origin_ns=time.time_ns(),
-                stream_id=stream_id,
-            )
-            assert isinstance(frame, bytes)
-            self._queued += len(rows)
-            self._pending.append(_Pending(self._queued, frame))
-            self._unsent.append(self._pending[-1])
-            self._pending_bytes += len(frame)
+            self._outbox.add(key)
+        most = self._outbox.kernel.most_at_once(symbol, interval)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for begin in range(0, len(rows), most):
+            self._wait_and_put(key, rows[begin : begin + most], deadline, begin, len(rows))
+
+    def _wait_and_put(
+        self, key: StreamKey, rows: NDArray[np.void], deadline: float | None, before: int, of: int
+    ) -> None:
+        with self._changed:
+            while True:
+                self._raise_failure()
+                status = (
+                    self._put(key.symbol, key.interval, rows)
+                    if self._begun and not self._closing
+                    else NO_ROOM
+                )
+                if status in (QUEUED, WOKEN):
+                    break
+                left = None if deadline is None else deadline - time.monotonic()
+                if self._closing or (left is not None and left <= 0):
+                    queued = f"{before} of {of} rows were queued" if before else "nothing was queued"
+                    error = RequestTimeout(f"{self._ingest}: the server does not take rows; {queued}")
+                    error.queued = before
+                    raise error
+                self._changed.wait(left)
         self._wake.set()
 
     # ------------------------------------------------------------------ the thread that owns the sockets
 
     def _work(self) -> None:
         with Sockets() as made:
-            link = _Link(made, self._ingest, self._chunk_rep)
+            link = Link(made, self._ingest, self._chunk_rep)
+            self._outbox.connect(link.pusher)
             try:
                 while not self._closing:
                     self._turn(link)
             except FluxError as error:
                 self._fail(error)
+            finally:
+                self._outbox.connect(None)
         self._wake.close()
+
+    def _begin(self, incarnation: int, committed: int) -> None:
+        self._outbox.begin(incarnation, committed)
+        self._incarnation, self._committed = incarnation, committed
+        self._refused_upto = committed
+        self._begun = True
 
     def _fail(self, error: BaseException) -> None:
         """Every caller gets this from now on, those that wait included."""
         with self._changed:
+            self._begun = False  # so that no call goes on without looking at the failure
             if self._failure is None:
                 self._failure = (
                     error
@@ -190,32 +295,51 @@ class Feed:
                 )
             self._changed.notify_all()
 
-    def _turn(self, link: _Link) -> None:
+    def _turn(self, link: Link) -> None:
         now = time.monotonic()
-        while self._unsent and send(link.pusher, [self._unsent[0].frame]):
-            link.sent = self._unsent.popleft().last
-        if link.due_to_ask(now) and self._committed < self._queued:
-            link.ask(self.source, self.run, now)
+        unsent = self._begun and self._outbox.resend(everything=False)
+        asking = not self._begun or self._committed < self._outbox.kernel.queued
+        if link.due_to_ask(now) and asking:
+            link.ask(
+                self.source,
+                self.run,
+                now,
+                0 if self._begun else self._token,
+                self._refused_upto - self._before,
+            )
         for outcome in link.requester.receive():
             self._heard(link, outcome.reply, outcome.error)
+        asking = asking or self._committed < self._outbox.kernel.queued
         Poller(self._wake, link.requester.socket).wait(
-            ASK_EVERY_S if self._committed < self._queued else IDLE_S
+            UNSENT_S if unsent else ASK_EVERY_S if asking else IDLE_S
         )
         self._wake.clear()
 
-    def _heard(self, link: _Link, reply: Any, error: FluxError | None) -> None:
+    def _heard(self, link: Link, reply: Any, error: FluxError | None) -> None:
         link.asked = False
         if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
             raise error  # it will say the same again: whoever waits is to know
         if isinstance(error, NotFoundError):
             if self._committed > self._before:
-                self._begin_anew(link)
-                return
+                self._begin_anew()
+        elif isinstance(error, UnavailableError):
+            link.answer_s = ANSWER_S
         elif error is not None:
             link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
+        else:
+            link.answer_s = ANSWER_S
+            if not self._begun:
+                self._begin(reply.incarnation, reply.committed)
+            elif self._token and reply.incarnation > self._incarnation:
+                raise InUseError(f"run {self._name!a} of {self.source} was taken over by another process")
+            self._note_refused(reply.refused)
+            self._advance(link, self._before + reply.committed)
             return
-        link.answer_s = ANSWER_S
-        committed = self._before + (0 if error is not None else reply.committed)
+        if isinstance(error, NotFoundError):  # nothing of this run is committed
+            self._advance(link, self._before)
+
+    def _advance(self, link: Link, committed: int) -> None:
+        """Let go of what is committed."""
         if committed < self._committed:
             raise StorageError(
                 f"{self._ingest}: the server's journal lost rows {committed + 1} to {self._committed} of this "
@@ -223,72 +347,47 @@ class Feed:
             )
         now = time.monotonic()
         moved = committed > self._committed
+        self._outbox.kernel.commit(committed)
         with self._changed:
-            while self._pending and self._pending[0].last <= committed:
-                self._pending_bytes -= len(self._pending.popleft().frame)
             self._committed = max(self._committed, committed)
             self._changed.notify_all()
-        if moved or self._committed >= link.sent:
+        if moved or self._committed >= self._outbox.kernel.sent:
             link.moved(now)
         elif link.stalled(now):
-            with self._changed:
-                self._unsent = deque(self._pending)
+            self._outbox.resend(everything=True)
 
-    def _begin_anew(self, link: _Link) -> None:
+    def _note_refused(self, refused: NDArray[np.void]) -> None:
+        """Remember what the server refused; the rows themselves are still in the outbox."""
+        new = refused[refused["row"] + np.uint64(self._before) > self._refused_upto].copy()
+        if not len(new):
+            return
+        new["row"] += np.uint64(self._before)
+        self._refused_upto = int(new["row"][-1])
+        for told, row in zip(new, self._outbox.find(new), strict=True):
+            key = None if row is None else StreamKey(self.source, row[0], row[1])
+            why, number = reason(int(told["reason"])), int(told["row"])
+            self._refused.append(Refused(key, None if row is None else row[2], why, number))
+        last = self._refused[-1]
+        _LOG.warning(
+            "%s: the server refused %d rows, the last of %s: %s", self.source, len(new), last.key, last.reason
+        )
+
+    def _begin_anew(self) -> None:
         """Go on as another run: the server had so many others since it heard of this one that it forgot it. What was
         committed stays so; what was not is numbered from 1 again."""
+        if self._token:
+            raise StorageError(
+                f"{self._chunk_rep}: the server no longer knows run {self._name!a}: it has had more than "
+                f"{limits.MAX_RUNS} durable ones since"
+            )
         _LOG.warning(
             "%s: the server no longer knows this feed's run %d: it goes on as another", self._ingest, self.run
         )
-        with self._changed:
-            self.run = secrets.randbits(62) + 1
-            self._before = self._committed
-            self._pending = deque(self._renumbered(pending) for pending in self._pending)
-            self._pending_bytes = sum(len(pending.frame) for pending in self._pending)
-            self._unsent = deque(self._pending)
-        link.sent = self._committed
-
-    def _renumbered(self, pending: _Pending) -> _Pending:
-        batch = decode(pending.frame)
-        rows = batch.rows[-(pending.last - self._before) :]  # a part of it may be committed
-        encoder, stream_id = self._encoders[batch.key]
-        first = pending.last - len(rows) + 1 - self._before
-        frame = encoder.encode(rows, first, store_id=self.run, origin_ns=batch.origin_ns, stream_id=stream_id)
-        assert isinstance(frame, bytes)
-        return _Pending(pending.last, frame)
+        self.run = secrets.randbits(62) + 1
+        self._before = self._refused_upto = self._committed
+        self._outbox.kernel.begin_anew(self.run)
 
 
-class _Link:
-    """The sockets to one server and when to say what on them."""
-
-    def __init__(self, sockets: Sockets, ingest: str, chunk_rep: str) -> None:
-        self.pusher = sockets.pusher(ingest)
-        self.requester = Requester(sockets, chunk_rep)
-        self.sent = 0
-        self.asked = False
-        self.answer_s = ANSWER_S
-        self._ask_at = 0.0
-        self._patience = STALL_S
-        self._moved_at = time.monotonic()
-
-    def due_to_ask(self, now: float) -> bool:
-        return not self.asked and now >= self._ask_at
-
-    def ask(self, source_id: str, run: int, now: float) -> None:
-        self.requester.send(
-            messages.source_position_request, source_id=source_id, run=run, timeout=self.answer_s
-        )
-        self.asked = True
-        self._ask_at = now + ASK_EVERY_S
-
-    def moved(self, now: float) -> None:
-        self._moved_at = now
-        self._patience = STALL_S
-
-    def stalled(self, now: float) -> bool:
-        """Whether the position stood still so long that everything uncommitted is to be sent again."""
-        if now - self._moved_at < self._patience:
-            return False
-        self._moved_at = now
-        self._patience = min(2 * self._patience, STALL_MAX_S)
-        return True
+def _run_of(name: str) -> int:
+    """The number of a durable run."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 2 | 1

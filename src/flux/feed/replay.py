@@ -83,6 +83,7 @@ class CsvSource:
             if self._fault is not None:
                 raise SourceFileError(self._path, *self._fault)
             self.key = (key or self._named(default_source)).checked()
+            self._compare_step()
             if self.key.kind is not RowKind.CANDLE:
                 raise SourceFileError(self._path, 0, 0, f"has candles, not a {self.key.interval} stream")
             self._layout = replace(self._layout, grid_ms=grid_ms(self.key.interval))
@@ -281,6 +282,28 @@ class CsvSource:
             reason = f"its rows are {step} ms apart, which is no interval: give the key or resample"
             raise SourceFileError(self._path, 0, 0, reason)
         return StreamKey(source, Path(self._path).stem, interval)
+
+    def _compare_step(self) -> None:
+        """A file whose rows are another interval than its key says is refused: fewer or more would be lost or made up.
+
+        Rows may be missing, so steps may be longer: not when nine in ten are the length of one other interval.
+        """
+        length = INTERVALS_MS.get(self.key.interval)
+        steps, counts = np.unique(np.diff(self._rows["ts_ms"][:CSV_SAMPLE_ROWS]), return_counts=True)
+        if length is None or not len(steps):
+            return
+        least = 28 * _DAY_MS if not length else length if length < _DAY_MS else length - 2 * 3_600_000  # DST
+        step, share = int(steps[np.argmax(counts)]), int(counts.max()) / int(counts.sum())
+        other = next((name for name, ms in INTERVALS_MS.items() if ms == step and ms != length), None)
+        if steps[0] < least:
+            said = f"its rows are {int(steps[0])} ms apart"
+        elif other is not None and length and counts.sum() >= 9 and share >= 0.9:
+            said = f"its rows are {other} apart"
+        else:
+            return
+        raise SourceFileError(
+            self._path, 0, 0, f"{said}, and its key says {self.key.interval}: give the key of its step"
+        )
 
     def _skip(self, row: int) -> None:
         """Move the position to `row`, or to the end of this pass, by counting and checksumming alone."""

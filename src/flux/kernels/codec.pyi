@@ -49,7 +49,7 @@ class Decoder:
     def __init__(
         self,
         rows: tuple[type, type, type],
-        dtypes: tuple[np.dtype[np.void], np.dtype[np.void], np.dtype[np.void], np.dtype[np.void]],
+        dtypes: tuple[np.dtype[np.void], ...],
         key: Callable[[str, str, str], Any],
         other: Callable[[int, int, int, str | None, tuple[Any, ...]], Any],
         error: Callable[[str, int], BaseException],

@@ -15,6 +15,9 @@ class Indicator:
     def set_edges(self, edges: object) -> None:
         """Where the anchor's buckets open, ascending epoch ms (int64): held until the next ones."""
 
+    def set_origin(self, origin: int) -> None:
+        """An even grid again, with this open (0 to below its length)."""
+
     def push(self, rows: object, field: int | None, out: object) -> None: ...
     @property
     def value(self) -> float: ...

@@ -38,6 +38,7 @@ def answered(core: Core, stream: Stream, ask: Ask, reply: Reply, now: int) -> No
 
 def _status(core: Core, stream: Stream, status: Status, now: int) -> None:
     stream.known = True
+    core.unknown.pop(stream.slot, None)
     core.identify(stream, status.stream_id)
     stream.verified_ns = now
     stream.verify = False
@@ -209,7 +210,7 @@ def _refused(core: Core, stream: Stream, ask: Ask, refusal: Refusal, now: int) -
         other_version(core, ask, now)
         core.schedule.at(stream.slot, now)
     elif refusal.not_found:
-        _unknown(core, stream, now)
+        _unknown(core, stream, refusal, now)
     elif refusal.status == RefusalStatus.INVALID_ARGUMENT:
         stream.fault = f"{stream.key}: {refusal.message}"
         stream.halted = True
@@ -230,11 +231,12 @@ def _refused_for_good(core: Core, stream: Stream, refusal: Refusal, now: int) ->
         stream.from_oldest = True
 
 
-def _unknown(core: Core, stream: Stream, now: int) -> None:
+def _unknown(core: Core, stream: Stream, refusal: Refusal, now: int) -> None:
     """The server does not know the stream: it may come, and then begins at 1, since nothing was there at the
     join.
     """
     stream.known = False
+    core.unknown[stream.slot] = refusal.message
     if stream.start is None:
         stream.start = 1
     core.retry(stream, now, at_least_ms=1_000)

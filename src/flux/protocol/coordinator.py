@@ -37,7 +37,8 @@ from flux.protocol import history
 from flux.protocol.answers import answered
 from flux.protocol.core import RECENT_NS, RESYNC, Core
 from flux.protocol.effects import AskKind, Deliver, Effect
-from flux.protocol.replies import Beat, Reply
+from flux.protocol.lookout import Lookout
+from flux.protocol.replies import Beat, Reply, TimedOut
 from flux.protocol.schedule import MS
 from flux.protocol.stream_state import HOLDING, JOINING, LIVE, RECEIVING, RingLike, Stream, StreamState
 from flux.protocol.wildcards import Wildcards
@@ -52,8 +53,12 @@ CONFLICT = 2
 class Coordinator:
     """See the module. Effects pile up in order; `take` hands them out."""
 
-    def __init__(self, random: Random, *, max_asks: int = MAX_ASKS) -> None:
-        self._core = Core(random, max_asks)
+    def __init__(
+        self, random: Random, *, max_asks: int = MAX_ASKS, live: str = "", requests: str = ""
+    ) -> None:
+        """`live` and `requests` name the two endpoints in messages."""
+        self._core = Core(random, max_asks, live=live, requests=requests)
+        self._lookout = Lookout(self._core)
         self._wildcards = Wildcards(self._core)
         self._linked_ns = 0
         self._beat_ns: int | None = None
@@ -91,6 +96,7 @@ class Coordinator:
         if key in core.slots or slot in core.streams:
             raise FluxError(f"{key} is already subscribed")
         stream = core.add(key, slot, ring, start, cursor)
+        core.wanted = True
         if start == "cache" and cursor is not None:
             # Live rows of the cursor's epoch may be laid behind it before the server was asked anything.
             core.expect(stream, cursor.store_id, cursor.epoch)
@@ -102,6 +108,7 @@ class Coordinator:
         """Follow every symbol of a source and an interval: those the server lists (`Join`) and those first
         seen live.
         """
+        self._core.wanted = True
         self._wildcards.add(source_id, interval, start, now)
 
     def first_seen(
@@ -303,6 +310,7 @@ class Coordinator:
         ask = core.in_flight.pop(number, None)
         if ask is None:
             return
+        core.unanswered = isinstance(reply, TimedOut)
         if ask.kind is AskKind.LIST:
             self._wildcards.answered(ask, reply, now)
         else:
@@ -331,6 +339,7 @@ class Coordinator:
         if late != core.beats_missing:
             core.beats_missing = late
             core.show_all(now)
+        self._lookout.look(now, self._beat_from[0] if self._beat_from is not None else 0)
         if now - self._swept_ns >= RECENT_NS // 2:
             self._swept_ns = now
             for stream in core.idle_since(now):
@@ -348,7 +357,7 @@ class Coordinator:
     def next_ns(self) -> int | None:
         """When `tick` has something to do at the latest (monotonic ns); None: not before the next input."""
         core = self._core
-        times = [core.schedule.next_ns()]
+        times = [core.schedule.next_ns(), self._lookout.next_ns()]
         if core.linked and not core.ready:
             times.append(self._linked_ns + PROBE_MS * MS)
         if self._beat_ns is not None and not core.beats_missing:

@@ -58,8 +58,15 @@ RECENT_NS = 2_000 * MS  # rows within this: receiving
 class Core:
     """State and primitive moves. `now` is monotonic ns throughout."""
 
-    def __init__(self, random: Random, max_asks: int = MAX_ASKS) -> None:
+    def __init__(
+        self, random: Random, max_asks: int = MAX_ASKS, *, live: str = "", requests: str = ""
+    ) -> None:
         self.random = random
+        self.live = live or "the publisher"  # in messages: where rows come from, and where requests go
+        self.requests = requests or "the server"
+        self.wanted = False  # something was subscribed
+        self.unanswered = False  # the last request that ended got no answer at all
+        self.unknown: dict[int, str] = {}  # slots of streams that the server does not know, and what it said
         self.max_asks = max_asks
         self.streams: dict[int, Stream] = {}
         self.slots: dict[StreamKey, int] = {}
@@ -99,6 +106,7 @@ class Core:
             self.columns.learn(stream.stream_id, -1)
         self.schedule.drop(slot)
         self.waiting.pop(slot, None)
+        self.unknown.pop(slot, None)
 
     def expect(self, stream: Stream, store_id: int, epoch: int) -> None:
         """Only rows of this store and epoch are this stream's."""
@@ -353,13 +361,29 @@ class Core:
         """The reason that goes with a state."""
         if state is FAILED:
             return stream.fault or self.failed
+        if not self.linked:
+            return self.unlinked()
+        if state is StreamState.CONNECTING:
+            return f"{self.live} is connected: its first heartbeat is waited for"
         if state is STALLED:
+            if self.unanswered:
+                return f"{self.requests} does not answer requests"
             if self.beats_missing:
                 return "heartbeats are missing"
             if stream.room() <= 0:
                 return "the consumer is behind"
             return f"{self.head(stream) - stream.ring.contiguous} rows are missing and requests fail"
-        return "" if stream.known else stream.fault or "the server does not know this stream (yet)"
+        if stream.known:
+            return ""
+        return self.unknown.get(stream.slot) or "the server does not know this stream (yet)"
+
+    def unlinked(self) -> str:
+        """Why the link is not there."""
+        if self.was_linked:
+            return (
+                f"the connection to {self.live} broke: it is made again as soon as somebody publishes there"
+            )
+        return f"nobody publishes at {self.live}: no server there, or another address"
 
     def fail(self, reason: str, now: int, *, wrong_version: bool) -> None:
         """Stop for good: no request follows."""

@@ -127,6 +127,13 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class Warn:
+    """Nothing comes, and this is why: one warning for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """Nothing more can be got from this server; the reason says what to do. No retry follows."""
 
@@ -134,4 +141,6 @@ class Fail:
     wrong_version: bool
 
 
-Effect: TypeAlias = Ask | Deliver | DeliverGap | Rewind | SetAside | SetExpected | Join | Speak | Tell | Fail
+Effect: TypeAlias = (
+    Ask | Deliver | DeliverGap | Rewind | SetAside | SetExpected | Join | Speak | Tell | Warn | Fail
+)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-from flux.model import CANDLE, MARK
+from flux.model import CANDLE, MARK, REFUSED
 from flux.schema import SCHEMA_VERSION
 from flux.schema.envelope import EnvelopeSlots, Key, Rows, Table, checked_rows, finish, key_table
 from flux.schema.generated import (
@@ -342,8 +342,10 @@ def forming(
     return finish(Table(Forming, slots), **envelope)
 
 
-def source_position_request(*, source_id: str, run: int, **envelope: Unpack[EnvelopeSlots]) -> bytes:
-    slots = {"SourceId": source_id, "Run": run}
+def source_position_request(
+    *, source_id: str, run: int, claim: int = 0, refused_after: int = 0, **envelope: Unpack[EnvelopeSlots]
+) -> bytes:
+    slots = {"SourceId": source_id, "Run": run, "Claim": claim, "RefusedAfter": refused_after}
     return finish(Table(SourcePositionRequest, slots), **envelope)
 
 
@@ -352,7 +354,18 @@ def source_position_response(
     source_id: str,
     run: int,
     committed: int,
+    incarnation: int = 0,
+    refused_total: int = 0,
+    refused: Rows | None = None,
     **envelope: Unpack[EnvelopeSlots],
 ) -> bytes:
-    slots = {"SourceId": source_id, "Run": run, "Committed": committed}
+    """`refused`: 1-d rows of `flux.model.REFUSED`."""
+    slots = {
+        "SourceId": source_id,
+        "Run": run,
+        "Committed": committed,
+        "Incarnation": incarnation,
+        "RefusedTotal": refused_total,
+        "Refused": checked_rows(refused, REFUSED),
+    }
     return finish(Table(SourcePositionResponse, slots), **envelope)

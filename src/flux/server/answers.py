@@ -38,6 +38,8 @@ from flux.transport.drops import Seldom
 
 _LOG: Final = logging.getLogger("flux.requests")
 
+CLAIM_RETRY_MS: Final = 20
+
 SCHEMA_VERSIONS: Final = (1, 2)
 """The versions spoken here."""
 
@@ -172,14 +174,17 @@ class Answers:
     def _position(self, request: Any, head: dict[str, Any]) -> bytes:
         if request.source_id is None:
             raise Refusal(Status.INVALID_ARGUMENT, "missing source_id")
-        committed = self._view.committed_rows(request.source_id, request.run)
-        if committed is None:
+        try:
+            StreamKey(request.source_id, "X", "1m").checked()
+        except InvalidNameError as error:
+            raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
+        if request.claim and not self._view.claim_run(request.source_id, request.run, request.claim):
+            raise Refusal(Status.UNAVAILABLE, "the claim is on its way into the journal", CLAIM_RETRY_MS)
+        position = self._view.run_position(request.source_id, request.run, request.refused_after)
+        if position is None:
             raise Refusal(Status.NOT_FOUND, f"unknown run: of quiet feeds the last {MAX_RUNS} are remembered")
         return messages.source_position_response(
-            source_id=request.source_id,
-            run=request.run,
-            committed=committed,
-            **head,
+            source_id=request.source_id, run=request.run, **position._asdict(), **head
         )
 
     # What they share

@@ -151,6 +151,10 @@ class Committer:
         found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
         return max(found, default=None)
 
+    def claimed(self, name: str) -> int:
+        """The last incarnation of a feed's run whose claim is committed; from any thread."""
+        return self._sources.get(name, (0, 0))[1]
+
     def may_have_forgotten(self, name: str) -> bool:
         """Whether a feed's run of that name may have been here: it is not known, and older ones had to go (from any
         thread)."""
@@ -261,7 +265,7 @@ class Committer:
         try:
             self._journal.sync()
         except StorageError as error:
-            self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")
+            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
 
     def _heads(self) -> HeadsRecord:
         """The committed state of the store, for the first record of a file."""

@@ -15,6 +15,7 @@ from typing import Final
 from flux.config import ServeConfig
 from flux.errors import FluxError
 from flux.server.committer import Faults
+from flux.server.inputs import ReplayInput
 from flux.server.service import Server
 
 EXIT_INTERRUPTED: Final = 130
@@ -42,8 +43,9 @@ def serve(config: ServeConfig, faults: Faults | None = None) -> int:
     server.start()
     try:
         _say_ready(server)
+        replaying = list(server.inputs)
         while not until.is_set() and not server.wait(LOOK_S):
-            pass
+            replaying = [source for source in replaying if not _say_ended(source)]
     finally:
         server.stop()
         if server.left_open:  # ending the interpreter would close, or wait for, what a thread still uses
@@ -65,5 +67,16 @@ def _say_ready(server: Server) -> None:
         f"flux serve: ready pub {server.live_pub} rpc {server.chunk_rep}{ingest} state {server.vitals.state.name}",
         flush=True,
     )
+    for source in server.inputs:
+        print(f"flux serve: {source.source.path} is replayed as {source.key}", file=sys.stderr, flush=True)
     if server.vitals.reason:
         print(f"flux serve: {server.vitals.reason}", file=sys.stderr, flush=True)
+
+
+def _say_ended(source: ReplayInput) -> bool:
+    """Whether a replay has ended: then a line that says so."""
+    if not source.finished:
+        return False
+    rows = source.source.position.row
+    print(f"flux serve: {source.key}: replayed to its end, row {rows}", file=sys.stderr, flush=True)
+    return True

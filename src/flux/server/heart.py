@@ -35,6 +35,8 @@ class Heart:
         self._vitals = vitals
         self._handover = handover
         self._stopping = threading.Event()
+        self.begun = threading.Event()
+        """The first heartbeat is before any row: the committer sends what waits before it takes a group."""
         self._number = 0
         self._mark_from = 0
 
@@ -44,6 +46,7 @@ class Heart:
         while True:
             for frame in self.frames():
                 self._handover.leave_beat(frame, limits.HEARTBEAT_MS / 1_000)
+            self.begun.set()
             look()
             due = max(due + limits.HEARTBEAT_MS / 1_000, time.monotonic())
             if self._stopping.wait(due - time.monotonic()):

@@ -10,13 +10,15 @@ from flux.errors import DataError, StorageError
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.losses import CURSOR
 from flux.server.records import FIRST_EPOCH, feed_name
-from flux.server.view import Health, StreamView
+from flux.server.view import Health, RunPosition, StreamView
 from flux.transport.topics import V1Topics
 
 if TYPE_CHECKING:
+    from flux.server.claims import Claims
     from flux.server.committer import Committer, Identity
     from flux.server.losses import Losses
     from flux.server.records import StreamRecord
+    from flux.server.runs import Runs
     from flux.server.view import Rows
     from flux.server.vitals import Vitals
     from flux.transport.pump import Streams
@@ -34,6 +36,8 @@ class LiveView:
         streams: Streams,
         records: dict[int, StreamRecord],
         committer: Committer,
+        runs: Runs,
+        claims: Claims,
         vitals: Vitals,
         losses: Losses,
         lags: Callable[[], bool] = lambda: False,
@@ -42,6 +46,8 @@ class LiveView:
         self._streams = streams
         self._records = records
         self._committer = committer
+        self._runs = runs
+        self._claims = claims
         self._vitals = vitals
         self._losses = losses
         self._lags = lags
@@ -102,12 +108,18 @@ class LiveView:
         rows = self._streams.ring(self._slot(stream_id)).window(first, last)
         return rows if len(rows) == last - first + 1 else None
 
-    def committed_rows(self, source_id: str, run: int) -> int | None:
+    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition | None:
         name = feed_name(source_id, run)
         position = self._committer.source_position(name)
-        if position is None:
-            return None if self._committer.may_have_forgotten(name) else 0
-        return position[0]
+        if position is None and self._committer.may_have_forgotten(name):
+            return None
+        committed, incarnation = position or (0, 0)
+        total, refused = self._runs.refused(name, refused_after, committed)
+        return RunPosition(committed, incarnation, total, refused)
+
+    def claim_run(self, source_id: str, run: int, token: int) -> bool:
+        incarnation = self._claims.claim(source_id, run, token)
+        return bool(incarnation) and self._committer.claimed(feed_name(source_id, run)) >= incarnation
 
     def store_lags(self) -> bool:
         return self._lags()

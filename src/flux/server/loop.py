@@ -29,6 +29,7 @@ from flux.transport.pump import Streams, UnknownStream
 from flux.transport.sockets import Poller, Socket, Wake
 
 if TYPE_CHECKING:
+    from flux.server.claims import Claims
     from flux.server.committer import Identity
     from flux.server.exchange import Exchange, Filled
     from flux.server.runs import Runs
@@ -60,6 +61,7 @@ class Loop:
         next_stream_id: int,
         positions: dict[str, Position],
         hurry: threading.Event,
+        claims: Claims,
     ) -> None:
         self._streams = streams
         self._exchange = exchange
@@ -79,6 +81,7 @@ class Loop:
         self._next_stream_id = next_stream_id
         self._positions = positions
         self._hurry = hurry
+        self._claims = claims
         self._unrecorded: list[StreamRecord] = []
         self._drops = DropLog(self._receiver, "ingest")
         self._moved: dict[str, Position] = {}  # runs that went on without rows, or lost their place
@@ -133,6 +136,7 @@ class Loop:
             if self.held:
                 self._hurry.set()
                 awake.wait(HELD_S)
+            self._carry_out_claims()
             if self._note_moved():
                 self.held = False
                 turned = self._turns.run(0 if self._more else TURNS_S)
@@ -140,6 +144,16 @@ class Loop:
                 self._decide(turned)
                 self._offer_inputs()
             self._vitals.turned()
+
+    def _carry_out_claims(self) -> None:
+        """Give durable runs to the processes that claim them; what they are told stands in the journal first."""
+        while (due := self._claims.take()) is not None:
+            place = self._runs.find(due.source_id.encode(), due.run)
+            if place is None:
+                place = self._add_run(due.source_id.encode(), due.run)
+            position = self._runs.claim(place)
+            self._moved[self._runs.name(place)] = position
+            self._claims.done(due, position[1])
 
     def _note_moved(self) -> bool:
         """Put new streams and positions that moved without rows into the group; False while there is no room."""
@@ -227,24 +241,24 @@ class Loop:
             return
         place = self._runs.find(unknown.key[0], unknown.store_id)
         if place is None:
-            place = self._add_run(unknown)
+            place = self._add_run(unknown.key[0], unknown.store_id)
         self._receiver.kernel.refuse(place)
         self._moved[self._runs.name(place)] = self._runs.taken(place)
 
     def _decide_run(self) -> None:
         unknown = self._receiver.unknown
         assert unknown is not None
-        name = feed_name(unknown.key[0].decode(), unknown.store_id)
+        source, run = unknown.key[0], unknown.store_id
+        name = feed_name(source.decode(), run)
         if unknown.start > 1 and name not in self._positions and len(self._positions) >= limits.MAX_RUNS:
             self._receiver.discard()  # maybe one that was forgotten: its feed is told when it asks, and goes on anew
             return
-        self._add_run(unknown)
+        self._add_run(source, run)
 
-    def _add_run(self, unknown: UnknownStream) -> int:
+    def _add_run(self, source: bytes, run: int) -> int:
         """Go on with a feed's run where the journal has it; its place in the table."""
-        name = feed_name(unknown.key[0].decode(), unknown.store_id)
-        taken = self._positions.get(name, (0, 0))[0]
-        place, gone = self._runs.add(unknown.key[0], unknown.store_id, taken, INGEST_OWNER)
+        position = self._positions.get(feed_name(source.decode(), run), (0, 0))
+        place, gone = self._runs.add(source, run, position, INGEST_OWNER)
         self._moved |= gone
         remember(self._positions, gone)
         return place

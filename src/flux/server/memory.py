@@ -8,12 +8,15 @@ monitor gives the descriptor of each, though. What was connected before, and kee
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import socket
+import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flux import limits
@@ -24,7 +27,12 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("flux.server")
 
+_BYTES_RECEIVED: Final = 128  # of Linux' struct tcp_info
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+AGAIN_S: Final = 5.0
+"""libzmq frees what a connection held in its own time: so long nobody else is dropped for it ..."""
+GROWN_BYTES: Final = 64 * limits.MIB
+"""... unless the memory grows by so much meanwhile."""
 CALM_LOOKS: Final = 20  # looks within the bound before all is well again
 
 
@@ -34,6 +42,7 @@ class Connection(NamedTuple):
     descriptor: int
     inode: int
     peer: str
+    look: int = 0  # those found in one look have no order among them
 
 
 class Connections:
@@ -42,44 +51,69 @@ class Connections:
     def __init__(self, comings: Sequence[Callable[[], list[tuple[int, bool]]]]) -> None:
         self._comings = comings
         self._open: dict[int, Connection] = {}
+        self._looks = 0
 
     def follow(self) -> None:
         """Hear who came and who left."""
+        self._looks += 1
         for come in self._comings:
             for descriptor, came in come():
                 self._open.pop(descriptor, None)
                 if came and (found := _connection(descriptor)):
-                    self._open[descriptor] = found
+                    self._open[descriptor] = found._replace(look=self._looks)
 
     def __len__(self) -> int:
         return len(self._open)
 
     def drop_last(self) -> str:
-        """End the connection that was made last; who it was, "" when there is none."""
+        """End the connection that was made last, of several the one that sent most; who it was, "" if there is none."""
         while self._open:
-            _, last = self._open.popitem()
-            if _connection(last.descriptor) == last:
-                held = socket.socket(fileno=os.dup(last.descriptor))
-                with held:
-                    try:
-                        held.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        continue  # it left meanwhile
+            # From the end, for the first of equals is taken.
+            last = max(reversed(self._open.values()), key=lambda made: (made.look, _sent(made.descriptor)))
+            del self._open[last.descriptor]
+            if _connection(last.descriptor) == last._replace(look=0):
+                try:
+                    with _borrowed(last.descriptor) as connection:
+                        # What still comes is received after a shutdown too: without room for it the end is soon.
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+                        connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue  # it left meanwhile
                 return last.peer
         return ""
+
+
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """libzmq's own descriptor as a socket, which stays open: a copy of it might not be had. Raises OSError."""
+    held = socket.socket(fileno=descriptor)
+    try:
+        yield held
+    finally:
+        held.detach()
 
 
 def _connection(descriptor: int) -> Connection | None:
     """What a descriptor is now, if it is a connection."""
     try:
         inode = os.fstat(descriptor).st_ino
-        with socket.socket(fileno=os.dup(descriptor)) as held:
-            name = held.getpeername()
+        with _borrowed(descriptor) as connection:
+            name = connection.getpeername()
     except OSError:
         return None
     return Connection(
         descriptor, inode, ":".join(map(str, name[:2])) if isinstance(name, tuple) else str(name)
     )
+
+
+def _sent(descriptor: int) -> int:
+    """Bytes that a peer sent so far; 0 where the system does not say."""
+    try:
+        with _borrowed(descriptor) as connection:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+    except OSError:
+        return 0
+    return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder)
 
 
 class MemoryWatch:
@@ -93,6 +127,8 @@ class MemoryWatch:
         self._statm = open("/proc/self/statm", "rb", buffering=0)  # noqa: SIM115  kept: no descriptor may be left later
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._calm = 0
+        self._again_at = 0.0
+        self._grown_at = 0
         self.dropped = 0
         bounds = limits.server_bytes(streams())
         parts = ", ".join(f"{name} {size // limits.MIB}" for name, size in bounds.items())
@@ -112,15 +148,20 @@ class MemoryWatch:
         """Drop the newest connection if the memory is over the sum of its bounds."""
         self._connections.follow()
         bound = sum(limits.server_bytes(self._streams()).values())
-        if self._taken() > bound and self._trim is not None:
-            self._trim(0)  # what was freed counts until then
+        if self._taken() > bound:
+            self._give_back()
         taken = self._taken()
         if taken <= bound:
             self._calm += 1
-            if self._calm == CALM_LOOKS:
+            if self._calm == CALM_LOOKS and self._vitals.has("memory"):
                 self._vitals.clear("memory")
+                self._give_back()
             return
         self._calm = 0
+        now = time.monotonic()
+        if now < self._again_at and taken < self._grown_at:
+            return  # what was dropped last is still being freed
+        self._again_at, self._grown_at = now + AGAIN_S, taken + GROWN_BYTES
         peer = self._connections.drop_last()
         self.dropped += bool(peer)
         said = (
@@ -129,6 +170,11 @@ class MemoryWatch:
         self._vitals.set(
             "memory", State.DEGRADED, f"the memory is over its bound of {bound // limits.MIB} MiB: {said}"
         )
+
+    def _give_back(self) -> None:
+        """What was freed counts until the system has it back."""
+        if self._trim is not None:
+            self._trim(0)
 
     def _taken(self) -> int:
         """Bytes of this process that are in memory."""

@@ -43,6 +43,8 @@ WAIT_S: Final = 0.25
 STEP_BYTES: Final = MAX_RECORD_BYTES + 64 * KIB
 """Of the journal read in one step: the longest record, and its header."""
 
+_NO_END: Final = 2**63
+
 Persisted = dict[int, int]
 """stream_id -> the sequence up to which the store has it."""
 
@@ -55,6 +57,7 @@ class Projection:
         self._first = first
         self.directory = directory
         self._bytes = bytearray(STEP_BYTES)
+        self._whole = (0, 0)  # a file, and where its groups stop reading
         self._gather = Gatherer(PROJECT_MAX_ROWS, ready=PROJECT_ROWS)
         self._sure = False  # that `position` is the store's
         self.position = first
@@ -109,10 +112,24 @@ class Projection:
         """The next bytes of the journal, as many as a step may need. Borrowed until the next call."""
         size = len(self._bytes)
         if position.file == committed.file:
-            size = max(0, min(size, committed.offset - position.offset))
+            self._whole = (
+                position.file,
+                _NO_END,
+            )  # followed while it was written: not read once more when it is left
+            end = committed.offset
+        else:
+            end = self._whole_until(position.file)
+        size = max(0, min(size, end - position.offset))
         whole = memoryview(self._bytes)[:size]
         path = journal.path_of(self.directory, position.file)
         return whole[: journal.read_part(path, position.offset, whole)]
+
+    def _whole_until(self, number: int) -> int:
+        """Where the groups of an older file stop reading: a batch says nothing of its topic and of its neighbours."""
+        if self._whole[0] != number:
+            data = journal.read_file(journal.path_of(self.directory, number))
+            self._whole = number, journal.scan(data).committed
+        return self._whole[1]
 
     def _behind(self, position: Position, committed: Position) -> Position:
         """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""

@@ -27,7 +27,7 @@ FIRST_EPOCH: Final = 1
 FEED: Final = "feed:"
 
 Position = tuple[int, int]
-"""How far a source is: (rows, running CRC-32C) of a file, (rows, 0) of a feed's run."""
+"""How far a source is: (rows, running CRC-32C) of a file, (rows, incarnation) of a feed's run."""
 
 
 class StreamRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -129,5 +129,6 @@ def remember(sources: dict[str, Position], moved: Mapping[str, Position]) -> Non
         sources.pop(name, None)
         sources[name] = position
     feeds = [name for name in sources if name.startswith(FEED)] if len(sources) > MAX_RUNS else []
+    feeds.sort(key=lambda name: sources[name][1] > 0)  # durable runs go last
     for name in feeds[: max(0, len(feeds) - MAX_RUNS)]:
         del sources[name]

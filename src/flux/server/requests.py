@@ -24,8 +24,10 @@ from typing import Final, Protocol
 from flux.errors import DataError, FluxError, StorageError
 from flux.limits import (
     MAX_BACKFILL_QUEUE,
+    MAX_ENVELOPE_FRAMES,
     MAX_HELD_REPLIES,
     MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
     MAX_REQUESTS_PER_PEER,
     REQUEST_DEADLINE_MS,
     REQUESTS_PER_TURN,
@@ -354,7 +356,9 @@ def split(frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     peers before that. The reply begins as the request did.
     """
     try:
-        at = frames.index(b"", 1, len(frames) - 1)
+        at = frames.index(b"", 1, min(len(frames) - 1, MAX_ENVELOPE_FRAMES))
     except ValueError:
         at = 0
+    if sum(map(len, frames[: at + 1])) > MAX_REQUEST_BYTES:
+        at = 0  # it would wait in memory with the request: what is left is no request, and is told so
     return frames[: at + 1], frames[at + 1 :]

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flux.limits import MAX_RUNS
+import numpy as np
+
+from flux.limits import MAX_REFUSED_LISTED, MAX_RUNS
+from flux.model import REFUSED
 from flux.server.records import Position, SourceRecord, feed_name, pack
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from flux.transport.pump import Receiver
 
 _POSITION_BYTES: Final = (
@@ -21,7 +26,7 @@ _POSITION_BYTES: Final = (
 
 class Runs:
     """The receiver's table of runs: MAX_RUNS places. The run that goes for a new one is that of the longest silence:
-    no row of it came, and nobody asked how far it is."""
+    no row of it came, and nobody asked how far it is. Durable runs go last."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
@@ -35,27 +40,33 @@ class Runs:
         """The place of a run that the receiver knows."""
         return self.receiver.kernel.find_run(source, run)
 
-    def add(self, source: bytes, run: int, taken: int, owner: int) -> tuple[int, dict[str, Position]]:
-        """Its place, where `taken` rows of it are known; and how far the run is that had this place before, if any."""
+    def add(self, source: bytes, run: int, position: Position, owner: int) -> tuple[int, dict[str, Position]]:
+        """Its place, where so much of it is known; and how far the run is that had this place before, if any."""
         name = feed_name(source.decode(), run)
         gone: dict[str, Position] = {}
         self._hear()
         if len(self._names) == MAX_RUNS:
-            place = min(range(MAX_RUNS), key=self._contact.__getitem__)
+            place = min(range(MAX_RUNS), key=self._worth)
             before = self._names[place]
             gone[before] = self.taken(place)
             del self._places[before]
-            self._names[place], self._seen[place], self._contact[place] = name, taken, self._added
+            self._names[place], self._seen[place], self._contact[place] = name, position[0], self._added
         else:
             place = len(self._names)
             self._names.append(name)
-            self._seen.append(taken)
+            self._seen.append(position[0])
             self._contact.append(self._added)
         begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
-        assert self.receiver.kernel.add_run(source, run, taken, owner, begins, place=place) == place
+        assert (
+            self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place) == place
+        )
         self._added += 1
         self._places[name] = place
         return place, gone
+
+    def _worth(self, place: int) -> tuple[bool, int]:
+        """What goes last: durable runs, then those that were heard of lately."""
+        return self.receiver.kernel.run_incarnation(place) > 0, self._contact[place]
 
     def _hear(self) -> None:
         """Rows came of these runs since the last run was added."""
@@ -72,20 +83,35 @@ class Runs:
         return self._names[place]
 
     def taken(self, place: int) -> Position:
-        """How far the receiver has taken it."""
-        return (self.receiver.kernel.run_taken(place), 0)
+        """How far the receiver has taken it, and from which incarnation of it."""
+        return (self.receiver.kernel.run_taken(place), self.receiver.kernel.run_incarnation(place))
+
+    def claim(self, place: int) -> Position:
+        """Give it to another process; how far it is, and which incarnation that is."""
+        self.receiver.kernel.claim_run(place)
+        return self.taken(place)
 
     def committed(self, name: str) -> Position | None:
         """How far it is in the journal, as far as this table knows; who asks keeps it here. From any thread."""
         place = self._places.get(name)
         if place is not None:
             self._contact[place] = self._added
-        rows = 0 if place is None else self.receiver.kernel.run_committed(place)
-        return (rows, 0) if rows else None
+        rows, incarnation = (0, 0) if place is None else self.receiver.kernel.run_committed(place)
+        return (rows, incarnation) if rows else None
+
+    def refused(self, name: str, after: int, upto: int) -> tuple[int, NDArray[np.void]]:
+        """(rows of it refused since this server began, the last of those numbered above `after` and at most `upto`:
+        REFUSED rows); from any thread."""
+        out = np.zeros(MAX_REFUSED_LISTED, REFUSED)
+        place = self._places.get(name)
+        if place is None:
+            return 0, out[:0]
+        total, listed = self.receiver.kernel.run_refused(place, after, upto, out.view(np.uint8))
+        return total, out[:listed]
 
     def all_committed(self) -> dict[str, Position]:
         """The same of every run of which rows were committed; from any thread."""
         found = {
             name: self.receiver.kernel.run_committed(place) for name, place in list(self._places.items())
         }
-        return {name: (rows, 0) for name, rows in found.items() if rows}
+        return {name: position for name, position in found.items() if position[0]}

@@ -25,8 +25,9 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import MAX_SEQUENCE, State, StreamKey
+from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.answers import Answers
+from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
 from flux.server.exchange import Exchange
 from flux.server.inputs import ReplayInput
@@ -38,6 +39,7 @@ from flux.server.records import StreamHead, StreamRecord
 from flux.server.recover import recover
 from flux.server.requests import Requests
 from flux.server.runs import Runs
+from flux.server.tail import Span, last_rows
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
@@ -94,19 +96,24 @@ class Server:
         except BaseException:
             self._release()
             raise
-        for source in self._inputs:
-            source.start()
         self._spawn("projector", self.projector.run)
         self._spawn("committer", self.committer.run)
+        self._spawn("heart", lambda: self.committer.heart.run(self._look))
+        self.committer.heart.begun.wait(STOP_S)
         self._requests.start()
         self._spawn("loop", self.loop.run)
-        self._spawn("heart", lambda: self.committer.heart.run(self._look))
         self._spawn("memory", self.memory.run)
+        for source in self._inputs:
+            source.start()
 
     def _warm(self) -> None:
-        """Slots for the streams that recovery found, with their last rows in the rings where the database reads."""
+        """Slots for the streams that recovery found, with their last rows in the rings: out of the database, or, where
+        that does not read, out of the journal's last file."""
         store: Store | None = self._recovered.store
-        for number, head in sorted(self._recovered.streams.items()):
+        tail: dict[int, Span] = {}
+        heads = sorted(self._recovered.streams.items())
+        lowest = self._lowest() if heads else {}
+        for number, head in heads:
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
             ring.reset(min(head.head + 1, MAX_SEQUENCE))
@@ -116,8 +123,24 @@ class Server:
                 except (StorageError, DamagedError) as error:
                     self._store_read(error)
                     store = None
+                    wanted = dict.fromkeys([number for number, _ in heads[:WARM_STREAMS]], WARM_ROWS)
+                    tail = last_rows(self._config.data, self._recovered.journal.position, wanted)
+            if number in tail and tail[number].last == head.head:
+                rows = tail[number].rows[-ring.capacity :]
+                ring.reset(head.head + 1 - len(rows))
+                ring.place(head.head + 1 - len(rows), rows)
             ring.keep = head.head
-            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
+            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest, lowest.get(number))
+
+    def _lowest(self) -> dict[int, int]:
+        """The lowest time or trade id (as the signed number of its bits) of each stream; none where the database does
+        not read: then what is older than the rings is taken for possibly seen."""
+        try:
+            found = self._recovered.store.lowest(RowKind.CANDLE) | self._recovered.store.lowest(RowKind.TRADE)
+        except (StorageError, DamagedError) as error:
+            self._store_read(error)
+            return {}
+        return {number: low if low < 2**63 else low - 2**64 for number, low in found.items()}
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
@@ -129,7 +152,8 @@ class Server:
             puller = self._sockets.puller(config.ingest)
             self.ingest = endpoint_of(puller)
         self._exchange = Exchange()
-        runs = Runs(Receiver(puller, self.streams, server=True))
+        self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
+        self._claims = Claims(self._wake.set)
         hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
@@ -158,6 +182,7 @@ class Server:
             next_stream_id=max(records, default=0) + 1,
             positions=dict(recovered.sources),
             hurry=hurry,
+            claims=self._claims,
         )
         self.vitals.also_turned = self.loop.turned_ns
         self.projector = Projector(
@@ -185,6 +210,8 @@ class Server:
             streams=self.streams,
             records=records,
             committer=self.committer,
+            runs=self._runs,
+            claims=self._claims,
             vitals=self.vitals,
             losses=recovered.losses,
             lags=lambda: self.projector.lags,
@@ -242,6 +269,11 @@ class Server:
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
+
+    @property
+    def inputs(self) -> list[ReplayInput]:
+        """The files that are replayed, as they were given."""
+        return list(self._inputs)
 
     def inputs_finished(self) -> bool:
         """Whether every replayed file was taken to its end (its last rows may still be on their way)."""
@@ -302,7 +334,7 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, loop, heart, memory = self._threads
+        projector, committer, heart, loop, memory = self._threads
         loop.join(left())
         answered = self._requests.stop(left())
         self.memory.stop()

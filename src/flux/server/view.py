@@ -30,6 +30,15 @@ class StreamView(NamedTuple):
     forming: Any = None  # the candle that is not closed yet: one CANDLE row, or None
 
 
+class RunPosition(NamedTuple):
+    """How far a feed's run is."""
+
+    committed: int  # rows in the journal; 0 for a run never seen
+    incarnation: int  # the process that has it; 0 where none ever claimed it
+    refused_total: int  # rows refused since this server began
+    refused: Rows  # REFUSED rows: committed ones, the last MAX_REFUSED_LISTED
+
+
 class Health(NamedTuple):
     """How the server is, and why where it is not OK."""
 
@@ -76,8 +85,11 @@ class ServerView(Protocol):
     def ring_rows(self, stream_id: int, first: int, last: int) -> Rows | None:
         """A copy of the rows `first` to `last`, both inclusive; None unless all of them are in memory."""
 
-    def committed_rows(self, source_id: str, run: int) -> int | None:
-        """Rows of a feed's run that are in the journal; 0 for a run never seen, None for one that may be forgotten."""
+    def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition | None:
+        """How far a feed's run is, with the refused rows numbered above `refused_after`; None: it may be forgotten."""
+
+    def claim_run(self, source_id: str, run: int, token: int) -> bool:
+        """Whether the process with this token has the run: false until that stands in the journal."""
 
     def store_lags(self) -> bool:
         """Whether rows that memory let go may not be in the store yet: what it lacks is then no hole."""

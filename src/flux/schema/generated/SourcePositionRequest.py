@@ -38,7 +38,21 @@ class SourcePositionRequest(object):
             return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
-def SourcePositionRequestStart(builder): builder.StartObject(2)
+    # SourcePositionRequest
+    def Claim(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # SourcePositionRequest
+    def RefusedAfter(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def SourcePositionRequestStart(builder): builder.StartObject(4)
 def Start(builder):
     return SourcePositionRequestStart(builder)
 def SourcePositionRequestAddSourceId(builder, sourceId): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(sourceId), 0)
@@ -47,6 +61,12 @@ def AddSourceId(builder, sourceId):
 def SourcePositionRequestAddRun(builder, run): builder.PrependUint64Slot(1, run, 0)
 def AddRun(builder, run):
     return SourcePositionRequestAddRun(builder, run)
+def SourcePositionRequestAddClaim(builder, claim): builder.PrependUint64Slot(2, claim, 0)
+def AddClaim(builder, claim):
+    return SourcePositionRequestAddClaim(builder, claim)
+def SourcePositionRequestAddRefusedAfter(builder, refusedAfter): builder.PrependUint64Slot(3, refusedAfter, 0)
+def AddRefusedAfter(builder, refusedAfter):
+    return SourcePositionRequestAddRefusedAfter(builder, refusedAfter)
 def SourcePositionRequestEnd(builder): return builder.EndObject()
 def End(builder):
     return SourcePositionRequestEnd(builder)

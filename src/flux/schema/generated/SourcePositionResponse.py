@@ -45,7 +45,45 @@ class SourcePositionResponse(object):
             return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
-def SourcePositionResponseStart(builder): builder.StartObject(3)
+    # SourcePositionResponse
+    def Incarnation(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # SourcePositionResponse
+    def RefusedTotal(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # SourcePositionResponse
+    def Refused(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 16
+            from flux.schema.generated.RefusedRow import RefusedRow
+            obj = RefusedRow()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # SourcePositionResponse
+    def RefusedLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # SourcePositionResponse
+    def RefusedIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        return o == 0
+
+def SourcePositionResponseStart(builder): builder.StartObject(6)
 def Start(builder):
     return SourcePositionResponseStart(builder)
 def SourcePositionResponseAddSourceId(builder, sourceId): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(sourceId), 0)
@@ -57,6 +95,18 @@ def AddRun(builder, run):
 def SourcePositionResponseAddCommitted(builder, committed): builder.PrependUint64Slot(2, committed, 0)
 def AddCommitted(builder, committed):
     return SourcePositionResponseAddCommitted(builder, committed)
+def SourcePositionResponseAddIncarnation(builder, incarnation): builder.PrependUint32Slot(3, incarnation, 0)
+def AddIncarnation(builder, incarnation):
+    return SourcePositionResponseAddIncarnation(builder, incarnation)
+def SourcePositionResponseAddRefusedTotal(builder, refusedTotal): builder.PrependUint64Slot(4, refusedTotal, 0)
+def AddRefusedTotal(builder, refusedTotal):
+    return SourcePositionResponseAddRefusedTotal(builder, refusedTotal)
+def SourcePositionResponseAddRefused(builder, refused): builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(refused), 0)
+def AddRefused(builder, refused):
+    return SourcePositionResponseAddRefused(builder, refused)
+def SourcePositionResponseStartRefusedVector(builder, numElems): return builder.StartVector(16, numElems, 8)
+def StartRefusedVector(builder, numElems):
+    return SourcePositionResponseStartRefusedVector(builder, numElems)
 def SourcePositionResponseEnd(builder): return builder.EndObject()
 def End(builder):
     return SourcePositionResponseEnd(builder)

@@ -1,0 +1,115 @@
+"""What stays until an operator acknowledges it, and what an operator decides of a data directory: `flux doctor`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flux.cli.main import main
+from flux.errors import ConfigError, DataError, InUseError
+from flux.server import advice
+from flux.server.directory import read_identity, write_identity
+from flux.server.losses import Losses
+from flux.server.records import EpochRecord
+from tests.unit.lives import BTC, Life
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with ten rows, whose server was killed."""
+    with Life(tmp_path / "data") as life:
+        life.write(BTC, 10)
+    return tmp_path / "data"
+
+
+class TestLosses:
+    def test_noted_until_acknowledged_and_noted_again(self, tmp_path: Path) -> None:
+        losses = Losses(tmp_path)
+        assert losses.open([]) == {}
+        losses.note("cursor", "the first")
+        losses.note("cursor", "the second")
+        losses.note("journal-gone", "another")
+        known = Losses(tmp_path).open([])
+        assert known.keys() == {"cursor", "journal-gone"}
+        assert known["cursor"] == f"the first (known? `flux doctor --ack-loss {tmp_path}`)"
+        losses.acknowledge(0)
+        assert Losses(tmp_path).open([]) == {}
+        losses.note("cursor", "the third")
+        assert Losses(tmp_path).open([])["cursor"].startswith("the third")
+
+    def test_every_epoch_above_the_acknowledged_one(self, tmp_path: Path) -> None:
+        losses = Losses(tmp_path)
+        epochs = [EpochRecord(2, {}, "one"), EpochRecord(5, {}, "two")]
+        assert losses.open(epochs)["epoch"].startswith("epoch 5 begins: two; and 1 epochs before it")
+        losses.acknowledge(2)
+        assert losses.open(epochs)["epoch"].startswith("epoch 5 begins: two (known?")
+        losses.acknowledge(5)
+        assert losses.open(epochs) == {}
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"[{}]", b'{"epoch": -1'])
+    def test_files_that_do_not_read(self, tmp_path: Path, content: bytes) -> None:
+        """What was lost is not to be guessed; what was acknowledged counts as not."""
+        losses = Losses(tmp_path)
+        losses.note("cursor", "why")
+        (tmp_path / "acknowledged").write_bytes(content)
+        assert losses.open([]).keys() == {"cursor"}
+        (tmp_path / "losses").write_bytes(content)
+        with pytest.raises(DataError, match=r"losses does not read.*look at it, then move it away"):
+            losses.open([])
+        with pytest.raises(DataError, match="losses does not read"):
+            losses.note("cursor", "again")
+
+
+class TestAcknowledge:
+    def test_it_says_what_it_acknowledges(self, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (data / "fence").unlink()
+        with Life(data) as life:
+            assert "the fence is gone" in life.reasons
+            assert main(["doctor", "--ack-loss", str(data)]) == 0, "under a running server, too"
+            assert life.reasons == ""
+        said = capsys.readouterr().out
+        assert said.startswith("flux doctor: acknowledged: epoch 2 begins: the fence is gone")
+        assert main(["doctor", "--ack-loss", str(data)]) == 0
+        assert capsys.readouterr().out == "flux doctor: nothing to acknowledge\n"
+
+    def test_a_later_loss_is_open_again(self, data: Path) -> None:
+        for epoch in (2, 3):
+            (data / "fence").unlink()
+            with Life(data) as life:
+                assert f"epoch {epoch} begins" in life.reasons
+            assert len(advice.acknowledge(data)) == 1
+
+    def test_no_data_directory(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for flag in ("--ack-loss", "--same-store"):
+            assert main(["doctor", flag, str(tmp_path)]) == 2
+            assert "holds no journal: it is no data directory" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestSameStore:
+    def test_a_copy_that_is_the_original_from_now_on(self, data: Path, tmp_path: Path) -> None:
+        found = read_identity(data)
+        assert found is not None
+        store_id = found.said.store_id
+        shutil.copytree(data, tmp_path / "moved")
+        assert "from now on" in advice.same_store(tmp_path / "moved")
+        with Life(tmp_path / "moved") as life:
+            assert (life.recovered.identity.store_id, life.epoch, life.reasons) == (store_id, 1, "")
+        assert "already" in advice.same_store(tmp_path / "moved")
+
+    def test_one_without_an_identity(self, data: Path) -> None:
+        (data / "identity").unlink()
+        advice.same_store(data)
+        with Life(data) as life:
+            assert (life.epoch, life.heads) == (1, {"BTC 1m": 10})
+
+    def test_not_under_a_server_nor_of_parts(self, data: Path) -> None:
+        with Life(data), pytest.raises(InUseError):
+            advice.same_store(data)
+        write_identity(data, 99, process=False)
+        with pytest.raises(DataError, match="holds parts of two stores"):
+            advice.same_store(data)
+        with pytest.raises(ConfigError):
+            advice.same_store(data / "nothing")
