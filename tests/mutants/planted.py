@@ -112,14 +112,14 @@ _PROMISES: Final = (
         "src/flux/server/syncer.py",
         'self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")',
         "pass",
-        ("unit/test_syncer*", "unit/test_journal*", *_SYNCS),
+        ("unit/test_syncer*", *_SYNCS),
     ),
     Planted(
         "last-sync-in-silence",
         "src/flux/server/committer.py",
-        'self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")',
+        'self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")',
         "pass",
-        ("unit/test_committer*", *_SYNCS),
+        ("unit/test_syncer*", "unit/test_committer*", *_SYNCS),
     ),
     Planted(
         "no-deadline",
@@ -237,8 +237,8 @@ _COMMIT: Final = (
     Planted(
         "another-run-of-that-place",
         "ext/bridge.h",
-        "if (run->serial == e->label >> 32) __atomic",
-        "__atomic",
+        "        if (run->serial != e->label >> 32) continue;\n",
+        "",
     ),
     Planted("source-each-turn", "ext/bridge.h", "r->runs[run].taken != r->runs[run].recorded)", "1)"),
     Planted("source-forgotten", "ext/bridge.h", "    run->recorded = run->taken;\n", ""),
