@@ -7,7 +7,8 @@
  *               │no: looked for among the rows at hand (ext/take.h)
  *               ├── same time or id, same values ──► REPEAT      (dropped, counted)
  *               ├── same time or id, other values ─► CORRECTION  (numbered, flag set)
- *               └── not seen ──────────────────────► LATE        (numbered, flag set)
+ *               ├── not seen, and it would be ─────► LATE        (numbered, flag set)
+ *               └── older than what is at hand ────► refused: old (it may be numbered already)
  *
  * Candles and quotes are ordered by time, trades by trade_id (0 = the source has none: always NEW). A quote is never
  * a correction or late: the field knows no such thing; only its repeats fall out. */
@@ -33,6 +34,7 @@ enum flux_admitted {
     FLUX_ADMIT_FUTURE,
     FLUX_ADMIT_FORMING,
     FLUX_ADMIT_SPENT, /* the stream has used all its sequences: of the caller, which knows the head */
+    FLUX_ADMIT_OLD,   /* older than the rows at hand, which do not say whether it was numbered before */
     FLUX_ADMIT_OUTCOMES
 };
 

@@ -27,7 +27,7 @@ cdef extern from "admit.h" nogil:
 
 
 OUTCOMES = ("new", "repeat", "correction", "late", "not_finite", "high_low", "open_close", "time", "volume",
-            "grid", "future", "forming", "spent")
+            "grid", "future", "forming", "spent", "old")
 """What may become of a row, by number; the first, third and fourth are numbered."""
 
 assert len(OUTCOMES) == FLUX_ADMIT_OUTCOMES

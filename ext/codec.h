@@ -1,5 +1,5 @@
 /* Build a message from rows, and know a frame by its head again. Nothing here allocates; verify.h, which this includes,
- * holds the reading of frames that are not known.
+ * holds the reading of frames that are not known. For C (gnu11) and C++ (17); link crc32c.c, compiled as C, with it.
  *
  * A v2 row message, as flux_encode() lays it out (offsets from the frame's first byte):
  *

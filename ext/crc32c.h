@@ -1,12 +1,18 @@
 /* CRC-32C (Castagnoli, reflected, as iSCSI, ext4 and SSE4.2 have it): what ends every v2 frame and every journal record.
  *
  * A checksum runs: start with 0, and crc(a + b) = flux_crc32c(flux_crc32c(0, a), b). The hardware way and the table
- * give the same bits; which one runs is decided once, when the library is loaded. */
+ * give the same bits; which one runs is decided once, when the library is loaded.
+ *
+ * These functions are in crc32c.c, which whoever includes this (or verify.h, or codec.h) compiles as C and links. */
 #ifndef FLUX_CRC32C_H
 #define FLUX_CRC32C_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 uint32_t flux_crc32c(uint32_t crc, const void *data, size_t size);
 
@@ -27,5 +33,9 @@ typedef struct {
 
 void flux_crc32c_jump_to(flux_crc32c_run *run, const void *data, size_t size);
 uint32_t flux_crc32c_jump(uint32_t crc, const flux_crc32c_run *run);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

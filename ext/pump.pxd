@@ -48,7 +48,7 @@ cdef extern from "pump.h" nogil:
         uint8_t *names
         flux_template out
         flux_v1_template *out_v1
-        int64_t grid_ms
+        int64_t lowest, page, floor, grid_ms
         uint64_t refused
 
     ctypedef struct flux_streams:

@@ -20,7 +20,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from pump cimport *
-from row cimport FLUX_ROWS_CANDLE, flux_candle, flux_row_size
+from row cimport FLUX_ROWS_CANDLE, FLUX_ROWS_TRADE, flux_candle, flux_row_size
 
 cnp.import_array()
 
@@ -29,7 +29,7 @@ COUNTERS = (
     "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
     "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim",
     "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time", "volume", "grid",
-    "future", "forming", "spent",
+    "future", "forming", "spent", "old",
 )
 """What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared` and
 `older_claim`, which are messages."""

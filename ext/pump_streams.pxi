@@ -51,6 +51,7 @@ cdef class Streams:
         s.kind = kind
         s.stream_id = stream_id
         s.owner = owner
+        s.lowest = s.page = s.floor = -1 if kind == FLUX_ROWS_TRADE else INT64_MAX  # a trade's id is unsigned
         s.grid_ms = flux_grid_of(kind, interval, len(interval))
         s.highest = s.committed_highest = 0 if flux_row_size(kind) == 40 else INT64_MIN
         return flux_streams_add(&self.table, s)
@@ -66,12 +67,17 @@ cdef class Streams:
         cdef flux_stream *s = self.at(slot)
         s.store_id, s.epoch = store_id, epoch
 
-    def restore(self, uint32_t slot, uint64_t head, int64_t latest, int64_t highest):
-        """Sets a stream to what recovery found: all of it is committed (server, before the first row)."""
+    def restore(self, uint32_t slot, uint64_t head, int64_t latest, int64_t highest, lowest=None):
+        """Sets a stream to what recovery found: all of it is committed (server, before the first row). `lowest`: the
+        lowest time or trade id of its rows; None = not known."""
         cdef flux_stream *s = self.at(slot)
         s.head = s.committed = head
         s.committed_ts = latest
         s.highest = s.committed_highest = highest
+        if head and lowest is None:
+            lowest = 0 if flux_row_size(s.kind) == 40 else INT64_MIN
+        if head:
+            s.lowest = s.page = s.floor = lowest
 
     def highest(self, uint32_t slot):
         """The highest time (candles, quotes) or trade id admitted so far."""

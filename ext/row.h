@@ -16,6 +16,12 @@
 #error "flux rows are little endian in memory"
 #endif
 
+#ifdef __cplusplus /* static_assert there is _Static_assert here */
+#define FLUX_ASSERT static_assert
+#else
+#define FLUX_ASSERT _Static_assert
+#endif
+
 typedef struct {
     int64_t ts_ms;        /* open of the interval, epoch ms UTC */
     double open, high, low, close;
@@ -44,11 +50,11 @@ typedef struct { /* flux.model.RUN: rows, from byte `at` of a buffer, that becom
     int64_t origin_ns;
 } flux_run_rows;
 
-_Static_assert(sizeof(flux_candle) == 64, "a candle is one cache line");
-_Static_assert(offsetof(flux_candle, flags) == 60, "flags end the candle");
-_Static_assert(sizeof(flux_trade) == 40, "a trade is 40 bytes");
-_Static_assert(sizeof(flux_quote) == 40, "a quote is 40 bytes");
-_Static_assert(sizeof(flux_run_rows) == 32, "a run is 32 bytes");
+FLUX_ASSERT(sizeof(flux_candle) == 64, "a candle is one cache line");
+FLUX_ASSERT(offsetof(flux_candle, flags) == 60, "flags end the candle");
+FLUX_ASSERT(sizeof(flux_trade) == 40, "a trade is 40 bytes");
+FLUX_ASSERT(sizeof(flux_quote) == 40, "a quote is 40 bytes");
+FLUX_ASSERT(sizeof(flux_run_rows) == 32, "a run is 32 bytes");
 
 enum flux_candle_flag {
     FLUX_CLOSED = 1,

@@ -40,6 +40,9 @@ typedef struct {
     flux_template out;
     flux_v1_template *out_v1;    /* made on first use */
     /* What the server's receiver alone needs: */
+    /* Times or trade ids that none of its rows has: below `lowest`, and between `page` and `floor`. Rows that came from
+     * below are a page of history, from `lowest` to `page`; all others are at or above `floor`. */
+    int64_t lowest, page, floor;
     int64_t grid_ms;             /* a candle's time is a multiple of it; 0 = anything */
     uint64_t turn, turn_laid;    /* the last turn that brought rows; that of which they are in turn_rows */
     uint32_t turn_first;         /* the arrival at which that turn's rows begin */

@@ -67,6 +67,29 @@ static inline int flux_look_through(const flux_receiver *r, const flux_stream *s
     return flux_not_newer(s->kind, seen);
 }
 
+/* Whether no row of the stream ever had this time or trade id, as far as that can be told without its rows. */
+static inline int flux_never_seen(const flux_stream *s, int64_t order) {
+    return flux_newer(s->kind, s->lowest, order) ||
+           (flux_newer(s->kind, order, s->page) && flux_newer(s->kind, s->floor, order));
+}
+
+/* Remembers that the stream has this one, where it was never seen: below the others. */
+static inline void flux_saw_below(flux_stream *s, int64_t order) {
+    if (flux_newer(s->kind, s->lowest, order)) {
+        int first = s->head + s->reserved == 0;
+        s->floor = first ? order : s->lowest;
+        s->lowest = s->page = order;
+    } else if (flux_newer(s->kind, order, s->page) && flux_newer(s->kind, s->floor, order)) {
+        s->page = order;
+    }
+}
+
+/* Of a row that is neither in the turn nor in the ring: LATE where the stream cannot have it, its ring holding all of its
+ * rows or none ever having had its time. Else OLD: it may have been numbered long ago, and nothing is numbered twice. */
+static inline int flux_not_at_hand(const flux_stream *s, int64_t order, int outcome) {
+    return outcome != FLUX_ADMIT_LATE || s->ring->first == 1 || flux_never_seen(s, order) ? outcome : FLUX_ADMIT_OLD;
+}
+
 /* What a row is that is not newer than its stream's newest: it is looked for in this turn's inbox, then in the ring. */
 static inline int flux_admit_older(flux_receiver *r, flux_stream *s, uint32_t slot, const uint8_t *row) {
     flux_orders_of turn = {NULL, r->inbox, r->turn_streams, slot, s->kind}, ring = {s->ring, NULL, NULL, 0, s->kind};
@@ -106,9 +129,10 @@ static inline int flux_admit_row(flux_receiver *r, flux_stream *s, uint32_t slot
     if (flux_newer(s->kind, order, s->highest)) {
         s->highest = order;
     } else if (s->kind != FLUX_ROWS_TRADE || order != 0) {
-        outcome = flux_admit_older(r, s, slot, copy);
-        if (outcome == FLUX_ADMIT_REPEAT) return outcome;
+        outcome = flux_not_at_hand(s, order, flux_admit_older(r, s, slot, copy));
+        if (outcome == FLUX_ADMIT_REPEAT || outcome == FLUX_ADMIT_OLD) return outcome;
     }
+    if (flux_newer(s->kind, s->floor, order) && (s->kind != FLUX_ROWS_TRADE || order != 0)) flux_saw_below(s, order);
     flux_flag_row(s->kind, copy, outcome);
     memcpy(out, copy, size);
     if (s->turn_laid == r->turn) {

@@ -98,6 +98,8 @@ typedef struct {
 #define TEXT_ {FLUX_W_STRING, 0}
 
 static const flux_table_shape flux_shapes[FLUX_TABLES] = {
+    [FLUX_TAG_NONE] = {0, {BOOL_}}, /* both without slots; named, since C++ wants no holes */
+    [FLUX_TAG_HEALTH_REQUEST] = {0, {BOOL_}},
     [FLUX_TAG_HEALTH_RESPONSE] = {8, {{FLUX_W_TRUE, 0}, TEXT_, U8_, TEXT_, U64_, U32_, U32_, U64_}},
     [FLUX_TAG_GET_CURSOR_REQUEST] = {1, {KEY_}},
     [FLUX_TAG_GET_CURSOR_RESPONSE] = {2, {KEY_, {FLUX_W_TABLE, FLUX_TABLE_CURSOR}}},
@@ -208,7 +210,8 @@ static inline uint32_t flux_wire_head(uint8_t *out, const flux_head_shape *shape
     uint32_t envelope = 24, at = envelope + (correlation.text ? 20 : 16);
     flux_wire_put32(out, envelope);
     if (version >= 2) memcpy(out + 4, "FLX2", 4);
-    const uint16_t envelope_vtable[7] = {14, correlation.text ? 20 : 16, 4, 12, correlation.text ? 16 : 0, 13, 8};
+    const uint16_t envelope_vtable[7] = {
+        14, (uint16_t)(correlation.text ? 20 : 16), 4, 12, (uint16_t)(correlation.text ? 16 : 0), 13, 8};
     memcpy(out + 8, envelope_vtable, sizeof envelope_vtable);
     flux_wire_put32(out + envelope, envelope - 8);
     flux_wire_put32(out + envelope + 4, version);

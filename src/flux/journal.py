@@ -168,6 +168,7 @@ class Journal:
         self._syncing = threading.Lock()  # held for a sync, and to change the descriptor
         self._doubtful: int | None = None  # from here on a sync that failed may have dropped what was written
         self._settling = 0  # syncs that must still hold before nothing is doubtful
+        self._rotating = False  # the last rotation failed: the next file may have its name already
         self._prepared = 0  # the file after this one was seen to
 
     @classmethod
@@ -310,7 +311,11 @@ class Journal:
         self.sync()
         with translated(path_of(self._directory, self._number)):
             before = last_commit(self._fd, self._offset)
-        fd, offset = new_file(self._directory, self._number + 1, heads, self._file_bytes, before=before)
+        again, self._rotating = self._rotating, True
+        fd, offset = new_file(
+            self._directory, self._number + 1, heads, self._file_bytes, before=before, again=again
+        )
+        self._rotating = False
         with self._syncing:
             os.close(self._fd)
             self._fd, self._number = fd, self._number + 1

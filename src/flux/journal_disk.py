@@ -39,9 +39,11 @@ def cut(path: Path, offset: int) -> int:
     return tail - offset
 
 
-def new_file(directory: Path, number: int, heads: Buffer, file_bytes: int, *, before: int) -> tuple[int, int]:
+def new_file(
+    directory: Path, number: int, heads: Buffer, file_bytes: int, *, before: int, again: bool = False
+) -> tuple[int, int]:
     """A complete new file on the disk: its descriptor, and the offset behind its first group. `before` is the
-    `last_commit` of the file that it goes on from."""
+    `last_commit` of the file that it goes on from; `again`: one that an attempt that failed has left is replaced."""
     path = path_of(directory, number)
     size = memoryview(heads).nbytes
     group = _kernel.Group(size + _kernel.COMMIT_SIZE + 32, 1)
@@ -55,7 +57,9 @@ def new_file(directory: Path, number: int, heads: Buffer, file_bytes: int, *, be
     hidden = path.with_name(f".{path.name}.new")
     with translated(path):
         if path.exists():
-            raise DataError(f"{path} exists already")
+            if not again:
+                raise DataError(f"{path} exists already")
+            os.unlink(path)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
             sync_folder(path.parent.parent)

@@ -152,6 +152,7 @@ class RefusedReason(IntEnum):
     FUTURE = 10
     FORMING = 11
     SPENT = 12
+    OLD = 13  # older than the rows at hand: it may be numbered already
     OWNER = 32
     STREAM = 33
 

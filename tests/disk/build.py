@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from benchmarks.building import ROOT, changed, compile_c
@@ -12,15 +13,20 @@ OUT = ROOT / "build" / "disk"
 FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
 
 
+_BUILDING = threading.Lock()  # trials run beside one another
+
+
 def build_shim() -> Path:
     """The library; built only when its sources changed."""
     OUT.mkdir(parents=True, exist_ok=True)
     made, mark = OUT / "shim.so", OUT / "shim.state"
-    if state := changed(mark, [HERE / name for name in ("shim.c", "shim.h", "shim_sockets.h")], FLAGS):
-        fresh = made.with_suffix(f".{os.getpid()}")  # a process may be using the old one
-        compile_c(fresh, FLAGS, HERE / "shim.c")
-        fresh.rename(made)
-        mark.write_text(state)
+    sources = [HERE / name for name in ("shim.c", "shim.h", "shim_sockets.h")]
+    with _BUILDING:
+        if state := changed(mark, sources, FLAGS):
+            fresh = made.with_suffix(f".{os.getpid()}")  # a process may be using the old one
+            compile_c(fresh, FLAGS, HERE / "shim.c")
+            fresh.rename(made)
+            mark.write_text(state)
     return made
 
 

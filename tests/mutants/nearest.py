@@ -95,6 +95,8 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     "src/flux/fence": ("unit/test_journal*", *_START, *_COMMIT),
     "src/flux/feed/push": ("unit/test_push*", "unit/test_feed*", "system/test_feed*"),
     "ext": (
+        "system/test_commit_path*",
+        "system/test_syncs*",
         "kernels/test_bridge*",
         "kernels/test_admit*",
         "unit/test_journal*",

@@ -19,12 +19,7 @@ class Planted(NamedTuple):
     every: bool = False
 
 
-_SYNCS: Final = (
-    "system/test_syncs*",
-    "unit/test_journal_s*",
-    "unit/test_recover_disk*",
-    "system/test_power*",
-)
+_SYNCS: Final = ("system/test_syncs*", "unit/test_journal_s*", "unit/test_recover_disk*")
 _LIVE: Final = (
     "unit/test_clock*",
     "unit/test_live*",
@@ -94,7 +89,7 @@ _PROMISES: Final = (
     Planted(
         "no-back-off",
         "src/flux/transport/sockets.py",
-        "        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MIN_MS)\n",
+        "        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)\n",
         "",
         ("unit/test_sockets*",),
     ),
@@ -117,14 +112,14 @@ _PROMISES: Final = (
         "src/flux/server/syncer.py",
         'self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")',
         "pass",
-        ("unit/test_syncer*", "unit/test_journal*", *_SYNCS),
+        ("unit/test_syncer*", *_SYNCS),
     ),
     Planted(
         "last-sync-in-silence",
         "src/flux/server/committer.py",
-        'self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")',
+        'self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")',
         "pass",
-        ("unit/test_committer*", *_SYNCS),
+        ("unit/test_syncer*", "unit/test_committer*", *_SYNCS),
     ),
     Planted(
         "no-deadline",
@@ -242,8 +237,8 @@ _COMMIT: Final = (
     Planted(
         "another-run-of-that-place",
         "ext/bridge.h",
-        "if (run->serial == e->label >> 32) __atomic",
-        "__atomic",
+        "        if (run->serial != e->label >> 32) continue;\n",
+        "",
     ),
     Planted("source-each-turn", "ext/bridge.h", "r->runs[run].taken != r->runs[run].recorded)", "1)"),
     Planted("source-forgotten", "ext/bridge.h", "    run->recorded = run->taken;\n", ""),

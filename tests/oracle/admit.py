@@ -10,9 +10,8 @@ import struct
 
 CANDLE, TRADE, QUOTE = 1, 2, 3
 LAYOUT = {CANDLE: "<q6dII", TRADE: "<qddQII", QUOTE: "<q4d"}
-NEW, REPEAT, CORRECTION, LATE, NOT_FINITE, HIGH_LOW, OPEN_CLOSE, TIME, VOLUME, GRID, FUTURE, FORMING = range(
-    12
-)
+NEW, REPEAT, CORRECTION, LATE, NOT_FINITE, HIGH_LOW, OPEN_CLOSE, TIME, VOLUME = range(9)
+GRID, FUTURE, FORMING, SPENT, OLD = range(9, 14)
 ADMITTED = (NEW, CORRECTION, LATE)
 
 CLOSED, CORRECTION_FLAG, SYNTHETIC, INJECTED, LATE_FLAG, TRADED = 1, 2, 4, 8, 16, 32
@@ -98,6 +97,10 @@ class Stream:
         self.grid_ms = grid_ms
         self.capacity = capacity
         self.highest = -(2**63) if kind == CANDLE else 0
+        self.evicted = False
+        self.seen: set[int] = set()  # every time or trade id that was numbered
+        self.floor = 2**64  # those that came from below are a page: from the lowest to `page`
+        self.page = 2**64
         self.ring: list[bytes] = []
         self.turn: list[bytes] = []
 
@@ -106,6 +109,7 @@ class Stream:
         if outcome == NEW:
             outcome = self._place(row)
         if outcome in ADMITTED:
+            self._saw(order(self.kind, row))
             self.turn.append(flagged(self.kind, row, outcome))
         return outcome
 
@@ -116,9 +120,25 @@ class Stream:
             return NEW
         if self.kind == TRADE and own == 0:
             return NEW  # the source has no ids
-        return look_back(self.kind, row, self.ring + self.turn)
+        found = look_back(self.kind, row, self.ring + self.turn)
+        if found == LATE and self.evicted and not (own < min(self.seen) or self.page < own < self.floor):
+            return OLD  # the rows at hand do not say whether it was numbered before
+        assert found != LATE or own not in self.seen, "numbered twice"
+        return found
+
+    def _saw(self, own: int) -> None:
+        if self.kind == TRADE and own == 0:
+            return
+        if not self.seen:
+            self.floor = self.page = own
+        elif own < min(self.seen):
+            self.floor, self.page = min(self.seen), own
+        elif self.page < own < self.floor:
+            self.page = own
+        self.seen.add(own)
 
     def record(self) -> None:
         """The turn's rows go into the ring, the oldest go out."""
+        self.evicted = self.evicted or len(self.ring + self.turn) > self.capacity
         self.ring = (self.ring + self.turn)[-self.capacity :]
         self.turn = []

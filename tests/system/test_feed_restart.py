@@ -184,3 +184,27 @@ def test_rows_in_any_order_are_all_there_once(tmp_path: Path, kind: str, rng: ra
         counters = server.loop.counters
     assert (counters["repeats"], counters["late"], counters["admitted"]) == (5_000, 4_500, 500)
     assert np.array_equal(np.sort(rows), rows)
+
+
+def test_a_feed_that_begins_again_from_any_point_adds_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4: what is older than a short ring may be numbered already, so it is refused, and the feed is told; what is
+    below the stream's lowest cannot be, and is LATE. Also after a restart of the server."""
+    monkeypatch.setattr("flux.limits.RING_CLASSES", ((100_000, 16),))
+    rows = synth.candles(400)
+    trades = truth_of(400, 1)[StreamKey(SOURCE, "BTC/USDT", "trade")]
+    for start in range(2):
+        with testing.server(data=tmp_path) as server:
+            with Feed(SOURCE, ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
+                for key, given in ((KEY, rows), (TRADES, trades)):
+                    for begin in (100, 300, 100) if start == 0 else (390, 100, 0):
+                        feed.send(key.symbol, key.interval, given[begin:])
+                        feed.flush(PATIENCE_S)
+                assert {told.reason for told in feed.refused} == {"old"}
+                assert len(feed.refused) > 300
+            assert server.loop.counters["late"] == (0 if start == 0 else 200)
+    late = {KEY: rows.copy(), TRADES: trades.copy()}
+    for kept in late.values():
+        kept["flags"][:100] |= 16
+    check_kept(tmp_path, {key: np.concatenate([kept[100:], kept[:100]]) for key, kept in late.items()})

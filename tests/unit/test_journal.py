@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flux import journal
+from flux import journal, journal_disk
 from flux.errors import DataError, StorageError
 from flux.journal import Fence, FenceMark, Group, Journal, Position
 from tests.oracle import journal as oracle
@@ -212,6 +212,35 @@ def test_failed_commit_is_wiped_before_its_file_is_left_behind(
     assert contents(tmp_path) == [b"never"], "all of it was written: only its sync failed"
     log.rotate(b"two")
     assert contents(tmp_path, 1) == []
+
+
+def test_a_rotation_whose_leftover_could_not_be_removed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk failed behind the rename: the next file has its name already, and it is nobody's."""
+    log = Journal.create(tmp_path, b"heads", file_bytes=FILE_BYTES)
+    log.commit(filled(b"one"), sync=True)
+
+    real = os.unlink
+
+    def refuse(name: os.PathLike[str]) -> None:
+        if Path(name).name.startswith("."):
+            real(name)
+            return
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_disk, "sync_folder", refuse)
+        patch.setattr(os, "unlink", refuse)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="Input/output error"):
+                log.rotate(b"two")
+    assert journal.path_of(tmp_path, 2).exists()
+    log.rotate(b"two")
+    log.commit(filled(b"behind"), sync=True)
+    assert (contents(tmp_path, 1), contents(tmp_path, 2)) == ([b"one"], [b"behind"])
+    with pytest.raises(DataError, match="exists already"):
+        Journal.create(tmp_path, b"heads", file_bytes=FILE_BYTES)
 
 
 FULL_DISK = """

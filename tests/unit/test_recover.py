@@ -107,7 +107,9 @@ class TestGoingOn:
             highest = life.streams.kernel.highest(0)
         with Life(data) as life:
             assert life.streams.kernel.highest(0) == highest == -9
-            life.write(TRADES, 1, rows_of(RowKind.TRADE, 1, 1))
+            without_id = rows_of(RowKind.TRADE, 1, 1)
+            without_id["trade_id"] = 0
+            life.write(TRADES, 1, without_id)
         with Life(data) as life:
             assert life.streams.kernel.highest(0) == -9
 

@@ -333,8 +333,9 @@ def encode_backfill(
 
 
 def get_include() -> str:
-    """The folder for the include path of C and Cython that uses the codec without Python: `flux/codec.h` and
-    what it needs. `flux/kernels/codec.pxd` declares them: `from flux.kernels.codec cimport flux_verify`."""
+    """The folder for the include path of C, C++ and Cython that uses the codec without Python: `flux/codec.h` and
+    what it needs, with `flux/crc32c.c`, which is compiled as C and linked with it. `flux/kernels/codec.pxd`
+    declares them: `from flux.kernels.codec cimport flux_verify`."""
     return str(Path(_kernel.__file__).parents[1] / "include")
 
 

@@ -265,7 +265,7 @@ class Committer:
         try:
             self._journal.sync()
         except StorageError as error:
-            self._vitals.set("journal", State.UNHEALTHY, f"the journal does not sync: {error}")
+            self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")
 
     def _heads(self) -> HeadsRecord:
         """The committed state of the store, for the first record of a file."""

@@ -162,8 +162,11 @@ def write_identity(
                 marks_of(directory),
                 began,
             )
-            # One write of one size: a kill leaves the old text or the new one.
-            os.pwrite(fd, msgspec.json.encode(said).ljust(IDENTITY_BYTES - 1) + b"\n", 0)
+            # One write of one size: a kill leaves the old text or the new one. (A disk may take it in two.)
+            text = msgspec.json.encode(said).ljust(IDENTITY_BYTES - 1) + b"\n"
+            done = 0
+            while done < len(text):
+                done += os.pwrite(fd, text[done:], done)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -55,6 +55,7 @@ class Losses:
         self._path = directory / "losses"
         self._acknowledged = directory / "acknowledged"
         self._writing = threading.Lock()
+        self._unread = False  # said once
         self._advice = f" (known? `flux doctor --ack-loss {directory}`)"
 
     def open(self, epochs: Sequence[EpochRecord]) -> dict[str, str]:
@@ -95,7 +96,11 @@ class Losses:
         except FileNotFoundError:
             return Acknowledged()
         except (OSError, msgspec.MsgspecError) as error:
-            _LOG.warning("%s does not read, so nothing counts as acknowledged: %s", self._acknowledged, error)
+            if not self._unread:
+                self._unread = True
+                _LOG.warning(
+                    "%s does not read, so nothing counts as acknowledged: %s", self._acknowledged, error
+                )
             return Acknowledged()
 
     def _noted(self) -> list[Loss]:
@@ -115,7 +120,8 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            os.write(fd, content)
+            while content:
+                content = content[os.write(fd, content) :]
             os.fsync(fd)
         finally:
             os.close(fd)

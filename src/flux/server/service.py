@@ -25,7 +25,7 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
-from flux.model import MAX_SEQUENCE, State, StreamKey
+from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.answers import Answers
 from flux.server.claims import Claims
 from flux.server.committer import Committer, Faults
@@ -112,6 +112,7 @@ class Server:
         store: Store | None = self._recovered.store
         tail: dict[int, Span] = {}
         heads = sorted(self._recovered.streams.items())
+        lowest = self._lowest() if heads else {}
         for number, head in heads:
             slot = self.streams.add(head.stream.key, stream_id=number)
             ring = self.streams.ring(slot)
@@ -129,7 +130,17 @@ class Server:
                 ring.reset(head.head + 1 - len(rows))
                 ring.place(head.head + 1 - len(rows), rows)
             ring.keep = head.head
-            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest)
+            self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest, lowest.get(number))
+
+    def _lowest(self) -> dict[int, int]:
+        """The lowest time or trade id (as the signed number of its bits) of each stream; none where the database does
+        not read: then what is older than the rings is taken for possibly seen."""
+        try:
+            found = self._recovered.store.lowest(RowKind.CANDLE) | self._recovered.store.lowest(RowKind.TRADE)
+        except (StorageError, DamagedError) as error:
+            self._store_read(error)
+            return {}
+        return {number: low if low < 2**63 else low - 2**64 for number, low in found.items()}
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered

@@ -60,6 +60,9 @@ class Store(Protocol):
     def store_id(self) -> int:
         """The id of the server's store that these rows belong to."""
 
+    def lowest(self, kind: RowKind) -> dict[int, int]:
+        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one)."""
+
     def append(self, batch: StoreBatch, position: tuple[int, int]) -> None:
         """`commit` of one batch that brings no new stream."""
 

@@ -125,6 +125,14 @@ class DuckStore:
             found = cursor.execute("SELECT * FROM streams").fetchall()
         return {row[0]: StreamKey(*row[1:]) for row in found}
 
+    def lowest(self, kind: RowKind) -> dict[int, int]:
+        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one)."""
+        of = {RowKind.CANDLE: "min(ts_ms) FROM candles", RowKind.QUOTE: "min(ts_ns) FROM quotes"}
+        what = of.get(kind, "min(trade_id) FROM trades WHERE trade_id > 0")
+        with self._database.reading() as cursor:
+            found = cursor.execute(f"SELECT stream_id, {what} GROUP BY stream_id").fetchall()
+        return dict(found)
+
     def read(
         self, stream_id: int, kind: RowKind, from_exclusive: int, to_inclusive: int, limit: int
     ) -> tuple[int, Rows]:
