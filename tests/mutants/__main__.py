@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from tests.mutants.mutations import Mutant, changed_line, mutants, parses
 from tests.mutants.nearest import ROOT, nearest, sources
 from tests.mutants.planted import PLANTED, Planted
-from tests.mutants.trial import Copy, Verdict
+from tests.mutants.trial import Copy, Kernels, Verdict
 
 REASONS: Final = ROOT / "tests" / "mutants" / "survivors.txt"
 
@@ -91,12 +91,16 @@ def planted(names: Sequence[str]) -> tuple[list[Change], list[str]]:
 def judge(copy: Copy, change: Change) -> Verdict:
     """Put the change into the copy, ask its tests, and take it out again."""
     compiled = Path(change.path).suffix == ".h"
-    if compiled:
+    again = copy.kernels is Kernels.CHANGED and not (compiled and copy.measured(change.tests))
+    if again or (compiled and copy.kernels is Kernels.INSTALLED):
         said = copy.build()
         if said:
             raise RuntimeError(said)
+        copy.kernels = Kernels.BUILT
     tests = copy.sound(change.tests)
     copy.write(change.path, change.content)
+    if compiled:
+        copy.kernels = Kernels.CHANGED  # until a test needs those of the unchanged code
     try:
         said = copy.build() if compiled else ""
         return Verdict(True, 0, "it does not compile") if said else copy.judge(tests)
