@@ -149,6 +149,9 @@ class Copy:
                     print(f"     {test} fails without a mutant and is left out: {said.why}", flush=True)
         return [test for test in tests if self._baselines[test] is not None]
 
+    def quickest_first(self, tests: Sequence[str]) -> list[str]:
+        return sorted(tests, key=lambda test: self._baselines[test] or 0)
+
     def judge(self, tests: Sequence[str]) -> Verdict:
         """Whether these tests, which are sound, notice what was done to the copy."""
         usual = sum(self._baselines[test] or 0 for test in tests)
