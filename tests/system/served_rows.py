@@ -23,6 +23,9 @@ COLUMNS = ", ".join(CANDLE.names or ())
 def stored(path: Path) -> tuple[NDArray[np.uint64], NDArray[np.void]]:
     """(sequences, rows) of the only stream in a server's database, in order of sequence; the server must have ended."""
     with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM streams").fetchall() == [(1,)], (
+            "rows of another stream too"
+        )
         found = connection.execute(f"SELECT sequence, {COLUMNS} FROM candles ORDER BY sequence").fetchnumpy()
     rows = np.zeros(len(found["sequence"]), CANDLE)
     for name in CANDLE.names or ():

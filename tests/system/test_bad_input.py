@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from flux.codec import crc32c
 from flux.feed import synth
 from flux.schema import messages
 from flux.server.directory import DirectoryLock
+from flux.server.records import FORMAT, HeadsRecord, pack
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
@@ -63,10 +65,17 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
 
     def run(data: Path, *arguments: str | Path) -> tuple[int, str]:
         capsys.readouterr()
+        # What is accepted after all is served until it is told to end: exit 0, and the test says so.
+        end = threading.Timer(STOP_S, os.kill, (os.getpid(), signal.SIGTERM))
+        signal.signal(signal.SIGTERM, lambda *_: None)  # should it come when nothing is served any more
+        end.start()
         try:
             code = main(["serve", *LOCAL, "--data", str(data), *map(str, arguments)])
         except SystemExit as leaving:  # argparse's way
             code = int(str(leaving.code))
+        finally:
+            end.cancel()
+            end.join()
         return code, capsys.readouterr().err
 
     yield run
@@ -258,10 +267,10 @@ def test_a_newer_directory(refused: Refused, tmp_path: Path) -> None:
     serve_whole(tmp_path / "data", *sample_of_ten(tmp_path))
     path = tmp_path / "data" / "identity"
     before = path.read_bytes()
-    path.write_text(json.dumps(json.loads(before) | {"format": 2}))
+    path.write_text(json.dumps(json.loads(before) | {"format": FORMAT + 1}))
     code, text = refused(tmp_path / "data")
     assert code == 4
-    assert "has format 2, this flux reads 1: upgrade flux-marketdata" in text
+    assert f"has format {FORMAT + 1}, this flux reads {FORMAT}: upgrade flux-marketdata" in text
     path.write_bytes(before)
     with FluxServer(tmp_path / "data") as server:
         assert server.state == "OK"
@@ -272,14 +281,29 @@ def test_a_newer_journal(refused: Refused, tmp_path: Path) -> None:
     path = journal.path_of(tmp_path / "data", 1)
     with open(path, "r+b") as file:
         header = bytearray(file.read(20))
-        struct.pack_into("<I", header, 8, 2)
+        struct.pack_into("<I", header, 8, journal.FORMAT + 1)
         file.seek(0)
         file.write(header + struct.pack("<I", crc32c(bytes(header))))
     before = path.read_bytes()
     code, text = refused(tmp_path / "data")
     assert code == 4
-    assert "the journal has format 2, this flux reads 1: install a newer flux" in text
+    newer = (
+        f"the journal has format {journal.FORMAT + 1}, this flux reads {journal.FORMAT}: install a newer flux"
+    )
+    assert newer in text
     assert path.read_bytes() == before
+
+
+def test_newer_records_in_a_journal_that_reads(refused: Refused, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    heads = pack(HeadsRecord(FORMAT + 1, 7, 1, [], [], {}))
+    journal.Journal.create(data, heads, file_bytes=1 << 18).close(clean=False)
+    before = journal.path_of(data, 1).read_bytes()
+    code, text = refused(data)
+    assert code == 4
+    assert f"has format {FORMAT + 1}, this flux reads {FORMAT}: upgrade flux-marketdata" in text
+    assert journal.path_of(data, 1).read_bytes() == before
 
 
 def sample_of_ten(folder: Path) -> tuple[Path, int]:
@@ -312,9 +336,9 @@ def test_a_journal_that_is_gone(refused: Refused, tmp_path: Path) -> None:
         (("--replay", "F", "--tick", "0s"), "tick must be above 0"),
         (("--replay", "F", "--tick", "1s", "--batch-rows", "0"), "batch-rows must be above 0"),
         (("--replay", "F", "--limit", "x"), "'x' is not a whole number"),
-        (("--replay", "A/B=F"), "a key is SOURCE/SYMBOL/INTERVAL, not 'A/B'"),
-        (("--replay", "A/B/7m=F"), "interval '7m' is none of 1s 3s"),
-        (("--replay", "A/\x1b[31m/1m=F"), r"symbol '\x1b[31m' is not 1 to 64 printable"),
+        (("--replay", "A/B=F"), "'A/B=F': there is no such file, and what stands before = is no key"),
+        (("--replay", "A/B/7m=F"), "'A/B/7m=F': there is no such file, and what stands before = is no key"),
+        (("--replay", "A/\x1b[31m/1m=F"), r"'A/\x1b[31m/1m=F': there is no such file"),
         (("--pub", "nonsense"), "'nonsense' is no endpoint: write it like tcp://"),
         (("--pub", "tcp://127.0.0.1:99999"), "a port is at most 65535"),
         (("--data", "F"), "cannot use F as data directory"),

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -164,6 +165,37 @@ def test_a_file_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
         (tmp_path / leftover).write_bytes(b"half of something")
     DuckStore(path, 1).close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["made.duckdb"]
+
+
+def test_one_failure_while_a_file_is_made_leaves_it_to_be_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that is interrupted once, say: the half-made file is let go of, so that the next try can make it."""
+    opened = Database._open
+    failures = [duckdb.IOException("Could not write file: Interrupted system call")]
+
+    class Failing:
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._connection = connection
+
+        def execute(self, statement: str) -> None:
+            if failures:
+                raise failures.pop()
+            self._connection.execute(statement)
+
+        def close(self) -> None:
+            self._connection.close()
+
+    def open_failing(self: Database, at: Path, settings: Any) -> Any:
+        connection = opened(self, at, settings)
+        return Failing(connection) if at.name.endswith(".making") else connection
+
+    monkeypatch.setattr(Database, "_open", open_failing)
+    store = DuckStore(path, 1, patient=True)
+    assert isinstance(store.fault, StorageError), "the server goes on without it"
+    assert store.position() is None, "the next use makes it"
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    store.close()
 
 
 def test_a_directory_or_no_directory_is_an_error_of_ours(tmp_path: Path) -> None:

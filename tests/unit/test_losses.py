@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -24,6 +26,10 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def no_descriptor(_: Path) -> bytes:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 class TestLosses:
     def test_noted_until_acknowledged_and_noted_again(self, tmp_path: Path) -> None:
         losses = Losses(tmp_path)
@@ -38,6 +44,25 @@ class TestLosses:
         assert Losses(tmp_path).open([]) == {}
         losses.note("cursor", "the third")
         assert Losses(tmp_path).open([])["cursor"].startswith("the third")
+
+    def test_what_cannot_be_read_for_now_stays_as_it_was_known(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """No descriptor is left: what an operator has acknowledged does not come up again, and the log says so once
+        for each time that this begins."""
+        losses = Losses(tmp_path)
+        losses.acknowledge(3)
+        known = losses.acknowledged()
+        assert known.epoch == 3
+        for _ in range(2):
+            caplog.clear()
+            with monkeypatch.context() as without:
+                without.setattr(Path, "read_bytes", no_descriptor)
+                assert [losses.acknowledged() for _ in range(3)] == [known] * 3
+            assert len(caplog.records) == 1
+            assert "cannot be read" in caplog.text
+            assert "nothing counts" not in caplog.text
+            assert losses.acknowledged() == known
 
     def test_every_epoch_above_the_acknowledged_one(self, tmp_path: Path) -> None:
         losses = Losses(tmp_path)

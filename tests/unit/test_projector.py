@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flux import journal
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.journal import Position
 from flux.limits import PROJECT_MAX_ROWS
@@ -25,7 +27,8 @@ class Steps(Projection):
     """A projection that notes how each of its steps is scheduled, and pretends to have stored `stored` rows."""
 
     def __init__(self, life: Life) -> None:
-        super().__init__(life.directory, life.recovered.store, life.recovered.projection.position)
+        at = life.recovered.projection.position
+        super().__init__(life.directory, life.recovered.store, at, at)
         self.nices: list[int] = []
         self.stored = 1
         self.takes_s = 0.0
@@ -197,3 +200,33 @@ def test_a_store_that_cannot_be_tidied_degrades_and_the_thread_goes_on(
         projector._tidy()
         assert vitals.state is State.DEGRADED
         assert "no space for a checkpoint" in vitals.reason
+
+
+def test_a_journal_that_cannot_be_read_is_not_called_a_database_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left for its file."""
+    with Life(tmp_path / "d") as life:
+        life.write(BTC, 10)
+        projection, vitals = life.recovered.projection, Vitals()
+        projector = Projector(
+            projection=projection,
+            store=life.recovered.store,
+            committer=life.committer,
+            vitals=vitals,
+            persisted=lambda _: None,
+            hurry=threading.Event(),
+        )
+
+        def refuse(path: Path, *_: object) -> int:
+            raise StorageError.of(path, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+        with monkeypatch.context() as without:
+            without.setattr(journal, "read_part", refuse)
+            assert not projector._step(life.committer.committed)
+        assert vitals.state is State.DEGRADED
+        assert vitals.reason.startswith("the journal cannot be read")
+        assert "Too many open files" in vitals.reason
+        assert "the database fails" not in vitals.reason
+        assert projector._step(life.committer.committed)
+        assert vitals.state is State.OK

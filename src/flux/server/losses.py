@@ -56,6 +56,7 @@ class Losses:
         self._acknowledged = directory / "acknowledged"
         self._writing = threading.Lock()
         self._unread = False  # said once
+        self._known = Acknowledged()
         self._advice = f" (known? `flux doctor --ack-loss {directory}`)"
 
     def open(self, epochs: Sequence[EpochRecord]) -> dict[str, str]:
@@ -90,18 +91,26 @@ class Losses:
         _replace(self._acknowledged, msgspec.json.encode(Acknowledged(epoch, number)))
 
     def acknowledged(self) -> Acknowledged:
-        """What the operator has seen; nothing where the file is missing or does not read."""
+        """What the operator has seen; nothing where the file is missing or says nothing that reads, and what it said
+        before where it cannot be read now (no descriptor is left, say)."""
         try:
-            return msgspec.json.decode(self._acknowledged.read_bytes(), type=Acknowledged)
+            self._known = msgspec.json.decode(self._acknowledged.read_bytes(), type=Acknowledged)
         except FileNotFoundError:
-            return Acknowledged()
-        except (OSError, msgspec.MsgspecError) as error:
-            if not self._unread:
-                self._unread = True
-                _LOG.warning(
-                    "%s does not read, so nothing counts as acknowledged: %s", self._acknowledged, error
-                )
-            return Acknowledged()
+            self._known = Acknowledged()
+        except OSError as error:
+            self._say_unread("%s cannot be read, what was acknowledged before stays so: %s", error)
+            return self._known
+        except msgspec.MsgspecError as error:
+            self._say_unread("%s does not read, so nothing counts as acknowledged: %s", error)
+            self._known = Acknowledged()
+            return self._known
+        self._unread = False
+        return self._known
+
+    def _say_unread(self, what: str, error: Exception) -> None:
+        if not self._unread:
+            self._unread = True
+            _LOG.warning(what, self._acknowledged, error)
 
     def _noted(self) -> list[Loss]:
         try:

@@ -25,7 +25,7 @@ from flux.store.base import Store, StoreBatch
 from flux.transport.pump import Gatherer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -49,12 +49,30 @@ Persisted = dict[int, int]
 """stream_id -> the sequence up to which the store has it."""
 
 
+class JournalReadError(StorageError):
+    """The journal could not be read now: no fault of the database."""
+
+
+class JournalDamageError(DataError):
+    """The journal does not read: no fault of the database."""
+
+
+@contextlib.contextmanager
+def _of_the_journal() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise JournalReadError(str(error)) from error
+
+
 class Projection:
     """Steps from the store's position towards a committed one; no thread of its own."""
 
-    def __init__(self, directory: Path, store: Store, first: Position) -> None:
+    def __init__(self, directory: Path, store: Store, first: Position, end: Position) -> None:
+        """`first`: where a new store begins; `end`: of the journal, before anything is added to it."""
         self._store = store
         self._first = first
+        self._reach = end  # no store that was filled from this journal is beyond it
         self.directory = directory
         self._bytes = bytearray(STEP_BYTES)
         self._whole = (0, 0)  # a file, and where its groups stop reading
@@ -68,8 +86,10 @@ class Projection:
     def _ask(self) -> None:
         """Go on where the store is."""
         stored = self._store.position()
-        self.position = self._first if stored is None else Position(*stored)
-        self._sure = True
+        position = self._first if stored is None else Position(*stored)
+        if position > self._reach:  # a start looks at that, but then it did not open, and the journal goes on
+            raise DamagedError("it was filled beyond the end that the journal had when the server started")
+        self.position, self._sure = position, True
 
     def step(self, committed: Position) -> Persisted:
         """Store the next rows below `committed`, at most PROJECT_MAX_ROWS, in one transaction.
@@ -80,10 +100,6 @@ class Projection:
         """
         if not self._sure:
             self._ask()
-            if self.position > committed:  # at a start this is looked at, but then it did not open
-                raise StorageError(
-                    "it was filled beyond the journal's end: start the server again, which sets it aside"
-                )
         position = self.position
         with self._read(position, committed) as part:
             try:
@@ -99,6 +115,7 @@ class Projection:
         ]
         try:
             if after != position:
+                self._reach = max(self._reach, after)
                 self._store.commit(batches, streams, after)
         except (StorageError, DamagedError):
             self._sure = False
@@ -122,12 +139,14 @@ class Projection:
         size = max(0, min(size, end - position.offset))
         whole = memoryview(self._bytes)[:size]
         path = journal.path_of(self.directory, position.file)
-        return whole[: journal.read_part(path, position.offset, whole)]
+        with _of_the_journal():
+            return whole[: journal.read_part(path, position.offset, whole)]
 
     def _whole_until(self, number: int) -> int:
         """Where the groups of an older file stop reading: a batch says nothing of its topic and of its neighbours."""
         if self._whole[0] != number:
-            data = journal.read_file(journal.path_of(self.directory, number))
+            with _of_the_journal():
+                data = journal.read_file(journal.path_of(self.directory, number))
             self._whole = number, journal.scan(data).committed
         return self._whole[1]
 
@@ -135,7 +154,8 @@ class Projection:
         """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""
         if position >= committed:
             return position
-        rest = journal.read_file(journal.path_of(self.directory, position.file), position.offset)
+        with _of_the_journal():
+            rest = journal.read_file(journal.path_of(self.directory, position.file), position.offset)
         if position.file == committed.file or journal.scan(rest, position.offset).tail > position.offset:
             raise self._damaged(position)
         # Not simply one more: `flux rebuild --cut` sets aside a file of which nothing reads.
@@ -143,7 +163,7 @@ class Projection:
         return Position(number, journal.FILE_HEADER_BYTES)
 
     def _damaged(self, at: Position) -> DataError:
-        return DataError(
+        return JournalDamageError(
             f"{journal.path_of(self.directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
             f"read; `flux rebuild {self.directory} --cut` tells what that loses"
         )
@@ -192,7 +212,9 @@ def _batch(kind: RowKind, records: NDArray[np.void], rows: NDArray[np.void]) -> 
 
 
 def without_database(directory: Path, error: FluxError) -> str:
-    """What an operator is to know and do when the database fails and the server goes on."""
+    """What an operator is to know and do when the database does not follow and the server goes on."""
+    if isinstance(error, (JournalReadError, JournalDamageError)):
+        return f"the journal cannot be read, and the database does not follow it (it is tried again): {error}"
     cure = (
         f"stop the server, `flux rebuild {directory}` fills it anew from the journal"
         if isinstance(error, DamagedError)

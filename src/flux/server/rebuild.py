@@ -158,7 +158,8 @@ def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None) ->
         leftover.unlink(missing_ok=True)
     store = DuckStore(fresh, scanned.heads.store_id)
     try:
-        projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
+        first = Position(files[0].number, journal.FILE_HEADER_BYTES)
+        projection = Projection(directory, store, first, scanned.end)
         from_database = 0
         if old is not None:
             for hole in holes(files):

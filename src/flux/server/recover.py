@@ -109,7 +109,9 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     loss = loss_of(scanned, fence, found.said if found else None, beyond)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
-    projection = Projection(directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES))
+    projection = Projection(
+        directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES), log.position
+    )
     without = ""
     try:
         while projection.position < log.position:
@@ -174,7 +176,7 @@ def _begin(
     undo.callback(store.close)
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()
-    projection = Projection(directory, store, Position(1, journal.FILE_HEADER_BYTES))
+    projection = Projection(directory, store, Position(1, journal.FILE_HEADER_BYTES), log.position)
     return Recovered(lock, identity, log, fence, store, projection, losses, {}, {})
 
 

@@ -161,10 +161,11 @@ class Database:
             for leftover in (f"{self.path}.wal", fresh, f"{fresh}.wal"):
                 Path(leftover).unlink(missing_ok=True)
             try:
-                connection = self._open(fresh, settings)
-                connection.execute("CHECKPOINT")  # closing does that too, and says nothing where it cannot
-                connection.close()
-            except FluxError:
+                with contextlib.closing(self._open(fresh, settings)) as connection:
+                    connection.execute(
+                        "CHECKPOINT"
+                    )  # closing does that too, and says nothing where it cannot
+            except (FluxError, duckdb.Error):
                 fresh.unlink(missing_ok=True)
                 raise
             fresh.rename(self.path)

@@ -96,13 +96,14 @@ class DuckStore:
         # A commit that fails may have reached the disk all the same: only the file knows.
         self._uncertain = True
         with self._database.writing() as writer:
+            if not _moved(writer, self._projected, behind):
+                raise StorageError(
+                    f"{self._path}: another file than before, or written by another: asked anew"
+                )
             for batch in filled:
                 self._headed |= _write(writer, batch, self._headed)
             if streams:
                 _write_streams(writer, streams)
-            moved = one(writer, 'UPDATE position SET file = ?, "offset" = ?', behind)
-            if moved is None or moved[0] == 0:
-                writer.execute("INSERT INTO position VALUES (?, ?)", behind)
         self._projected, self._uncertain = behind, False
 
     def position(self) -> tuple[int, int] | None:
@@ -219,6 +220,20 @@ class DuckStore:
             )
         for table in _TABLES.values():
             probe(connection, table)
+
+
+def _moved(writer: duckdb.DuckDBPyConnection, known: tuple[int, int] | None, behind: tuple[int, int]) -> bool:
+    """Whether the position was still the one that is known, and is `behind` now. The file may have been opened anew
+    since it was asked, and be another: rows that do not go on where it ends would be in it twice, or leave a hole."""
+    if known is None:
+        moved = one(writer, "INSERT INTO position SELECT ?, ? WHERE NOT EXISTS (FROM position)", behind)
+    else:
+        moved = one(
+            writer,
+            'UPDATE position SET file = ?, "offset" = ? WHERE file = ? AND "offset" = ?',
+            behind + known,
+        )
+    return moved is not None and moved[0] == 1
 
 
 def _write(writer: duckdb.DuckDBPyConnection, batch: StoreBatch, headed: Set[int]) -> set[int]:
