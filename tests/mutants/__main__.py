@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.mutants.mutations import Mutant, changed_line, mutants, parses
-from tests.mutants.nearest import ROOT, nearest, sources
+from tests.mutants.nearest import ROOT, matching, nearest, sources
 from tests.mutants.planted import PLANTED, Planted
-from tests.mutants.trial import Copy, Verdict
+from tests.mutants.trial import Copy, Kernels, Verdict
 
+AT_A_TIME: Final = 3  # test files; to start pytest for every one takes longer than most of them
 REASONS: Final = ROOT / "tests" / "mutants" / "survivors.txt"
 
 
@@ -67,10 +68,7 @@ def _of_planted(one: Planted) -> Change | None:
     here = text.count(one.old)
     if here == 0 or (here > 1 and not one.every):
         return None
-    found = [
-        path for glob in one.tests for path in sorted((ROOT / "tests").glob(glob)) if path.suffix == ".py"
-    ]
-    own = [str(path.relative_to(ROOT)) for path in found]
+    own = [name for glob in one.tests for name in matching(glob)]
     try:
         near = nearest(one.path)
     except ValueError:  # outside the rooms: its own tests alone
@@ -89,19 +87,46 @@ def planted(names: Sequence[str]) -> tuple[list[Change], list[str]]:
 
 
 def judge(copy: Copy, change: Change) -> Verdict:
-    """Put the change into the copy, ask its tests, and take it out again."""
-    compiled = Path(change.path).suffix == ".h"
-    if compiled:
-        said = copy.build()
-        if said:
-            raise RuntimeError(said)
+    """Put the change into the copy, ask its tests, and take it out again: the nearest first, a few at a time."""
+    if Path(change.path).suffix == ".h":
+        return _judge_compiled(copy, change)
+    if copy.kernels is Kernels.CHANGED:
+        _build_unchanged(copy)
+    seconds = 0.0
+    for at in range(0, len(change.tests), AT_A_TIME):
+        tests = copy.sound(change.tests[at : at + AT_A_TIME])
+        if not tests:
+            continue
+        copy.write(change.path, change.content)
+        try:
+            verdict = copy.judge(tests)
+        finally:
+            copy.restore(change.path)
+        seconds += verdict.seconds
+        if verdict.killed:
+            return verdict._replace(seconds=seconds)
+    return Verdict(False, seconds, "")
+
+
+def _judge_compiled(copy: Copy, change: Change) -> Verdict:
+    """All of its tests at once, since the kernels are built for it; those that take the least first."""
+    if copy.kernels is Kernels.INSTALLED or not copy.measured(change.tests):
+        _build_unchanged(copy)
     tests = copy.sound(change.tests)
     copy.write(change.path, change.content)
+    copy.kernels = Kernels.CHANGED
     try:
-        said = copy.build() if compiled else ""
-        return Verdict(True, 0, "it does not compile") if said else copy.judge(tests)
+        said = copy.build()
+        return Verdict(True, 0, "it does not compile") if said else copy.judge(copy.quickest_first(tests))
     finally:
         copy.restore(change.path)
+
+
+def _build_unchanged(copy: Copy) -> None:
+    said = copy.build()
+    if said:
+        raise RuntimeError(said)
+    copy.kernels = Kernels.BUILT
 
 
 def campaign(changes: Sequence[Change], known: dict[str, str]) -> int:

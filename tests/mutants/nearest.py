@@ -25,6 +25,9 @@ _START: Final = (
         "unit/test_lineage*",
         "unit/test_records*",
         "unit/test_format*",
+        "unit/test_files_between*",
+        "unit/test_losses*",
+        "unit/test_salvage*",
     ),
 )
 _COMMIT: Final = (
@@ -35,10 +38,10 @@ _COMMIT: Final = (
         "unit/test_fence*",
         "unit/test_journal_s*",
     ),
-    *("unit/test_stopping*", "unit/test_heart*", "unit/test_vitals*"),
+    *("unit/test_stopping*", "unit/test_heart*"),
 )
 _ASKED: Final = ("unit/test_requests*", "unit/test_answers*", "unit/test_backfill*", "unit/test_pages*")
-_PROTOCOL: Final = ("unit/test_coordinator.py", "unit/test_coordinator_*")
+_PROTOCOL: Final = ("unit/test_coordinator.py", "unit/test_history*", "unit/test_coordinator_*")
 _CLIENT: Final = (
     *(
         "unit/test_live*",
@@ -82,7 +85,6 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     "src/flux/server/pages": (*_ASKED, *_SERVED),
     "src/flux/server/foreground": (
         "system/test_bad_input*",
-        "system/test_signals*",
         "system/test_durability*",
     ),
     "src/flux/client": _CLIENT,
@@ -93,7 +95,12 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     "src/flux/protocol/sequencer": ("unit/test_sequencer*", *_COMMIT),
     "src/flux/journal": ("unit/test_journal*", "kernels/test_journal*", *_START, *_COMMIT),
     "src/flux/fence": ("unit/test_journal*", *_START, *_COMMIT),
-    "src/flux/feed/push": ("unit/test_push*", "unit/test_feed*", "system/test_feed*"),
+    "src/flux/feed/push": (
+        "unit/test_descriptors*",
+        "unit/test_threads*",
+        "system/test_feed*",
+        "system/test_quiet_feeds*",
+    ),
     "ext": (
         "system/test_commit_path*",
         "system/test_syncs*",
@@ -117,13 +124,20 @@ def nearest(path: str) -> list[str]:
     if not fitting:
         raise ValueError(f"{path} is in none of the rooms")
     globs += _BY_PATH[max(fitting, key=len)]
-    found: dict[str, None] = {}
-    for glob in globs:
-        # The long ones have their own shares and seeds; a mutant that only they notice is noticed too late.
-        names = sorted((ROOT / "tests").glob(glob if glob.endswith(".py") else f"{glob}.py"))
-        found |= dict.fromkeys(str(name.relative_to(ROOT)) for name in names)
+    found = dict.fromkeys(name for glob in globs for name in matching(glob))
     assert found, path
     return list(found)
+
+
+def matching(glob: str) -> list[str]:
+    """The test files, from the project's root, that a glob below tests/ stands for."""
+    names = sorted((ROOT / "tests").glob(glob if glob.endswith(".py") else f"{glob}.py"))
+    return [str(name.relative_to(ROOT)) for name in names]
+
+
+def named() -> set[str]:
+    """Every glob of the table; one that stands for no file would leave a promise unwatched, and nobody know of it."""
+    return {glob for globs in _BY_PATH.values() for glob in globs}
 
 
 def sources() -> list[str]:

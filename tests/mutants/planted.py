@@ -23,7 +23,7 @@ _SYNCS: Final = ("system/test_syncs*", "unit/test_journal_s*", "unit/test_recove
 _LIVE: Final = (
     "unit/test_clock*",
     "unit/test_live*",
-    "unit/test_client*",
+    "system/test_client_clock*",
     "unit/test_requester*",
     "unit/test_sockets*",
 )
@@ -48,7 +48,7 @@ _PROMISES: Final = (
         "src/flux/server/live_view.py",
         "        self.cursors_ahead += 1\n",
         "        return\n",
-        ("unit/test_identity*", "unit/test_cursor*", "unit/test_requests*"),
+        ("system/test_identity*", "unit/test_requests*"),
     ),
     Planted(
         "late-cache",
@@ -77,7 +77,7 @@ _PROMISES: Final = (
         "src/flux/server/vitals.py",
         "turned = max(self.loop_turned_ns, self.also_turned())",
         "turned = time.monotonic_ns()",
-        ("unit/test_vitals*", "unit/test_heart*"),
+        ("unit/test_heart*",),
     ),
     Planted(
         "marks-stand-still",
@@ -147,7 +147,7 @@ _PROMISES: Final = (
         "src/flux/limits.py",
         "MAX_NOTICES: Final = 10_000",
         "MAX_NOTICES: Final = 100_000_000",
-        ("unit/test_deliver*", "unit/test_live*", "unit/test_limits*"),
+        ("unit/test_limits*", "unit/test_live_limits*"),
     ),
     Planted(
         "pending-without-bound",

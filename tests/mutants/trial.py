@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import enum
 import os
 import shutil
 import signal
@@ -34,6 +35,14 @@ class Verdict(NamedTuple):
     why: str  # the test that failed, or how it ended
 
 
+class Kernels(enum.Enum):
+    """Which compiled kernels a copy has now."""
+
+    INSTALLED = "installed"  # of the environment that the copy was made from
+    BUILT = "built"
+    CHANGED = "changed"  # by the last mutant
+
+
 class Copy:
     """The tree as it stands here, with an environment of its own that has the same packages. Leaving it removes it."""
 
@@ -41,6 +50,7 @@ class Copy:
         self.root = Path(tempfile.mkdtemp(prefix="flux-mutants-"))
         self._baselines: dict[str, float | None] = {}  # seconds; None: it fails
         self._configured = False
+        self.kernels = Kernels.INSTALLED
         try:
             self._fill()
         except BaseException:
@@ -125,6 +135,10 @@ class Copy:
 
     # ------------------------------------------------------------------ tests
 
+    def measured(self, tests: Sequence[str]) -> bool:
+        """Whether it is known of all of these how they do on the unchanged copy."""
+        return all(test in self._baselines for test in tests)
+
     def sound(self, tests: Sequence[str]) -> list[str]:
         """Those of these test files that pass on the unchanged copy; of the others it is said once that they do not."""
         for test in tests:
@@ -134,6 +148,9 @@ class Copy:
                 if said.killed:
                     print(f"     {test} fails without a mutant and is left out: {said.why}", flush=True)
         return [test for test in tests if self._baselines[test] is not None]
+
+    def quickest_first(self, tests: Sequence[str]) -> list[str]:
+        return sorted(tests, key=lambda test: self._baselines[test] or 0)
 
     def judge(self, tests: Sequence[str]) -> Verdict:
         """Whether these tests, which are sound, notice what was done to the copy."""

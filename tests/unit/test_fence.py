@@ -84,6 +84,9 @@ def test_rows_whose_mark_is_refused_are_not_shown_and_written_once(
         life.project()
         assert len(life.stored(2 if noted else 1)) == (5 if noted else 15)
         assert life.stored(1)[:10].tobytes() == rows_of(RowKind.CANDLE, 1, 10).tobytes()
+        # The database would pass over rows that it has; every group of a life has one SOURCE.
+        records = journal.scan(journal.read_file(journal.path_of(tmp_path, 1))).records
+        assert (records["kind"] == journal.SOURCE).sum() == 2, "the group stands in the journal twice"
         life.stop()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.mutants.__main__ import REASONS, drawn, reasons
 from tests.mutants.mutations import changed_line, mutants
-from tests.mutants.nearest import ROOT, nearest, sources
+from tests.mutants.nearest import ROOT, matching, named, nearest, sources
 from tests.mutants.planted import PLANTED
 
 SAMPLE = b'''"""A docstring with 1 < 2."""
@@ -72,6 +72,11 @@ def test_the_same_seed_draws_the_same(capsys: pytest.CaptureFixture[str]) -> Non
 def test_every_file_of_the_rooms_has_tests_near_it() -> None:
     for path in sources():
         assert all((ROOT / name).is_file() for name in nearest(path)), path
+
+
+def test_every_glob_stands_for_a_test() -> None:
+    globs = named().union(*(one.tests for one in PLANTED))
+    assert [glob for glob in sorted(globs) if not matching(glob)] == []
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
