@@ -21,9 +21,9 @@ class Planted(NamedTuple):
 
 _SYNCS: Final = ("system/test_syncs*", "unit/test_journal_s*", "unit/test_recover_disk*")
 _LIVE: Final = (
+    "system/test_client_clock*",
     "unit/test_clock*",
     "unit/test_live*",
-    "system/test_client_clock*",
     "unit/test_requester*",
     "unit/test_sockets*",
 )
