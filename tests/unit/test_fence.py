@@ -97,7 +97,9 @@ def test_rows_whose_mark_is_refused_are_not_shown_and_written_once(
 
 
 @pytest.mark.parametrize("durability", ["disk", "process"])
-def test_the_bridge_too_writes_rows_once_whose_mark_is_refused(tmp_path: Path, durability: Durability) -> None:
+def test_the_bridge_too_writes_rows_once_whose_mark_is_refused(
+    tmp_path: Path, durability: Durability
+) -> None:
     """Rows of a feed and of a stream that is known, so that the bridge commits them."""
     rows, key = synth.candles(20), StreamKey("SIM", "X", "1m")
     server = Server(ServeConfig(tmp_path, LOCAL, LOCAL, ingest=LOCAL, durability=durability))
