@@ -7,6 +7,10 @@ counts in weeks and months) for trading days. A bucket without rows does not exi
 rows sorted by time, and of candles with the same time the latest, so that live and in bulk are equal to the bit: the
 rules are drawn in `ext/window.h`.
 
+A trade with `TradeFlag.CORRECTION` and an id replaces the trades of that id that came before: a bucket is what it would
+be if only the last version had been there, of the same time in the same place. A trade without an id (0) replaces none,
+and an id that comes again without the flag is one more trade. A candle replaces the one of the same time, flag or not.
+
 Flags of a bucket: CLOSED once something came behind it; SYNTHETIC and INJECTED if any of its rows has it; TRADED,
 TURNOVER or TRADE_COUNT if all have it, else turnover and trade_count are 0. Trades give all of it. Quotes give candles
 of the mid price, bid / 2 + ask / 2, with volume 0 and not TRADED: nothing was traded. A trade_count over 2^32 - 1
@@ -38,6 +42,7 @@ from flux.limits import (
     WINDOW_OUT_ROWS,
 )
 from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
+from flux.revisions import latest
 from flux.tables import Table, rows_of
 
 Rows = npt.NDArray[np.void]
@@ -65,10 +70,11 @@ def resample(
     (`flux.tables`), a batch: with the key of the one that was given and the new interval (None for a table), numbered
     from 1, since these rows have no sequences of a server.
 
-    Rows may be in any order: out of order costs a sort, and of candles with the same time the last counts. `of`, the
-    interval of candle `rows`, closes the last bucket too if a closed row ends with it. Raises `InvalidNameError` for an
-    interval or a zone that is none, `ValueError` for other rows, an `of` longer than `interval`, and in a named zone
-    for times outside `limits.ZONE_YEARS`, `TypeError` for what holds no rows.
+    Rows may be in any order: out of order costs a sort, as corrections do; of candles with the same time and of trades
+    with the same id and CORRECTION the last counts. `of`, the interval of candle `rows`, closes the last bucket too if
+    a closed row ends with it. Raises `InvalidNameError` for an interval or a zone that is none, `ValueError` for other
+    rows, an `of` longer than `interval`, and in a named zone for times outside `limits.ZONE_YEARS`, `TypeError` for
+    what holds no rows.
     """
     if isinstance(rows, np.ndarray):
         taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
@@ -84,7 +90,7 @@ def _resampled(rows: Rows, interval: str, timezone: str, offset: str, of: str | 
     plan.reach(kernel, rows)
     taken, pieces = _push(kernel, rows, _room(rows, plan), amending=False)
     if taken < len(rows):
-        return _resampled(_sorted(rows), interval, timezone, offset, of)
+        return _resampled(latest(rows), interval, timezone, offset, of)
     return _joined([*pieces, _partial(kernel)])
 
 
@@ -98,6 +104,10 @@ class Window:
     rows before). The latest revision of each bucket then has the numbers that `resample` gives for all rows together.
     A row changes nothing and counts as `late` only when its bucket is out and no longer wholly among the newest `keep`
     rows, or when more than `limits.WINDOW_OPEN_ROWS` rows of its own open bucket came after it.
+
+    A trade with CORRECTION takes those of its id out of their buckets; one that was out comes again. It changes nothing
+    and counts as `late` when a bucket that it would change is gone, as above; when the trade it replaces had to go from
+    the rows (ids are taken to ascend with time); or when a bucket would lose its only trade. The old values stay then.
 
     `of`, the interval of the pushed candles, lets a bucket out with its last row, when that has CLOSED; without it a
     bucket is out when the first row behind it comes.
@@ -162,12 +172,12 @@ class Window:
 
     @property
     def late(self) -> int:
-        """Rows too old to be put in their place."""
+        """Rows too old to be put in their place, and corrections of trades that cannot be replaced any more."""
         return self._kernel.late if self._kernel else 0
 
     @property
     def corrected(self) -> int:
-        """Rows out of order that were put in their place."""
+        """Rows out of order that were put in their place, and corrections that replaced a trade."""
         return self._kernel.corrected if self._kernel else 0
 
     def _made(self, rows: Rows) -> _kernel.Window:
@@ -256,7 +266,7 @@ class Resampler:
         if not view.follow():
             whole = np.concatenate(self._pieces)
             view = _View(
-                Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), [_sorted(whole)]
+                Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), [latest(whole)]
             )
             view.follow()
             view.resume(self._pieces)
@@ -349,16 +359,6 @@ def _kind(rows: Rows) -> RowKind:
     return kind
 
 
-def _sorted(rows: Rows) -> Rows:
-    """In order of time, equal times in order of arrival; of candles with the same time the last."""
-    times = rows["ts_ms"] if rows.dtype == CANDLE else rows["ts_ns"]
-    order = np.argsort(times, kind="stable")
-    if rows.dtype == CANDLE:
-        ascending = times[order]
-        order = order[np.append(ascending[1:] != ascending[:-1], True)]
-    return rows[order]
-
-
 def _room(rows: Rows, plan: _Plan) -> int:
     """Buckets to make room for at once: as many as the times say, so that they stay in one piece."""
     room = min(len(rows) + 1, WINDOW_OUT_ROWS)
@@ -403,6 +403,6 @@ def _joined(pieces: list[Rows], dtype: np.dtype[np.void] = CANDLE) -> Rows:
 def _latest(candles: Rows) -> Rows:
     """Each bucket once, its latest revision, without the flags that say it is one."""
     if np.any(candles["flags"] & _REVISED):
-        candles = _sorted(candles)
+        candles = latest(candles)
         candles["flags"] &= ~_REVISED
     return candles

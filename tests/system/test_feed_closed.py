@@ -1,4 +1,4 @@
-"""`Feed.close` beside `send`: what a send took is committed once a close has returned, and afterwards nothing is taken."""
+"""`Feed.close` beside `send`: what was taken is committed once a close has returned, and then nothing is taken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `flux.Historical` holds to at its edges: one history in a range, bounds exact to the ns, one error after close."""
+"""`flux.Historical` at its edges: one history in a range, bounds exact to the ns, one error after close."""
 
 from __future__ import annotations
 

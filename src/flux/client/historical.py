@@ -116,11 +116,24 @@ class Historical:
         """
         key, bounds = self._wanted(symbol, interval, source, start, end, limit, True)
 
+        return self._batches(Range(key, bounds))
+
+    def _batches(self, wanted: Range) -> Iterator[Batch]:
+        deadline = 0.0
+
         def page(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
             with self._open():
-                return self._page(time.monotonic() + self._timeout, key, after, rows, bounds, history)
+                return self._page(deadline, key, after, rows, bounds, history)
 
-        return Range(key, bounds).batches(page)
+        batches = wanted.batches(page)
+        while True:
+            deadline = (
+                time.monotonic() + self._timeout
+            )  # of a batch, however many pages have none of its rows
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def get_status(self, key: StreamKey | str) -> StreamStatus:
         """Where a stream stands on the server."""
@@ -145,12 +158,14 @@ class Historical:
     def list_streams(self, prefix: str = "") -> list[StreamStatus]:
         """All streams whose `SOURCE/INTERVAL/SYMBOL` begins with `prefix`, in order of their stream_id."""
         found: list[StreamStatus] = []
+        deadline = time.monotonic() + self._timeout
         with self._open():
             while True:
                 after = found[-1].stream_id if found else 0
                 try:
                     reply = self._ask(
                         messages.stream_list_request,
+                        deadline=deadline,
                         prefix=prefix,
                         after_stream_id=after,
                         limit=MAX_LIST_STREAMS,
