@@ -235,7 +235,9 @@ def test_what_is_no_message_is_counted(sockets: Sockets, peer: Peer) -> None:
 
 
 def test_a_flood_of_strays_holds_no_caller_past_its_deadline(sockets: Sockets, peer: Peer) -> None:
-    streams = [{"key": ("SIM", f"S{i}", "1m"), "latest_sequence": 1, "stream_id": i + 1} for i in range(1_000)]
+    streams = [
+        {"key": ("SIM", f"S{i}", "1m"), "latest_sequence": 1, "stream_id": i + 1} for i in range(1_000)
+    ]
     stray = messages.stream_list_response(
         streams=streams, has_more=True, correlation_id="999999999", schema_version=2
     )
