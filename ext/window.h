@@ -68,19 +68,32 @@ static inline int64_t flux_window_ms(const flux_window *window, int64_t ts) {
     return window->kind == FLUX_ROWS_CANDLE ? ts : flux_floor_div(ts, FLUX_NS_PER_MS);
 }
 
-/* An empty bucket, where a row of time ts belongs. */
+static inline void flux_bucket_empty(flux_bucket *bucket) {
+    memset(bucket, 0, sizeof *bucket);
+    bucket->all_flags = UINT32_MAX;
+    bucket->high = -INFINITY;
+    bucket->low = INFINITY;
+}
+
+/* An empty bucket, where a row of time ts belongs: one of those that are pushed now, for the grid has only their years. */
 static inline void flux_bucket_begin(const flux_window *window, flux_bucket *bucket, int64_t ts) {
     flux_span span = flux_grid_find(&window->grid, flux_window_ms(window, ts));
-    memset(bucket, 0, sizeof *bucket);
+    flux_bucket_empty(bucket);
     bucket->open_ms = bucket->first = span.open;
     bucket->last = span.last;
     if (window->kind != FLUX_ROWS_CANDLE) {
         bucket->first = flux_cut((flux_wide)span.open * FLUX_NS_PER_MS);
         bucket->last = flux_cut((flux_wide)span.last * FLUX_NS_PER_MS + (FLUX_NS_PER_MS - 1));
     }
-    bucket->all_flags = UINT32_MAX;
-    bucket->high = -INFINITY;
-    bucket->low = INFINITY;
+}
+
+/* The open bucket, empty: it stays where it began, whatever years the grid has now. */
+static inline void flux_bucket_begin_open(const flux_window *window, flux_bucket *bucket) {
+    int64_t open_ms = window->carry.open_ms, first = window->carry.first, last = window->carry.last;
+    flux_bucket_empty(bucket);
+    bucket->open_ms = open_ms;
+    bucket->first = first;
+    bucket->last = last;
 }
 
 /* Up to the first row that is out of order, of another bucket or (a trade, not the first) has `flag` and an id. */
@@ -106,7 +119,7 @@ static inline uint64_t flux_window_stay(const flux_window *window) {
 /* Fold rows of the open bucket that are about to go into its floor. */
 static inline void flux_window_floor(flux_window *window, const uint8_t *rows, uint64_t n) {
     if (n == 0) return;
-    if (window->floor.rows == 0) flux_bucket_begin(window, &window->floor, flux_row_time(rows));
+    if (window->floor.rows == 0) flux_bucket_begin_open(window, &window->floor);
     flux_window_fold(window, &window->floor, rows, n);
     if (window->base.rows < window->floor.rows) window->base = window->floor;
 }
@@ -279,7 +292,7 @@ static inline void flux_window_refold(flux_window *window, uint64_t at, int64_t 
     } else if (window->floor.rows) {
         *bucket = window->floor;
     } else {
-        flux_bucket_begin(window, bucket, flux_row_time(window->kept + from * size));
+        flux_bucket_begin_open(window, bucket);
     }
     window->base = *bucket;
     tail = window->kept_count - from;

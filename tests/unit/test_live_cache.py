@@ -4,6 +4,8 @@ silently (C6).
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from flux.batch import Batch
 from flux.client.cache import Cache
 from flux.client.live import Live
 from flux.client.warmup import Past, Warmup, past
-from flux.errors import ConfigError
+from flux.errors import ConfigError, InUseError
 from flux.model import Cursor, Gap, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.transport.topics import stream_topic
+from tests.patience import PATIENCE_S
 from tests.unit.followed import KEY, check, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.served import STORE_ID
@@ -232,3 +235,70 @@ def test_a_batch_that_was_handled_in_part_goes_on_there(server: LiveServer, cach
         server.publish(KEY, 5)
         rows_until(live, 105)  # asking for more says that the rest was handled too
     assert kept(cache) == [(1, 105)]
+
+
+# -- without `with` ------------------------------------------------------------------------------------------
+
+
+def free(cache: Path) -> bool:
+    """Whether nobody has the cache open."""
+    try:
+        Cache(cache).close()
+    except InUseError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("end", ["taken to its end", "left", "callbacks", "never started", "dropped"])
+def test_without_a_with_block_the_cache_is_closed_all_the_same(
+    server: LiveServer, cache: Path, end: str
+) -> None:
+    before = threading.active_count()
+    live = live_of(server, cache)
+    if end == "never started":
+        live.stop()
+        assert free(cache)
+        return
+    if end == "callbacks":
+        live.add_callback(lambda batch: live.stop() if batch.end_sequence == 100 else None)
+    follow(server, live)
+    if end == "callbacks":
+        assert live.block_for_close(PATIENCE_S)
+    else:
+        rows_until(live, 100)
+        server.publish(KEY, 5)
+        for batch in live:
+            live.stop()
+            if end != "taken to its end":
+                break
+            last = batch.end_sequence
+        if end == "left":
+            assert live.block_for_close(PATIENCE_S)
+            assert free(cache)
+        if end == "dropped":
+            del live
+            eventually(
+                lambda: gc.collect() >= 0 and free(cache), "the cache stays open"
+            )  # its loop ends first
+    eventually(lambda: free(cache), "the cache stays open")
+    eventually(lambda: threading.active_count() <= before, "a thread stays")
+    if end == "taken to its end":
+        assert kept(cache)[-1][1] >= last, "what was taken behind the end of the loop is acked too"
+
+
+def test_stopped_while_a_consumer_works_its_batch_is_still_acked(server: LiveServer, cache: Path) -> None:
+    live = live_of(server, cache)
+    follow(server, live)
+    rows_until(live, 100)
+    server.publish(KEY, 1)
+    batch = next(live)
+    stopping = threading.Thread(target=lambda: (live.stop(), live.block_for_close(PATIENCE_S)))
+    stopping.start()
+    stopping.join()
+    assert not free(cache)
+    live.ack(batch)
+    assert free(cache), "nothing is left to be done with"
+    with Cache(cache) as found:
+        cursor = found.cursor(KEY)
+    assert cursor is not None
+    assert cursor.sequence == batch.end_sequence

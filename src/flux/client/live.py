@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -69,7 +70,9 @@ class Live:
         self._notices = Notices()
         self._loop = Loop(endpoints(pub, rep), self._handover, self._notices, self._wake, self._keeper)
         if self._keeper is not None:
-            self._keeper.when_broken(lambda error: self._loop.post(partial(self._loop.broke, error)))
+            loop = self._loop
+            self._keeper.when_broken(lambda error: loop.post(partial(loop.broke, error)))
+            weakref.finalize(self, self._keeper.leave).atexit = False
         self._threads: list[WatchedThread] = []
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -127,9 +130,7 @@ class Live:
                 self._post(partial(self._loop.follow, key, at, wanted))
 
     def resync(self, key: StreamKey | str) -> None:
-        """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError` if
-        not followed.
-        """
+        """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError`."""
         slot = self._slot(key)
         self._call(lambda: self._loop.resync(slot))
 
@@ -142,7 +143,7 @@ class Live:
     def __next__(self) -> Batch:
         self._begin_iteration()
         self._done_with_current()
-        while (delivery := self._handover.take(None)) is not None:
+        while (delivery := self._take(None)) is not None:
             if (batch := self._received(delivery)) is not None:
                 return batch
         raise StopIteration
@@ -156,7 +157,7 @@ class Live:
         self._done_with_current()
         while True:
             closed = self._handover.closed  # looked at first: nothing comes after it
-            delivery = self._handover.take(0)
+            delivery = self._take(0)
             if delivery is not None:
                 if (batch := self._received(delivery)) is not None:
                     return batch
@@ -185,8 +186,7 @@ class Live:
     def add_callback(
         self, callback: BatchCallback, exception_callback: ExceptionCallback | None = None
     ) -> None:
-        """Have `callback(batch)` called for every batch, in order, in a thread of its own; then the batch is
-        acked.
+        """Have `callback(batch)` called for every batch, in order, in a thread of its own; then it is acked.
 
         What it raises goes to `exception_callback`, else to the log. Before `start`.
         """
@@ -194,15 +194,11 @@ class Live:
         self._callbacks.append((callback, exception_callback))
 
     def add_gap_callback(self, callback: GapCallback) -> None:
-        """Have `callback(gap)` called, between the batches before and after it, in the thread that gets
-        these.
-        """
+        """Have `callback(gap)` called, between the batches before and after it, in the thread that gets these."""
         self._gap_callbacks.append(callback)
 
     def add_state_callback(self, callback: StateCallback) -> None:
-        """Have `callback(change)` called when a stream's state changes, in a thread of its own. Before
-        `start`.
-        """
+        """Have `callback(change)` called when a stream's state changes, in its own thread. Before `start`."""
         self._before_start("add_state_callback")
         self._state_callbacks.append(callback)
 
@@ -244,9 +240,13 @@ class Live:
         self._finish(drain=False)
 
     def block_for_close(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended, at most `timeout` seconds; False when it has not. Raises what ended it."""
+        """Wait until it has ended, at most `timeout` seconds; False when it has not. Raises what ended it.
+
+        The cache is closed by then if no other thread takes batches; else once that one has taken the last.
+        """
         if not self._ended.wait(timeout):
             return False
+        self._let_go(leaving=True)
         if self._failure is not None:
             raise self._failure
         return True
@@ -299,13 +299,14 @@ class Live:
                 self._ended.set()
                 waiters, self._ended_waiters = self._ended_waiters, []
             self._wake.close()
+            self._let_go()
             for waiter in waiters:
                 waiter()
 
     def _run_callbacks(self) -> None:
         # What ended it is raised by block_for_close and wait_for_close.
         with contextlib.suppress(FluxError):
-            while (delivery := self._handover.take(None)) is not None:
+            while (delivery := self._take(None)) is not None:
                 batch = self._received(delivery)
                 if batch is not None:
                     for callback, exception_callback in self._callbacks:
@@ -316,6 +317,20 @@ class Live:
         while (change := self._notices.take()) is not None:
             for callback in self._state_callbacks:
                 guarded(callback, change, None)
+
+    def _take(self, timeout: float | None) -> Delivery | None:
+        delivery: Delivery | None = None
+        try:
+            delivery = self._handover.take(timeout)
+            return delivery
+        finally:
+            if delivery is None:
+                self._let_go()
+
+    def _let_go(self, *, leaving: bool = False) -> None:
+        """Close the cache, if the loop has ended and nobody can be done with another batch."""
+        if self._keeper is not None and self._ended.is_set() and self._handover.finished(leaving=leaving):
+            self._keeper.close()
 
     def _received(self, delivery: Delivery) -> Batch | None:
         """The batch that a consumer gets next; a gap goes to its callbacks instead."""
@@ -340,6 +355,7 @@ class Live:
         self._handover.close()
         self._notices.close()
         self._wake.close()
+        self._let_go()
         for waiter in waiters:
             waiter()
 
@@ -358,6 +374,8 @@ class Live:
         delivery, self._current, self._partly = self._current, None, False
         if delivery is not None:
             self._done_with(delivery)
+            self._handover.done()
+            self._let_go()
 
     def _done_with(self, delivery: Delivery) -> None:
         delivery.tenure.done(delivery.upto)
