@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flux.errors import ConfigError
 from flux.feed.csv_times import form_of, time_of
-from flux.units import range_ms, time_ms
+from flux.units import moment_of, range_ns, time_ns
 
 NOW = 1_705_314_645_123_456_789  # 2024-01-15 10:30:45.123456789
 DAY = 86_400_000
@@ -86,6 +86,11 @@ REFUSED = (
     *("2024-01-15T10:30+05:30:00.1234567", "2024-01-15T10:30Z UTC", "2024-01-15T10:30:00."),
     *("now-999999999999999w", "２０２４-01-15", "2024-01-15\x1b[2J", "x" * 1_000),
 )
+
+
+def time_ms(given: Any, what: str = "time", *, now_ns: int | None = None) -> int:
+    """The end of the millisecond, as candles see it."""
+    return -(-time_ns(given, what, now_ns=now_ns) // 1_000_000)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -190,12 +195,12 @@ def test_a_file_and_a_caller_mean_the_same(day: str, between: str, clock_time: s
     assume("-" not in day or ":" in clock_time or not clock_time)  # a file writes both with signs, or neither
     text = day + between + clock_time + zone
     try:
-        asked: int | None = time_ms(text)
+        asked: int | None = time_ns(text)
     except ConfigError:
         asked = None
     form = form_of(text.encode())
     try:
-        read = None if form is None else time_of(text.encode(), form)
+        read = None if form is None else time_of(text.encode(), form) * 1_000_000
     except ValueError:
         read = None
     assert asked == read
@@ -213,11 +218,19 @@ def test_any_text_is_a_time_or_one_sentence(text: str) -> None:
 
 
 def test_a_range_has_its_start_before_its_end() -> None:
-    assert range_ms("yesterday", "today", now_ns=NOW) == (MIDNIGHT - DAY, MIDNIGHT)
-    assert range_ms(None, None) == (None, None)
-    assert range_ms("now", None, now_ns=NOW) == (NOW // 1_000_000 + 1, None)
+    assert range_ns("yesterday", "today", now_ns=NOW) == (MIDNIGHT * 10**6 - DAY * 10**6, MIDNIGHT * 10**6)
+    assert range_ns(None, None) == (None, None)
+    assert range_ns("now", None, now_ns=NOW) == (NOW, None)
+    assert range_ns(MOMENT * 10**6, MOMENT * 10**6 + 1) == (MOMENT * 10**6, MOMENT * 10**6 + 1)
     for start, end in (("today", "yesterday"), ("today", "today"), ("2024-01-15", MIDNIGHT)):
         with pytest.raises(ConfigError, match="is not before end"):
-            range_ms(start, end, now_ns=NOW)
+            range_ns(start, end, now_ns=NOW)
     with pytest.raises(ConfigError, match=r"^end 'x' is no time"):
-        range_ms("today", "x")
+        range_ns("today", "x")
+
+
+@given(st.integers(-(2**62), 2**62))
+def test_a_time_is_exact_to_the_ns_and_is_handed_on_so(ns: int) -> None:
+    assert time_ns(np.datetime64(ns, "ns")) == ns
+    assert time_ns(moment_of(ns)) == ns
+    assert time_ms(moment_of(ns * 1_000)) == -(-ns // 1_000), "the end of the ms where ns do not reach"
