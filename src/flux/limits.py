@@ -44,6 +44,7 @@ MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate 
 RESAMPLED_BYTES: Final = 64 * MIB  # buckets of all intervals that a Resampler remembers
 MAX_INDICATOR_ROWS: Final = 1_000_000  # rows that a rolling indicator looks back
 ZONE_YEARS: Final = (1900, 2200)  # of days, weeks and months in a named zone
+ZONE_HOURS: Final = 14  # from UTC at most, in a time that is written with its zone
 ZONE_EDGES: Final = 4_000_000  # buckets below a day in one such list: 32 MB
 ZONE_EDGE_LISTS: Final = 64  # lists of those days, by zone, interval and years
 

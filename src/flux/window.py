@@ -41,7 +41,7 @@ from flux.limits import (
     WINDOW_OPEN_ROWS,
     WINDOW_OUT_ROWS,
 )
-from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
+from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind, TradeFlag
 from flux.revisions import latest
 from flux.tables import Table, rows_of
 
@@ -336,10 +336,13 @@ class _Plan(NamedTuple):
         return _kernel.Window(kind, length, origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
-        """See that the edges of a named zone cover these rows."""
+        """See that the edges of a named zone cover these rows, and with corrections those that they may replace."""
         if self.zoned and len(rows):
             times = rows["ts_ms"] if rows.dtype == CANDLE else rows["ts_ns"]
             low, high = int(times.min()), int(times.max())
+            revising = rows.dtype == TRADE and np.any(rows["flags"] & TradeFlag.CORRECTION)
+            if revising and (kept := kernel.kept_times()):
+                low, high = min(low, kept[0]), max(high, kept[1])
             if rows.dtype != CANDLE:
                 low, high = low // 1_000_000, high // 1_000_000
             grid = zone.grid(self.interval, self.timezone, self.offset, low, high)
