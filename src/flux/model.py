@@ -197,16 +197,6 @@ def grid_ms(interval: str) -> int:
     return min(INTERVALS_MS[interval] or _DAY_MS, _MINUTE_MS)
 
 
-def fits(step: str, interval: str) -> bool:
-    """Whether candles of `step` fill buckets of `interval` whole."""
-    step_ms, length = INTERVALS_MS.get(step, 0), INTERVALS_MS[interval]
-    if step == interval:
-        return True
-    if not length:  # a month is of whole days
-        return 0 < step_ms <= INTERVALS_MS["1d"]
-    return step_ms > 0 and length % step_ms == 0
-
-
 ROW_INTERVALS: Final = {"trade": RowKind.TRADE, "quote": RowKind.QUOTE}
 """What stands as the interval of a stream that has none."""
 
@@ -293,11 +283,3 @@ class State(IntEnum):
     DEGRADED = 1
     UNHEALTHY = 2
     CLOSING = 3
-
-
-def check_step(key: StreamKey, interval: str) -> None:
-    """Refuse candles of a stream that buckets of `interval` would cut, or hold in uneven numbers. Raises ValueError."""
-    if key.kind is RowKind.CANDLE and interval in INTERVALS_MS and not fits(key.interval, interval):
-        raise ValueError(
-            f"candles of {key.interval} ({key}) do not make candles of {interval}: it is no multiple of theirs"
-        )

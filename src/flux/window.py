@@ -41,7 +41,7 @@ from flux.limits import (
     WINDOW_OPEN_ROWS,
     WINDOW_OUT_ROWS,
 )
-from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind, StreamKey, check_step, fits
+from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind, StreamKey, TradeFlag
 from flux.revisions import latest
 from flux.tables import Table, rows_of
 
@@ -77,7 +77,7 @@ def resample(
     zone for times outside `limits.ZONE_YEARS`, `TypeError` for what holds no rows.
     """
     if isinstance(rows, Batch) and rows.key is not None:
-        check_step(rows.key, interval)
+        zone.check_step(rows.key, interval)
     if isinstance(rows, np.ndarray):
         taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
         return _resampled(taken, interval, timezone, offset, of)
@@ -156,7 +156,7 @@ class Window:
         """
         if isinstance(rows, Batch):
             if rows.key is not None and rows.key is not self._checked:
-                check_step(rows.key, self.interval)
+                zone.check_step(rows.key, self.interval)
                 self._checked = rows.key
             rows = rows.rows
         kernel = self._made(rows)
@@ -326,7 +326,7 @@ class _Plan(NamedTuple):
         row_ms = 0
         if of is not None:
             row_ms = INTERVALS_MS.get(of, 0)
-            if not row_ms or not fits(of, interval):
+            if not row_ms or not zone.fits(of, interval):
                 raise ValueError(
                     f"of={of[:80]!a} is no interval of fixed length of which {interval} is a multiple"
                 )
@@ -344,10 +344,13 @@ class _Plan(NamedTuple):
         return _kernel.Window(kind, length, origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
-        """See that the edges of a named zone cover these rows."""
+        """See that the edges of a named zone cover these rows, and with corrections those that they may replace."""
         if self.zoned and len(rows):
             times = rows["ts_ms"] if rows.dtype == CANDLE else rows["ts_ns"]
             low, high = int(times.min()), int(times.max())
+            revising = rows.dtype == TRADE and np.any(rows["flags"] & TradeFlag.CORRECTION)
+            if revising and (kept := kernel.kept_times()):
+                low, high = min(low, kept[0]), max(high, kept[1])
             if rows.dtype != CANDLE:
                 low, high = low // 1_000_000, high // 1_000_000
             grid = zone.grid(self.interval, self.timezone, self.offset, low, high)

@@ -173,3 +173,27 @@ def test_a_file_with_holes_keeps_its_key(tmp_path: Path) -> None:
     ):
         CsvSource(written(tmp_path, stepped(step, 5)), StreamKey("SIM", "X", interval)).close()
     CsvSource(written(tmp_path, stepped(5 * MINUTE, 3)), StreamKey("SIM", "X", "1m")).close()
+
+
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        ("2024-01-02 00:03:00+99:99", r"'\+99:99' is no zone: at most 14 hours"),
+        ("2024-01-02 00:03:00-5959", "'-5959' is no zone"),
+        ("2024-01-02 00:03:00+05:60", "is no zone"),
+        ("2024-01-02 00:03:00-14:01", "is no zone"),
+        ("2024-01-02-0500", "is no time"),
+        ("2024-01-02Z", "is no time"),
+        ("2024-01-02 +05:30", "is no time"),
+        ("0001-01-01 00:00:00+05:00", "outside 1900 to 2100"),
+        ("9999-12-31 23:59:00-05:00", "outside 1900 to 2100"),
+    ],
+)
+def test_a_zone_that_is_none_is_a_fault_of_its_row(tmp_path: Path, time: str, said: str, before: int) -> None:
+    """A date alone has no zone; before good rows, and after some."""
+    good = "".join(f"2024-01-02 00:0{n}:00,1,1,1,1,1\n" for n in range(before))
+    path = written(tmp_path, f"time,open,high,low,close,volume\n{good}{time},1,1,1,1,1\n")
+    with pytest.raises(SourceFileError, match=said) as caught:
+        CsvSource(path, StreamKey("SIM", "X", "1m"))
+    assert (caught.value.line, caught.value.column) == (before + 2, 1)

@@ -16,6 +16,7 @@ from flux.config import DEFAULT_CHUNK_REP
 from flux.errors import ConfigError
 from flux.loadgen.plan import parse_count
 from flux.model import StreamKey
+from flux.units import range_ns
 
 if TYPE_CHECKING:
     from flux.batch import Batch
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output != "-" and path.suffix not in BY_SUFFIX:
         raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
     limit = None if arguments.limit is None else parse_count(arguments.limit)
+    range_ns(arguments.start, arguments.end)  # what is no time is said before a server is asked
     with Historical(rep=arguments.rpc) as server:
         server.get_status(key)  # no server, or no such stream: found out before a range is waited for
         batch = server.get_range(

@@ -251,16 +251,15 @@ class Database:
         return StorageError(f"{self.path} cannot be opened: {text}")
 
 
-def insert(
-    connection: duckdb.DuckDBPyConnection, statement: str, columns: Mapping[str, NDArray[Any]]
-) -> None:
-    """Run `statement`, an INSERT or UPDATE that reads `FROM flux_batch`, with these columns as that table.
+def insert(connection: duckdb.DuckDBPyConnection, statement: str, columns: Mapping[str, NDArray[Any]]) -> int:
+    """Run `statement`, an INSERT or UPDATE that reads `FROM flux_batch`, with these columns as that table: how many
+    rows it put in or changed.
 
     Column views of a row array are as fast as contiguous ones; they are read before this returns.
     """
     connection.register(_BATCH, dict(columns))
     try:
-        connection.execute(statement)
+        return int(connection.execute(statement).fetchall()[0][0])
     finally:
         connection.unregister(_BATCH)
 
