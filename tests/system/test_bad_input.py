@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 from flux import journal
 from flux.cli.main import main
-from flux.client.cache import Cache
 from flux.codec import crc32c
-from flux.errors import ConfigError
 from flux.feed import synth
 from flux.schema import messages
 from flux.server.directory import DirectoryLock
@@ -171,63 +169,6 @@ def test_a_file_that_cannot_be_read(refused: Refused, kept: Path, tmp_path: Path
         ("PLAIN.csv/x.csv", "cannot be read: Not a directory"),  # root may read everything else
     ):
         assert refused(kept, "--replay", tmp_path / name) == (2, f"flux serve: {tmp_path / name}: {why}\n")
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("written", [False, True])
-def test_a_fifo_is_no_file_to_replay(refused: Refused, kept: Path, tmp_path: Path, written: bool) -> None:
-    """Without a writer its open would wait for ever; with one its bytes come once, and a replay reads them twice."""
-    file = tmp_path / "FIFO.csv"
-    os.mkfifo(file)
-    other = os.open(file, os.O_RDWR) if written else -1
-    try:
-        if written:
-            os.write(other, GOOD)
-        assert refused(kept, "--replay", file) == (2, f"flux serve: {file}: is no regular file\n")
-    finally:
-        if written:
-            os.close(other)
-
-
-def test_a_pipe_of_the_shell_is_no_file_to_replay(refused: Refused, kept: Path) -> None:
-    reader, writer = os.pipe()
-    try:
-        os.write(writer, GOOD)
-        file = f"/dev/fd/{reader}"
-        assert refused(kept, "--replay", f"SIM/X/1m={file}") == (
-            2,
-            f"flux serve: {file}: is no regular file\n",
-        )
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["identity", "losses", "journal/00000001.fluxlog", "flux.duckdb"])
-def test_a_fifo_in_a_data_directory(refused: Refused, tmp_path: Path, name: str) -> None:
-    file, rows = sample(tmp_path, 100)
-    serve_whole(tmp_path / "data", file, len(rows))
-    place = tmp_path / "data" / name
-    place.unlink(missing_ok=True)
-    os.mkfifo(place)
-    if name == "flux.duckdb":  # served without it, as with any that does not open
-        with FluxServer(tmp_path / "data") as server:
-            assert server.state == "DEGRADED"
-            assert server.stop() == 0
-        return
-    code, text = refused(tmp_path / "data")
-    assert code in (1, 4)
-    assert f"{place}" in text
-    assert "is no regular file" in text
-    assert "Traceback" not in text
-
-
-@pytest.mark.timeout(60)
-def test_a_fifo_is_no_cache(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ConfigError, match="is no regular file"):
-        Cache(tmp_path / "fifo")
 
 
 def test_a_fault_far_into_a_file_stops_the_server_and_mending_it_goes_on(tmp_path: Path) -> None:
