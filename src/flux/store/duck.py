@@ -127,11 +127,15 @@ class DuckStore:
         return {row[0]: StreamKey(*row[1:]) for row in found}
 
     def lowest(self, kind: RowKind) -> dict[int, int]:
-        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one)."""
-        of = {RowKind.CANDLE: "min(ts_ms) FROM candles", RowKind.QUOTE: "min(ts_ns) FROM quotes"}
-        what = of.get(kind, "min(trade_id) FROM trades WHERE trade_id > 0")
+        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one). Streams of which
+        not all rows from sequence 1 to their last one are here are left out."""
+        of = {RowKind.CANDLE: "min(ts_ms)", RowKind.QUOTE: "min(ts_ns)"}
+        what = of.get(kind, "min(trade_id) FILTER (trade_id > 0)")
         with self._database.reading() as cursor:
-            found = cursor.execute(f"SELECT stream_id, {what} GROUP BY stream_id").fetchall()
+            found = cursor.execute(
+                f"SELECT stream_id, {what} AS low FROM {_TABLES[kind]} GROUP BY stream_id"
+                " HAVING count(*) = max(sequence) AND low IS NOT NULL"
+            ).fetchall()
         return dict(found)
 
     def read(
