@@ -39,14 +39,20 @@ STATIONS: Final = (
     "pump send",
     "journal",
     "bridge",
+    "feed",
     "store",
     "start",
     "import",
 )
 """What a line's name begins with, in the order of the table."""
 
-FILES: Final = ("ring", "window", "pump", "send", "journal", "bridge", "store", "start")
-FULL: Final = {"FLUX_BENCH_ROWS": "10000000", "FLUX_BENCH_STORED": "2000000", "FLUX_BENCH_FULL": "1"}
+FILES: Final = ("ring", "window", "pump", "send", "journal", "bridge", "feed", "store", "start")
+FULL: Final = {
+    "FLUX_BENCH_ROWS": "10000000",
+    "FLUX_BENCH_STORED": "2000000",
+    "FLUX_BENCH_FED": "500000",
+    "FLUX_BENCH_FULL": "1",
+}
 
 
 def commands() -> list[list[str]]:

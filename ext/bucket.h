@@ -149,13 +149,21 @@ static inline int flux_fold_stops(const flux_bucket *b, int64_t ts) {
     return b->rows && (uint64_t)ts - (uint64_t)b->at > (uint64_t)b->last - (uint64_t)b->at;
 }
 
-static inline uint64_t flux_fold_trades(flux_bucket *bucket, const uint8_t *rows, uint64_t n) {
+/* Whether a trade is another version of one that came before. Without an id nobody can say of which. */
+static inline int flux_trade_revises(const flux_trade *row, uint32_t flag) {
+    return __builtin_expect((row->flags & flag) != 0, 0) && row->trade_id != 0;
+}
+
+/* Stops, too, at a trade with `flag` and an id, but for the first one: that is the caller's to look at. */
+static inline uint64_t flux_fold_trades(flux_bucket *bucket, const uint8_t *rows, uint64_t n, uint32_t flag) {
     flux_bucket b = *bucket;
     flux_trade row;
     uint64_t i;
+    if (n && b.rows == 0) b.at = flux_row_time(rows);
     for (i = 0; i < n; i++) {
         memcpy(&row, rows + i * sizeof row, sizeof row);
-        if (flux_fold_stops(&b, row.ts_ns)) break;
+        if ((uint64_t)row.ts_ns - (uint64_t)b.at > (uint64_t)b.last - (uint64_t)b.at) break;
+        if (flux_trade_revises(&row, flag) && i) break;
         flux_fold_price(&b, row.price, row.size);
         b.at = row.ts_ns;
     }

@@ -189,6 +189,7 @@ cdef extern from "pump.h" nogil:
         uint8_t *data
         uint64_t capacity, head, next, tail, queued, sent, committed, before, run
         uint32_t incarnation
+        int closed
         int error
 
     ctypedef struct flux_outbox_row:

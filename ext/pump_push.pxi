@@ -59,6 +59,13 @@ cdef class Outbox:
             self.o.socket = <void *>socket
             pthread_mutex_unlock(&self.o.lock)
 
+    def close(self):
+        """Nothing more is put in: `queued` is final. What is there can still be sent and committed."""
+        with nogil:
+            pthread_mutex_lock(&self.o.lock)
+            self.o.closed = 1
+            pthread_mutex_unlock(&self.o.lock)
+
     def add(self, bytes source, str symbol, str interval, int kind):
         """A stream that rows may be sent of."""
         cdef outbox_stream *s
@@ -102,10 +109,10 @@ cdef class Outbox:
                 if flux_admit_fault(s.kind, copy, s.grid_ms, INT64_MAX) != 0:
                     status = 3
                     break
-            if status == 0 and n != 0:
+            if status == 0 and (n != 0 or self.o.closed):
                 need = flux_outbox_need(&s.head, n, self.most)
                 pthread_mutex_lock(&self.o.lock)
-                if not flux_outbox_fits(&self.o, need, flux_outbox_space(flux_encoded_size(&s.head, self.most))):
+                if self.o.closed or not flux_outbox_fits(&self.o, need, flux_outbox_space(flux_encoded_size(&s.head, self.most))):
                     status = 2
                 else:
                     first = self.o.queued == self.o.committed

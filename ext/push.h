@@ -66,6 +66,7 @@ typedef struct {
     uint64_t before;           /* of them committed under runs that the server forgot: the run counts from there */
     uint64_t run;
     uint32_t incarnation;
+    int closed;                /* nothing more is put in; what is there is still sent */
     int error;                 /* errno of what ended the sending; 0 = nothing did */
 } flux_outbox;
 

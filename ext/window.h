@@ -17,8 +17,9 @@
  * the same time the latest. Rows in order come to it by the carry alone, rows out of order through the kept ones, and
  * a sum is always the same additions in the same order, so that live and in bulk are equal to the bit.
  *
- * Candles ascend strictly (a second one of the same time revises the first), trades and quotes may share a time. Times
- * are compared in the unit of the rows, buckets are found in ms (floor). */
+ * Candles ascend strictly (a second one of the same time revises the first), trades and quotes may share a time. A trade
+ * with CORRECTION replaces those of its id (ext/revise.h). Times are compared in the unit of the rows, buckets are found
+ * in ms (floor). */
 #ifndef FLUX_WINDOW_H
 #define FLUX_WINDOW_H
 
@@ -53,7 +54,10 @@ typedef struct {
     int by_hand;                    /* only flux_window_cut() cuts: somebody has indices into the kept rows */
     int any_dropped;
     int64_t dropped;
-    uint64_t late, corrected; /* rows out of order: not applied, applied */
+    uint64_t dropped_id;      /* the highest id of the trades that are no longer kept */
+    int revised;              /* a trade with CORRECTION came: from then on ids need not ascend with time */
+    uint64_t replacing;       /* id of a trade whose earlier rows are being taken out; 0: none */
+    uint64_t late, corrected; /* rows out of order and corrections: not applied, applied */
 } flux_window;
 
 typedef struct {
@@ -64,26 +68,45 @@ static inline int64_t flux_window_ms(const flux_window *window, int64_t ts) {
     return window->kind == FLUX_ROWS_CANDLE ? ts : flux_floor_div(ts, FLUX_NS_PER_MS);
 }
 
-/* An empty bucket, where a row of time ts belongs. */
+static inline void flux_bucket_empty(flux_bucket *bucket) {
+    memset(bucket, 0, sizeof *bucket);
+    bucket->all_flags = UINT32_MAX;
+    bucket->high = -INFINITY;
+    bucket->low = INFINITY;
+}
+
+/* An empty bucket, where a row of time ts belongs: one of those that are pushed now, for the grid has only their years. */
 static inline void flux_bucket_begin(const flux_window *window, flux_bucket *bucket, int64_t ts) {
     flux_span span = flux_grid_find(&window->grid, flux_window_ms(window, ts));
-    memset(bucket, 0, sizeof *bucket);
+    flux_bucket_empty(bucket);
     bucket->open_ms = bucket->first = span.open;
     bucket->last = span.last;
     if (window->kind != FLUX_ROWS_CANDLE) {
         bucket->first = flux_cut((flux_wide)span.open * FLUX_NS_PER_MS);
         bucket->last = flux_cut((flux_wide)span.last * FLUX_NS_PER_MS + (FLUX_NS_PER_MS - 1));
     }
-    bucket->all_flags = UINT32_MAX;
-    bucket->high = -INFINITY;
-    bucket->low = INFINITY;
+}
+
+/* The open bucket, empty: it stays where it began, whatever years the grid has now. */
+static inline void flux_bucket_begin_open(const flux_window *window, flux_bucket *bucket) {
+    int64_t open_ms = window->carry.open_ms, first = window->carry.first, last = window->carry.last;
+    flux_bucket_empty(bucket);
+    bucket->open_ms = open_ms;
+    bucket->first = first;
+    bucket->last = last;
+}
+
+/* Up to the first row that is out of order, of another bucket or (a trade, not the first) has `flag` and an id. */
+static inline uint64_t flux_window_fold_to(const flux_window *window, flux_bucket *bucket, const uint8_t *rows,
+                                           uint64_t n, uint32_t flag) {
+    if (window->kind == FLUX_ROWS_CANDLE) return flux_fold_candles(bucket, rows, n);
+    if (window->kind == FLUX_ROWS_TRADE) return flux_fold_trades(bucket, rows, n, flag);
+    return flux_fold_quotes(bucket, rows, n);
 }
 
 static inline uint64_t flux_window_fold(const flux_window *window, flux_bucket *bucket, const uint8_t *rows,
                                         uint64_t n) {
-    if (window->kind == FLUX_ROWS_CANDLE) return flux_fold_candles(bucket, rows, n);
-    if (window->kind == FLUX_ROWS_TRADE) return flux_fold_trades(bucket, rows, n);
-    return flux_fold_quotes(bucket, rows, n);
+    return flux_window_fold_to(window, bucket, rows, n, 0);
 }
 
 /* How many of the newest rows have to stay. */
@@ -96,9 +119,18 @@ static inline uint64_t flux_window_stay(const flux_window *window) {
 /* Fold rows of the open bucket that are about to go into its floor. */
 static inline void flux_window_floor(flux_window *window, const uint8_t *rows, uint64_t n) {
     if (n == 0) return;
-    if (window->floor.rows == 0) flux_bucket_begin(window, &window->floor, flux_row_time(rows));
+    if (window->floor.rows == 0) flux_bucket_begin_open(window, &window->floor);
     flux_window_fold(window, &window->floor, rows, n);
     if (window->base.rows < window->floor.rows) window->base = window->floor;
+}
+
+/* The ids of n trades, oldest first, that go. They ascend with time, as venues number them, until a correction came. */
+static inline void flux_window_drop_ids(flux_window *window, const uint8_t *rows, uint64_t n) {
+    uint64_t at = window->revised ? 0 : n - 1, id;
+    for (; n && at < n; at++) {
+        memcpy(&id, rows + at * sizeof(flux_trade) + offsetof(flux_trade, trade_id), sizeof id);
+        if (id > window->dropped_id) window->dropped_id = id;
+    }
 }
 
 /* Let the oldest `gone` go of the kept rows and `n` more that follow them; how many of the n went. */
@@ -110,6 +142,10 @@ static inline uint64_t flux_window_forget(flux_window *window, const uint8_t *ro
     if (gone > kept) window->dropped = flux_row_time(rows + (gone - kept - 1) * size);
     else window->dropped = flux_row_time(window->kept + (gone - 1) * size);
     window->any_dropped = 1;
+    if (window->kind == FLUX_ROWS_TRADE) {
+        flux_window_drop_ids(window, window->kept, old);
+        if (gone > old) flux_window_drop_ids(window, rows, gone - old);
+    }
     if (closed < old) flux_window_floor(window, window->kept + closed * size, old - closed);
     if (gone > kept && closed < gone) {
         uint64_t from = closed > kept ? closed - kept : 0;
@@ -182,16 +218,23 @@ static inline int flux_window_complete(const flux_window *window) {
            (uint64_t)carry->last - (uint64_t)carry->at < (uint64_t)window->row_ms;
 }
 
-/* Take rows until one is out of order or `room` buckets are written (`spans`, one for each, may be NULL); how many
- * rows were taken. With all rows taken and no room left, call again with n = 0. -1 in *written: no memory. */
-static inline uint64_t flux_window_push(flux_window *window, const uint8_t *rows, uint64_t n, flux_candle *out,
-                                        flux_rows_of *spans, uint64_t room, uint64_t *written) {
+/* Whether a row says of itself that it replaces others. */
+static inline int flux_window_revises(const flux_window *window, const uint8_t *row) {
+    flux_trade trade;
+    if (window->kind != FLUX_ROWS_TRADE) return 0;
+    memcpy(&trade, row, sizeof trade);
+    return flux_trade_revises(&trade, FLUX_TRADE_CORRECTION);
+}
+
+/* flux_window_push() of rows of which the first is in order whatever it says of itself, where `flag` is 0. */
+static inline uint64_t flux_window_go_on(flux_window *window, const uint8_t *rows, uint64_t n, flux_candle *out,
+                                         flux_rows_of *spans, uint64_t room, uint64_t *written, uint32_t flag) {
     uint64_t at = 0, size = window->row_size, kept_before = window->kept_count;
     flux_bucket *carry = &window->carry;
     while (at < n) {
         const uint8_t *row = rows + at * size;
         int64_t ts = flux_row_time(row);
-        if (!flux_window_in_order(window, ts)) break;
+        if (!flux_window_in_order(window, ts) || (flag && flux_window_revises(window, row))) break;
         if (carry->rows && ts > carry->last) {
             if (*written == room) break;
             flux_window_emit(window, out, spans, written, kept_before + at);
@@ -200,7 +243,7 @@ static inline uint64_t flux_window_push(flux_window *window, const uint8_t *rows
             flux_bucket_begin(window, carry, ts);
             window->base.rows = window->floor.rows = 0;
         }
-        at += flux_window_fold(window, carry, row, n - at);
+        at += flux_window_fold_to(window, carry, row, n - at, flag);
         window->newest = carry->at;
         window->any = 1;
     }
@@ -212,6 +255,14 @@ static inline uint64_t flux_window_push(flux_window *window, const uint8_t *rows
         flux_window_emit(window, out, spans, written, window->kept_count);
     }
     return at;
+}
+
+/* Take rows until one is out of order, or a trade that replaces another, or `room` buckets are written (`spans`, one for
+ * each, may be NULL); how many rows were taken. With all rows taken and no room left, call again with n = 0. -1 in
+ * *written: no memory. */
+static inline uint64_t flux_window_push(flux_window *window, const uint8_t *rows, uint64_t n, flux_candle *out,
+                                        flux_rows_of *spans, uint64_t room, uint64_t *written) {
+    return flux_window_go_on(window, rows, n, out, spans, room, written, FLUX_TRADE_CORRECTION);
 }
 
 /* The first kept row whose time is above ts (or, `at_or_above`, not below it). */
@@ -228,10 +279,10 @@ static inline uint64_t flux_window_seek(const flux_window *window, int64_t ts, i
     return low;
 }
 
-/* The open bucket with a row that now stands at `at` among the kept ones (`added`: which was not there before): folded
- * anew from its base where the row is behind that, so that a forming candle, again and again, costs FLUX_WINDOW_TAIL
- * rows however many the bucket has. */
-static inline void flux_window_refold(flux_window *window, uint64_t at, int added) {
+/* The open bucket, changed from `at` of the kept ones on, with `added` rows more (or fewer) than before: folded anew
+ * from its base where that place is behind it, so that a forming candle, again and again, costs FLUX_WINDOW_TAIL rows
+ * however many the bucket has. */
+static inline void flux_window_refold(flux_window *window, uint64_t at, int64_t added) {
     uint64_t size = window->row_size, tail;
     uint64_t from = window->kept_count - (uint64_t)added - (window->carry.rows - window->floor.rows);
     flux_bucket *bucket = &window->carry;
@@ -241,7 +292,7 @@ static inline void flux_window_refold(flux_window *window, uint64_t at, int adde
     } else if (window->floor.rows) {
         *bucket = window->floor;
     } else {
-        flux_bucket_begin(window, bucket, flux_row_time(window->kept + at * size));
+        flux_bucket_begin_open(window, bucket);
     }
     window->base = *bucket;
     tail = window->kept_count - from;
@@ -263,11 +314,28 @@ static inline int flux_window_is_late(const flux_window *window, const flux_buck
     return ts < window->dropped || (window->kind == FLUX_ROWS_CANDLE && ts == window->dropped);
 }
 
+/* The closed bucket of time ts, folded from the kept rows and written. */
+static inline void flux_window_again(flux_window *window, int64_t ts, uint32_t flags, flux_candle *out,
+                                     flux_rows_of *span) {
+    flux_bucket bucket;
+    uint64_t from, end;
+    flux_bucket_begin(window, &bucket, ts);
+    from = flux_window_seek(window, bucket.first, 1);
+    end = flux_window_seek(window, bucket.last, 0);
+    flux_window_fold(window, &bucket, window->kept + from * window->row_size, end - from);
+    if (bucket.rows > 1) flags = FLUX_CORRECTION;
+    flux_bucket_candle(&bucket, FLUX_CLOSED | flags, out);
+    if (span) {
+        span->from = from;
+        span->count = end - from;
+    }
+}
+
 /* A row out of order: put it where it belongs among the kept rows and fold its bucket anew. A closed bucket is written
  * again, with CORRECTION if it had been out, with LATE if this row made it. 1: written; 0: nothing to write (the open
  * bucket, a repeat, or `late`); -1: no memory. */
 static inline int flux_window_amend(flux_window *window, const uint8_t *row, flux_candle *out, flux_rows_of *span) {
-    uint64_t size = window->row_size, at, from, end;
+    uint64_t size = window->row_size, at;
     int64_t ts = flux_row_time(row);
     int added = 1;
     flux_bucket bucket;
@@ -293,14 +361,7 @@ static inline int flux_window_amend(flux_window *window, const uint8_t *row, flu
         flux_window_refold(window, at, added);
         return 0;
     }
-    from = flux_window_seek(window, bucket.first, 1);
-    end = flux_window_seek(window, bucket.last, 0);
-    flux_window_fold(window, &bucket, window->kept + from * size, end - from);
-    flux_bucket_candle(&bucket, FLUX_CLOSED | (bucket.rows > 1 ? FLUX_CORRECTION : FLUX_LATE), out);
-    if (span) {
-        span->from = from;
-        span->count = end - from;
-    }
+    flux_window_again(window, ts, added ? FLUX_LATE : FLUX_CORRECTION, out, span);
     return 1;
 }
 

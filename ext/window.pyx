@@ -8,8 +8,10 @@ What becomes of a row of time t:
       that is still wholly among the kept           put in its place, its bucket folded anew: `corrected`
     t below, its bucket closed and gone             `late`, not applied
     a candle with the bytes of the kept one         a repeat: nothing
+    a trade with CORRECTION and an id               replaces those of its id, in whatever buckets: `corrected`, or,
+                                                      where one of them is gone, `late`
 
-`push` works until its rows are used up, its room is full, or (not `amending`) a row is out of order. Doors check
+`push` works until its rows are used up, its room is full, or (not `amending`) a row is out of order or a correction. Doors check
 types; here a length that does not fit is an assertion of what the door has promised.
 """
 
@@ -21,7 +23,7 @@ from libc.string cimport memcpy, memset
 from row cimport flux_candle, flux_row_size
 
 
-cdef extern from "window.h" nogil:
+cdef extern from "revise.h" nogil:
     ctypedef struct flux_grid:
         int64_t length
         int64_t origin
@@ -53,7 +55,8 @@ cdef extern from "window.h" nogil:
     void flux_window_cut(flux_window *window) noexcept
     uint64_t flux_window_push(flux_window *window, const uint8_t *rows, uint64_t n, flux_candle *out,
                               flux_rows_of *spans, uint64_t room, uint64_t *written) noexcept
-    int flux_window_amend(flux_window *window, const uint8_t *row, flux_candle *out, flux_rows_of *span) noexcept
+    int flux_window_put(flux_window *window, const uint8_t *row, flux_candle *out, flux_rows_of *spans, uint64_t room,
+                        uint64_t *written) noexcept
 
 
 # How many rows were taken. Where rows are wanted (`spans`), an amendment has a call of its own: it moves the kept
@@ -61,18 +64,16 @@ cdef extern from "window.h" nogil:
 cdef uint64_t take(flux_window *window, const uint8_t *rows, uint64_t n, flux_candle *out, flux_rows_of *spans,
                    uint64_t room, uint64_t *written, bint amending) noexcept nogil:
     cdef uint64_t at = 0
-    cdef int wrote
+    cdef int done
     while True:
         at += flux_window_push(window, rows + at * window.row_size, n - at, out, spans, room, written)
         if at == n or written[0] >= room or not amending or (spans != NULL and written[0]):
             return at
-        wrote = flux_window_amend(window, rows + at * window.row_size, out + written[0],
-                                  spans + written[0] if spans != NULL else NULL)
-        if wrote < 0:
+        done = flux_window_put(window, rows + at * window.row_size, out, spans, room, written)
+        if done < 0:
             written[0] = <uint64_t>-1
             return at
-        written[0] += <uint64_t>wrote
-        at += 1
+        at += <uint64_t>done
         if spans != NULL:
             return at
 
@@ -176,6 +177,16 @@ cdef class Window:
             memcpy(view.buf, self.window.kept + first * self.window.row_size, <size_t>view.len)
         finally:
             PyBuffer_Release(&view)
+
+    def kept_times(self):
+        """(oldest, newest) of the kept rows, in their unit; None: there are none."""
+        cdef int64_t oldest, newest
+        self.alone()
+        if self.window.kept_count == 0:
+            return None
+        memcpy(&oldest, self.window.kept, sizeof(oldest))
+        memcpy(&newest, self.window.kept + (self.window.kept_count - 1) * self.window.row_size, sizeof(newest))
+        return oldest, newest
 
     @property
     def kept_count(self):

@@ -44,6 +44,7 @@ MAX_BUCKET_ROWS: Final = 4_194_304  # rows of the open bucket that an aggregate 
 RESAMPLED_BYTES: Final = 64 * MIB  # buckets of all intervals that a Resampler remembers
 MAX_INDICATOR_ROWS: Final = 1_000_000  # rows that a rolling indicator looks back
 ZONE_YEARS: Final = (1900, 2200)  # of days, weeks and months in a named zone
+ZONE_HOURS: Final = 14  # from UTC at most, in a time that is written with its zone
 ZONE_EDGES: Final = 4_000_000  # buckets below a day in one such list: 32 MB
 ZONE_EDGE_LISTS: Final = 64  # lists of those days, by zone, interval and years
 
@@ -132,6 +133,8 @@ MAX_DELIVERY_BATCHES: Final = 64  # waiting for the consumer
 MAX_NOTICES: Final = 10_000  # state changes waiting for callbacks
 MAX_TURNS: Final = 4  # of the receiving loop before it looks at its other sockets
 MAX_ASKS: Final = 16  # requests in flight per client
+ANSWERS_PER_LOOK: Final = 2 * MAX_ASKS  # frames of a server, then deadlines and stopping are looked at again
+LINK_EVENTS_PER_LOOK: Final = 1_024  # connections made and lost of one socket
 ASK_TIMEOUT_MS: Final = 3_000  # a client waits longer than a server may take
 RECONNECT_MIN_MS: Final = 100
 RECONNECT_MAX_MS: Final = 5_000

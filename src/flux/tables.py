@@ -2,7 +2,7 @@
 
 A batch and an array of rows are taken as they are. Of a pandas or polars DataFrame, a pyarrow Table or RecordBatch, a
 mapping of columns, a structured array, or anything that exports Arrow (with pyarrow installed), the columns are taken
-by their names, upper or lower case:
+by their names, upper or lower case (one of them there twice is refused):
 
     candles   ts_ms (or time, timestamp, datetime, date), open, high, low, close, volume; turnover, trade_count, flags
     trades    ts_ns (or the same), price, size; trade_id, flags
@@ -15,9 +15,9 @@ index counts where it is one. Without `flags` candles are CLOSED, and what is kn
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,20 +98,19 @@ def _columns(given: Any) -> Columns:
         given, Mapping
     ):
         names = given.dtype.names if isinstance(given, np.ndarray) else given
-        return {str(name).lower(): partial(operator.getitem, given, name) for name in names}
+        return _named((name, partial(operator.getitem, given, name)) for name in names)
     if hasattr(given, "column_names") and hasattr(given, "column"):  # pyarrow
-        return {name.lower(): partial(_arrow_values, given, at) for at, name in enumerate(given.column_names)}
+        return _named((name, partial(_arrow_values, given, at)) for at, name in enumerate(given.column_names))
     if hasattr(given, "columns") and hasattr(given, "iloc"):  # pandas
-        columns: Columns = {
-            str(name).lower(): partial(_pandas_values, given.iloc[:, at])
-            for at, name in enumerate(given.columns)
-        }
+        columns = _named(
+            (name, partial(_pandas_values, given.iloc[:, at])) for at, name in enumerate(given.columns)
+        )
         index = str(given.index.name or "time").lower()
         if index not in columns and (index in ("ts_ms", "ts_ns") or given.index.dtype.kind == "M"):
             columns[index] = partial(_pandas_values, given.index.to_series())
         return columns
     if hasattr(given, "columns") and hasattr(given, "get_column"):  # polars
-        return {name.lower(): given.get_column(name).to_numpy for name in given.columns}
+        return _named((name, given.get_column(name).to_numpy) for name in given.columns)
     if hasattr(given, "__arrow_c_stream__") or hasattr(given, "__arrow_c_array__"):
         try:
             import pyarrow  # late: optional, and only for those who bring nothing that is read without it
@@ -119,6 +118,19 @@ def _columns(given: Any) -> Columns:
             raise TypeError(f"{type(given).__name__} needs pyarrow to be read: {_TAKEN}") from error
         return _columns(pyarrow.table(given))
     raise TypeError(f"{type(given).__name__} is no table: {_TAKEN}")
+
+
+def _named(columns: Iterable[tuple[object, Callable[[], Any]]]) -> Columns:
+    """By lower-case name; one that is there twice raises `EncodeError` when it is asked for."""
+    found: Columns = {}
+    for given, values in columns:
+        name = str(given).lower()
+        found[name] = partial(_refuse_twice, name) if name in found else values
+    return found
+
+
+def _refuse_twice(name: str) -> NoReturn:
+    raise EncodeError(f"column {name} is there twice (upper and lower case are one name)")
 
 
 def _arrow_values(table: Any, at: int) -> Any:
@@ -136,29 +148,49 @@ def _pandas_values(series: Any) -> Any:
 
 def _exactly(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """`values` as `dtype`; raises `EncodeError` with the first index where that would be another value."""
-    if values.dtype.kind == "M":
+    if name in ("ts_ms", "ts_ns") and values.dtype.kind == "M":
         return _epoch(name, values)
     if name in ("ts_ms", "ts_ns") and values.dtype.kind not in "iu":
         raise EncodeError(f"column {name} is {values.dtype}: whole numbers or datetimes are wanted")
     if values.dtype.kind not in "iufb" or (values.dtype.kind == "b" and dtype.kind == "f"):
         raise EncodeError(f"column {name} is {values.dtype}: numbers are wanted")
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         made = values.astype(dtype)
-    # As doubles, too: a whole number beyond the type wraps, and must not be taken for what it wraps to.
-    same = (made == values) & (made.astype(np.float64) == values.astype(np.float64))
+    same = _same(made, values)
     if not same.all():
         at = int(np.argmin(same))
         raise EncodeError(f"column {name}, row {at}: {values[at]!s} does not fit {dtype}")
     return made
 
 
+def _same(made: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where `made`, cast from `values`, is the same number. A NaN among floats is the same."""
+    same: NDArray[np.bool_]
+    if made.dtype.kind == values.dtype.kind == "f":
+        same = (made == values) | np.isnan(values)
+        return same
+    if made.dtype.kind != "f" and values.dtype.kind != "f":
+        # As doubles, too: a whole number beyond the type wraps, and must not be taken for what it wraps to.
+        same = (made == values) & (made.astype(np.float64) == values.astype(np.float64))
+        return same
+    # One is whole numbers, the other floats: what is outside their type becomes whatever the processor makes of it,
+    # so the floats are compared with its ends; inside, the cast back (or, of a fraction, the comparison) is exact.
+    whole, floats = (values, made) if made.dtype.kind == "f" else (made, values)
+    ends = np.iinfo(whole.dtype)
+    inside = (floats >= float(ends.min)) & (floats < float(ends.max) + 1.0)
+    with np.errstate(invalid="ignore"):
+        same = inside & (floats.astype(whole.dtype) == whole) & (floats == np.trunc(floats))
+    return same
+
+
 def _epoch(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
-    unit = "ms" if name == "ts_ms" else "ns"
-    made = values.astype(f"M8[{unit}]")
-    same = made == values  # false for NaT
+    unit, years = ("ms", "") if name == "ts_ms" else ("ns", " of the years 1678 to 2261")
+    try:
+        made = values.astype(f"M8[{unit}]")
+        same = made.astype(values.dtype) == values  # cast back: what wrapped is another time; false for NaT
+    except OverflowError:  # a numpy that looks
+        raise EncodeError(f"column {name}: a time in it is no whole {unit}{years}") from None
     if not same.all():
         at = int(np.argmin(same))
-        raise EncodeError(f"column {name}, row {at}: {values[at]!s} is no whole {unit}")
+        raise EncodeError(f"column {name}, row {at}: {values[at]!s} is no whole {unit}{years}")
     return made.astype(np.int64)

@@ -7,6 +7,10 @@ counts in weeks and months) for trading days. A bucket without rows does not exi
 rows sorted by time, and of candles with the same time the latest, so that live and in bulk are equal to the bit: the
 rules are drawn in `ext/window.h`.
 
+A trade with `TradeFlag.CORRECTION` and an id replaces the trades of that id that came before: a bucket is what it would
+be if only the last version had been there, of the same time in the same place. A trade without an id (0) replaces none,
+and an id that comes again without the flag is one more trade. A candle replaces the one of the same time, flag or not.
+
 Flags of a bucket: CLOSED once something came behind it; SYNTHETIC and INJECTED if any of its rows has it; TRADED,
 TURNOVER or TRADE_COUNT if all have it, else turnover and trade_count are 0. Trades give all of it. Quotes give candles
 of the mid price, bid / 2 + ask / 2, with volume 0 and not TRADED: nothing was traded. A trade_count over 2^32 - 1
@@ -37,7 +41,8 @@ from flux.limits import (
     WINDOW_OPEN_ROWS,
     WINDOW_OUT_ROWS,
 )
-from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
+from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind, StreamKey, TradeFlag
+from flux.revisions import latest
 from flux.tables import Table, rows_of
 
 Rows = npt.NDArray[np.void]
@@ -65,11 +70,14 @@ def resample(
     (`flux.tables`), a batch: with the key of the one that was given and the new interval (None for a table), numbered
     from 1, since these rows have no sequences of a server.
 
-    Rows may be in any order: out of order costs a sort, and of candles with the same time the last counts. `of`, the
-    interval of candle `rows`, closes the last bucket too if a closed row ends with it. Raises `InvalidNameError` for an
-    interval or a zone that is none, `ValueError` for other rows, an `of` longer than `interval`, and in a named zone
-    for times outside `limits.ZONE_YEARS`, `TypeError` for what holds no rows.
+    Rows may be in any order: out of order costs a sort, as corrections do; of candles with the same time and of
+    trades with the same id and CORRECTION the last counts. `of`, the interval of candle `rows`, closes the last
+    bucket too if a closed row ends with it. Raises `InvalidNameError` for an interval or a zone that is none,
+    `ValueError` for other rows, an `of` (or a batch of an interval) that `interval` is no multiple of, and in a named
+    zone for times outside `limits.ZONE_YEARS`, `TypeError` for what holds no rows.
     """
+    if isinstance(rows, Batch) and rows.key is not None:
+        zone.check_step(rows.key, interval)
     if isinstance(rows, np.ndarray):
         taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
         return _resampled(taken, interval, timezone, offset, of)
@@ -84,7 +92,7 @@ def _resampled(rows: Rows, interval: str, timezone: str, offset: str, of: str | 
     plan.reach(kernel, rows)
     taken, pieces = _push(kernel, rows, _room(rows, plan), amending=False)
     if taken < len(rows):
-        return _resampled(_sorted(rows), interval, timezone, offset, of)
+        return _resampled(latest(rows), interval, timezone, offset, of)
     return _joined([*pieces, _partial(kernel)])
 
 
@@ -98,6 +106,10 @@ class Window:
     rows before). The latest revision of each bucket then has the numbers that `resample` gives for all rows together.
     A row changes nothing and counts as `late` only when its bucket is out and no longer wholly among the newest `keep`
     rows, or when more than `limits.WINDOW_OPEN_ROWS` rows of its own open bucket came after it.
+
+    A trade with CORRECTION takes those of its id out of their buckets; one that was out comes again. It changes nothing
+    and counts as `late` when a bucket that it would change is gone, as above; when the trade it replaces had to go from
+    the rows (ids are taken to ascend with time); or when a bucket would lose its only trade. The old values stay then.
 
     `of`, the interval of the pushed candles, lets a bucket out with its last row, when that has CLOSED; without it a
     bucket is out when the first row behind it comes.
@@ -127,6 +139,7 @@ class Window:
         self._keep = keep
         self._kernel: _kernel.Window | None = None
         self._dtype = CANDLE
+        self._checked: StreamKey | None = None  # the key of the batch before
         self._each: Aggregate | None = None
         self._shape: tuple[int, ...] = (values,) if values else ()
         self._out = CANDLE
@@ -142,6 +155,9 @@ class Window:
         or QUOTE), else `ValueError`; also for an open bucket of more rows than an aggregate may have.
         """
         if isinstance(rows, Batch):
+            if rows.key is not None and rows.key is not self._checked:
+                zone.check_step(rows.key, self.interval)
+                self._checked = rows.key
             rows = rows.rows
         kernel = self._made(rows)
         self._plan.reach(kernel, rows)
@@ -162,12 +178,12 @@ class Window:
 
     @property
     def late(self) -> int:
-        """Rows too old to be put in their place."""
+        """Rows too old to be put in their place, and corrections of trades that cannot be replaced any more."""
         return self._kernel.late if self._kernel else 0
 
     @property
     def corrected(self) -> int:
-        """Rows out of order that were put in their place."""
+        """Rows out of order that were put in their place, and corrections that replaced a trade."""
         return self._kernel.corrected if self._kernel else 0
 
     def _made(self, rows: Rows) -> _kernel.Window:
@@ -256,7 +272,7 @@ class Resampler:
         if not view.follow():
             whole = np.concatenate(self._pieces)
             view = _View(
-                Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), [_sorted(whole)]
+                Window(interval, timezone=self._timezone, offset=self._offset, of=self._of), [latest(whole)]
             )
             view.follow()
             view.resume(self._pieces)
@@ -310,8 +326,10 @@ class _Plan(NamedTuple):
         row_ms = 0
         if of is not None:
             row_ms = INTERVALS_MS.get(of, 0)
-            if not 0 < row_ms <= (length or INTERVALS_MS["1w"]):
-                raise ValueError(f"of={of[:80]!a} is no interval of fixed length within {interval}")
+            if not row_ms or not zone.fits(of, interval):
+                raise ValueError(
+                    f"of={of[:80]!a} is no interval of fixed length of which {interval} is a multiple"
+                )
         return cls(interval, zone.checked(timezone), zone.offset_ms(offset), row_ms)
 
     @property
@@ -326,10 +344,13 @@ class _Plan(NamedTuple):
         return _kernel.Window(kind, length, origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
-        """See that the edges of a named zone cover these rows."""
+        """See that the edges of a named zone cover these rows, and with corrections those that they may replace."""
         if self.zoned and len(rows):
             times = rows["ts_ms"] if rows.dtype == CANDLE else rows["ts_ns"]
             low, high = int(times.min()), int(times.max())
+            revising = rows.dtype == TRADE and np.any(rows["flags"] & TradeFlag.CORRECTION)
+            if revising and (kept := kernel.kept_times()):
+                low, high = min(low, kept[0]), max(high, kept[1])
             if rows.dtype != CANDLE:
                 low, high = low // 1_000_000, high // 1_000_000
             grid = zone.grid(self.interval, self.timezone, self.offset, low, high)
@@ -347,16 +368,6 @@ def _kind(rows: Rows) -> RowKind:
             f"rows are {rows.dtype} of shape {rows.shape}, not CANDLE, TRADE or QUOTE, contiguous"
         )
     return kind
-
-
-def _sorted(rows: Rows) -> Rows:
-    """In order of time, equal times in order of arrival; of candles with the same time the last."""
-    times = rows["ts_ms"] if rows.dtype == CANDLE else rows["ts_ns"]
-    order = np.argsort(times, kind="stable")
-    if rows.dtype == CANDLE:
-        ascending = times[order]
-        order = order[np.append(ascending[1:] != ascending[:-1], True)]
-    return rows[order]
 
 
 def _room(rows: Rows, plan: _Plan) -> int:
@@ -403,6 +414,6 @@ def _joined(pieces: list[Rows], dtype: np.dtype[np.void] = CANDLE) -> Rows:
 def _latest(candles: Rows) -> Rows:
     """Each bucket once, its latest revision, without the flags that say it is one."""
     if np.any(candles["flags"] & _REVISED):
-        candles = _sorted(candles)
+        candles = latest(candles)
         candles["flags"] &= ~_REVISED
     return candles

@@ -7,7 +7,7 @@
 #include "target_window.h"
 
 #include "fuzz.h"
-#include "window.h"
+#include "revise.h"
 
 enum { FUZZ_WINDOW_ROWS = 400 };
 
@@ -45,7 +45,7 @@ static void fuzz_check_window(const flux_window *w) {
     }
 }
 
-/* What window.pyx does with rows: push while they are in order, amend where one is not. Buckets written in all. */
+/* What window.pyx does with rows: push while they are in order, put where one is not. Buckets written in all. */
 static uint64_t fuzz_window_take(flux_window *w, const fuzz_rows *given, uint64_t piece, uint64_t room, flux_candle *out,
                                  uint64_t most) {
     uint64_t total = 0, at = 0;
@@ -59,10 +59,10 @@ static uint64_t fuzz_window_take(flux_window *w, const fuzz_rows *given, uint64_
             FUZZ_HOLDS(spans[i].from + spans[i].count <= w->kept_count && spans[i].count > 0);
         at += taken;
         if (taken < n && written < room) {
-            int wrote = flux_window_amend(w, given->rows + at * w->row_size, made + written, spans ? spans + written : NULL);
-            FUZZ_HOLDS(wrote == 0 || wrote == 1);
-            written += (uint64_t)wrote;
-            at++;
+            uint64_t before = written;
+            int done = flux_window_put(w, given->rows + at * w->row_size, made, spans, room, &written);
+            FUZZ_HOLDS((done == 0 || done == 1) && written - before <= 1 && (done || written > before));
+            at += (uint64_t)done;
         }
         FUZZ_HOLDS(total + written <= most);
         if (written) memcpy(out + total, made, written * sizeof *made);
@@ -98,6 +98,11 @@ static fuzz_rows fuzz_window_rows(fuzz_reader *r, int kind) {
             memcpy(row + at, bits & 8 ? (void *)&any : (void *)&value, 8);
         }
         if (kind == FLUX_ROWS_CANDLE) memcpy(row + 60, &(uint32_t){bits & 63}, 4);
+        if (kind == FLUX_ROWS_TRADE) { /* an id each, or one of few; a correction now and then */
+            uint64_t id = how & 1 ? made.count : bits & 7;
+            memcpy(row + offsetof(flux_trade, trade_id), &id, 8);
+            memcpy(row + offsetof(flux_trade, flags), &(uint32_t){bits >> 4 & 3 ? 0 : FLUX_TRADE_CORRECTION}, 4);
+        }
     }
     return made;
 }
@@ -107,7 +112,7 @@ void fuzz_window_run(const uint8_t *input, size_t size) {
     fuzz_reader r = {input, input + size};
     for (int i = 0; i < 4; i++) head[i] = (uint8_t)fuzz_take(&r, 1);
     fuzz_rows rows = fuzz_window_rows(&r, 1 + head[0] % 3);
-    uint64_t most = 2 * rows.count + 1, room = 1 + (head[3] >> 2 & 7), piece = UINT64_C(1) << (head[3] >> 5);
+    uint64_t most = 4 * rows.count + 1, room = 1 + (head[3] >> 2 & 7), piece = UINT64_C(1) << (head[3] >> 5);
     flux_candle *whole = calloc(most, sizeof *whole), *pieces = calloc(most, sizeof *pieces);
     flux_window w;
     fuzz_window_begin(&w, head);

@@ -21,9 +21,9 @@ class Planted(NamedTuple):
 
 _SYNCS: Final = ("system/test_syncs*", "unit/test_journal_s*", "unit/test_recover_disk*")
 _LIVE: Final = (
+    "system/test_client_clock*",
     "unit/test_clock*",
     "unit/test_live*",
-    "system/test_client_clock*",
     "unit/test_requester*",
     "unit/test_sockets*",
 )
@@ -55,7 +55,7 @@ _PROMISES: Final = (
         "src/flux/limits.py",
         "CACHE_FLUSH_MS: Final = 250",
         "CACHE_FLUSH_MS: Final = 600_000",
-        ("unit/test_cache*", "unit/test_keeper*", "unit/test_live*"),
+        ("unit/test_limits*", "unit/test_keeper*", "unit/test_cache*"),
     ),
     Planted(
         "no-recent-marks",
@@ -98,7 +98,7 @@ _PROMISES: Final = (
         "src/flux/limits.py",
         "LOG_REPEAT_NS: Final = 1_000_000_000",
         "LOG_REPEAT_NS: Final = 1",
-        ("unit/test_drops*", "unit/test_live*"),
+        ("unit/test_limits*", "unit/test_drops*"),
     ),
     Planted(
         "store-in-silence",
@@ -126,7 +126,7 @@ _PROMISES: Final = (
         "src/flux/limits.py",
         "REQUEST_DEADLINE_MS: Final = 2_000",
         "REQUEST_DEADLINE_MS: Final = 4_900",
-        ("unit/test_requests*", "unit/test_limits*"),
+        ("unit/test_limits*", "unit/test_requests*"),
     ),
     Planted(
         "replies-held-for-ever",
@@ -140,7 +140,7 @@ _PROMISES: Final = (
         "src/flux/limits.py",
         "MAX_HELD_REPLIES: Final = 1_024",
         "MAX_HELD_REPLIES: Final = 1_000_000",
-        ("unit/test_requests*", "unit/test_limits*"),
+        ("unit/test_limits*", "unit/test_requests*"),
     ),
     Planted(
         "notices-without-bound",
@@ -154,7 +154,7 @@ _PROMISES: Final = (
         "src/flux/limits.py",
         "CACHE_PENDING_ROWS: Final = 1_000_000",
         "CACHE_PENDING_ROWS: Final = 1_000_000_000",
-        ("unit/test_keeper*", "unit/test_cache*", "unit/test_limits*"),
+        ("unit/test_limits*", "unit/test_keeper*", "unit/test_cache*"),
     ),
     Planted(
         "a-cache-that-broke",
@@ -199,7 +199,7 @@ _COMMIT: Final = (
         "ext/bridge.h",
         "        j->offset = start;\n        if (j->synced > start) j->synced = start;\n        return 1;\n",
         "        return 1;\n",
-        _SYNCS,
+        ("unit/test_fence*",),
     ),
     Planted("fence-serial", "ext/bridge.h", "    j->serial++;\n", ""),
     Planted("runs-unmarked", "ext/bridge.h", "    flux_mark_runs(c->receiver, g);\n", ""),
@@ -219,6 +219,7 @@ _COMMIT: Final = (
         "ext/bridge.h",
         "        if (written < 0) return -1;\n",
         "        if (written < 0) break;\n",
+        ("system/test_full_disk*",),
     ),
     Planted(
         "short-write", "ext/bridge.h", "        size -= (uint64_t)written;\n", "        size = 0;\n", _SYNCS

@@ -1,4 +1,4 @@
-"""The window in plain Python, all rows remembered: the specification of ext/grid.h and ext/window.h.
+"""The window in plain Python, all rows remembered: the specification of ext/grid.h, ext/window.h and ext/revise.h.
 
 Rows are tuples in the order of their struct. A NaN is left out of its column. Sums are taken in
 order of time, one row after the other.
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 
 CLOSED, CORRECTION, SYNTHETIC, INJECTED, LATE, TRADED, TURNOVER, TRADE_COUNT = 1, 2, 4, 8, 16, 32, 64, 128
+TRADE_CORRECTION = 64
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 DAY = 86_400_000
 
@@ -112,8 +113,22 @@ def fold(kind: int, rows: list[Row], open_ms: int, flags: int) -> bytes:
     )
 
 
+def revises(kind: int, row: Row) -> bool:
+    """Whether a row replaces those of its id that came before."""
+    return kind == 2 and bool(row[4] & TRADE_CORRECTION) and row[3] != 0
+
+
+def replaced(rows: list[Row], row: Row) -> list[Row]:
+    """`rows`, by time, with `row` for those of its id: at the first one's place that has its time, or by time."""
+    at = next((i for i, old in enumerate(rows) if (old[0], old[3]) == (row[0], row[3])), None)
+    if at is None:
+        at = bisect_right([old[0] for old in rows], row[0])
+    before, after = ([old for old in part if old[3] != row[3]] for part in (rows[:at], rows[at:]))
+    return [*before, row, *after]
+
+
 class Window:
-    """Every row is remembered, so nothing is ever `late`."""
+    """Every row is remembered, so nothing is ever `late` but a correction that would leave a bucket without trades."""
 
     def __init__(self, kind: int, grid: Grid, row_ms: int = 0) -> None:
         self.kind = kind
@@ -122,12 +137,15 @@ class Window:
         self.rows: list[Row] = []
         self.newest: int | None = None
         self.open: int | None = None  # open of the bucket that is not out yet
-        self.corrected = 0
+        self.corrected = self.late = 0
 
     def push(self, rows: list[Row]) -> list[bytes]:
         out: list[bytes] = []
         for row in rows:
-            out += self._in_order(row) if self._ascends(row[0]) else self._amended(row)
+            if revises(self.kind, row) and any(old[3] == row[3] for old in self.rows):
+                out += self._revised(row)
+            else:
+                out += self._in_order(row) if self._ascends(row[0]) else self._amended(row)
             if self.open is not None and self._complete():
                 out.append(self._bucket(self.open, CLOSED))
                 self.newest = self.grid.find(self.open)[1]
@@ -143,14 +161,17 @@ class Window:
     def _ms(self, ts: int) -> int:
         return ts if self.kind == 1 else ts // 1_000_000
 
+    def _open_of(self, row: Row) -> int:
+        return self.grid.find(self._ms(row[0]))[0]
+
     def _of_bucket(self, open_ms: int) -> list[Row]:
-        return [row for row in self.rows if self.grid.find(self._ms(row[0]))[0] == open_ms]
+        return [row for row in self.rows if self._open_of(row) == open_ms]
 
     def _bucket(self, open_ms: int, flags: int) -> bytes:
         return fold(self.kind, self._of_bucket(open_ms), open_ms, flags)
 
     def _in_order(self, row: Row) -> list[bytes]:
-        open_ms = self.grid.find(self._ms(row[0]))[0]
+        open_ms = self._open_of(row)
         out = [] if self.open in (None, open_ms) else [self._bucket(self.open, CLOSED)]
         self.rows.append(row)
         self.newest, self.open = row[0], open_ms
@@ -162,15 +183,41 @@ class Window:
         if self.kind == 1 and at < len(times) and times[at] == row[0]:
             if CANDLE.pack(*self.rows[at]) == CANDLE.pack(*row):
                 return []
-            self.rows[at] = row
+            self.rows[at], added = row, False
         else:
             self.rows.insert(at, row)
+            added = True
         self.corrected += 1
-        open_ms = self.grid.find(self._ms(row[0]))[0]
+        open_ms = self._open_of(row)
         if open_ms == self.open:
             return []
-        revised = len(self._of_bucket(open_ms)) > 1
-        return [self._bucket(open_ms, CLOSED | (CORRECTION if revised else LATE))]
+        new = added and len(self._of_bucket(open_ms)) == 1
+        return [self._bucket(open_ms, CLOSED | (LATE if new else CORRECTION))]
+
+    def loses_a_bucket(self, row: Row) -> bool:
+        """Whether a bucket would have no trade left if `row` replaced those of its id."""
+        left = {self._open_of(old) for old in replaced(self.rows, row)}
+        return any(self._open_of(old) not in left for old in self.rows)
+
+    def _revised(self, row: Row) -> list[bytes]:
+        old = [kept for kept in self.rows if kept[3] == row[3]]
+        if [TRADE.pack(*kept) for kept in old] == [TRADE.pack(*row)]:
+            return []
+        if self.loses_a_bucket(row):
+            self.late += 1
+            return []
+        self.corrected += 1
+        target, left = self._open_of(row), {self._open_of(kept) for kept in old}
+        self.rows = replaced(self.rows, row)
+        out = [self._bucket(open_ms, CLOSED | CORRECTION) for open_ms in sorted(left - {target, self.open})]
+        if target > self.open:
+            out.append(self._bucket(self.open, CLOSED))
+            self.open = target
+        elif target < self.open:
+            new = target not in left and len(self._of_bucket(target)) == 1
+            out.append(self._bucket(target, CLOSED | (LATE if new else CORRECTION)))
+        self.newest = max(self.newest, row[0])
+        return out
 
     def _complete(self) -> bool:
         last = self._of_bucket(self.open)[-1]
@@ -178,9 +225,16 @@ class Window:
 
 
 def resample(kind: int, grid: Grid, rows: list[Row], row_ms: int = 0) -> list[bytes]:
-    """All rows at once: sorted by time, of candles with the same time the latest."""
-    ordered = sorted(rows, key=lambda row: row[0])
+    """All rows at once: sorted by time, of candles with the same time the latest, corrections for what they correct."""
+    ordered: list[Row] = []
+    for row in rows:
+        if revises(kind, row):
+            ordered = replaced(ordered, row)
+        else:
+            ordered.insert(bisect_right([old[0] for old in ordered], row[0]), row)
     if kind == 1:
         ordered = list({row[0]: row for row in ordered}.values())
+    if kind == 2:
+        ordered = [(*row[:4], row[4] & ~TRADE_CORRECTION, *row[5:]) for row in ordered]
     window = Window(kind, grid, row_ms)
     return window.push(ordered) + window.partial()

@@ -147,6 +147,7 @@ def test_a_stream_first_seen_under_a_wildcard_begins_there() -> None:
     ring.place(77, np.arange(77, 79))
     bench.machine.arrivals(arrival(1, 77, 2), bench.now)
     assert Deliver(1, 77, 78) in bench.of(Deliver)
+    assert SetExpected(1, STORE, EPOCH) in bench.of(SetExpected), "rows of another store would be taken too"
 
 
 def test_a_wildcard_with_a_start_lists_the_servers_streams_page_by_page() -> None:

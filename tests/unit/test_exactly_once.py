@@ -92,3 +92,24 @@ def test_a_database_that_opens_late_and_is_ahead_is_never_gone_on_with(tmp_path:
             with pytest.raises(DamagedError, match="beyond the end"):
                 projection.step(life.committer.committed)
         assert sequences(store) == []
+
+
+def test_rows_that_the_journal_no_longer_has_are_never_joined_by_others_of_their_sequences(
+    tmp_path: Path,
+) -> None:
+    """The journal lost its end while the database did not open, and has grown past the place that the database calls
+    its own before the next start: nothing about the place is odd by then, only the sequences are."""
+    with Life(tmp_path / "d") as life:
+        life.write(BTC, 30)
+        store, between = life.recovered.store, life.committer.committed
+        end = life.write(BTC, 20)
+        one = Projection(tmp_path / "d", store, Position(1, FILE_HEADER_BYTES), end)
+        while one.position < between:
+            one.step(between)
+        store.append(batch(31, 5), (between.file, between.offset + 1))
+        store.commit([], {}, between)
+        for _ in range(2):
+            with pytest.raises(DamagedError, match="rows of these sequences"):
+                one.step(end)
+        assert sequences(store) == list(range(1, 36))
+        assert store.position() == between

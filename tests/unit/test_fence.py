@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from flux import journal
+from flux.config import Durability, ServeConfig
 from flux.errors import StorageError
+from flux.feed import synth
+from flux.feed.push import Feed
 from flux.fence import Fence, FenceMark
-from flux.model import RowKind, State
+from flux.model import RowKind, State, StreamKey
+from flux.server.service import Server
+from tests.patience import PATIENCE_S
 from tests.system.processes import wait_until
 from tests.unit.lives import BTC, ETH, Life, rows_of
 
+LOCAL = "tcp://127.0.0.1:*"
 TRUNCATED = """
 import os, sys
 from pathlib import Path
@@ -64,7 +70,7 @@ def test_no_file_of_the_journal_is_mapped(tmp_path: Path) -> None:
 def test_rows_whose_mark_is_refused_are_not_shown_and_written_once(
     tmp_path: Path, disk: bool, noted: bool
 ) -> None:
-    """`noted`: the group holds a new stream, so that Python commits it and not the bridge."""
+    """`noted`: the group holds a new stream. Every group of a `Life` is committed by Python, not by the bridge."""
     with Life(tmp_path, disk=disk) as life:
         life.write(BTC, 10)
         before = life.committer.committed
@@ -88,6 +94,44 @@ def test_rows_whose_mark_is_refused_are_not_shown_and_written_once(
         records = journal.scan(journal.read_file(journal.path_of(tmp_path, 1))).records
         assert (records["kind"] == journal.SOURCE).sum() == 2, "the group stands in the journal twice"
         life.stop()
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_the_bridge_too_writes_rows_once_whose_mark_is_refused(
+    tmp_path: Path, durability: Durability
+) -> None:
+    """Rows of a feed and of a stream that is known, so that the bridge commits them."""
+    rows, key = synth.candles(20), StreamKey("SIM", "X", "1m")
+    server = Server(ServeConfig(tmp_path, LOCAL, LOCAL, ingest=LOCAL, durability=durability))
+    server.start()
+    try:
+        assert server.ingest is not None
+        with Feed("SIM", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
+            for at in (0, 5):  # the first of them makes the stream
+                feed.send(key.symbol, key.interval, rows[at : at + 5])
+                feed.flush(PATIENCE_S)
+            fence, full = descriptor_of(tmp_path / "fence"), os.open("/dev/full", os.O_RDWR)
+            kept = os.dup(fence)
+            os.dup2(full, fence)
+            feed.send(key.symbol, key.interval, rows[10:15])
+            wait_until(lambda: server.vitals.state is State.UNHEALTHY, "UNHEALTHY")
+            assert server.streams.kernel.committed(0)[0] == 10
+            os.dup2(kept, fence)
+            for descriptor in (kept, full):
+                os.close(descriptor)
+            feed.flush(PATIENCE_S)
+            feed.send(key.symbol, key.interval, rows[15:])
+            feed.flush(PATIENCE_S)
+    finally:
+        server.stop()
+    records = journal.scan(journal.read_file(journal.path_of(tmp_path, 1))).records
+    assert (records["kind"] == journal.BATCH).sum() == 4, "the group stands in the journal twice"
+
+
+def descriptor_of(path: Path) -> int:
+    """Under which number this process has a file open."""
+    here = Path("/proc/self/fd")
+    return next(int(name) for name in os.listdir(here) if (here / name).resolve() == path)
 
 
 def test_a_mark_that_is_refused_leaves_the_one_before(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flux.batch import Candles, Trades
 from flux.client.historical import Historical, StreamStatus
-from flux.client.ranges import Bounds, Page, Range, latest_revisions, nth_time
+from flux.client.ranges import Bounds, History, Page, Range, latest_revisions, nth_time
 from flux.errors import (
     ConfigError,
     FluxError,
@@ -158,22 +158,23 @@ def test_every_row_has_its_true_sequence_whatever_lies_between(
     stream = Stream(KEY, 1, rows_at(T0 + MINUTE * time for time in times))
     first, last = (None if time is None else T0 + MINUTE * time for time in (start, end))
 
-    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
         """What a server answers: a run of sequences, narrowed by the times in version 2."""
         inside = [n + 1 for n, time in enumerate(stream.rows["ts_ms"].tolist())
-                  if version == 1 or ((bounds.start is None or time >= bounds.start)
-                                      and (bounds.end is None or time < bounds.end))]  # fmt: skip
+                  if version == 1 or ((bounds.start_ms is None or time >= bounds.start_ms)
+                                      and (bounds.end_ms is None or time < bounds.end_ms))]  # fmt: skip
         begin, upto = max(after + 1, inside[0] if inside else 1), inside[-1] if inside else 0
         to = min(upto, begin + min(rows, page) - 1)
         return Page(begin, stream.rows[begin - 1 : max(to, begin - 1)], to < upto)
 
-    bounds = Bounds(first, last, limit, every)
+    first_ns, last_ns = (None if ms is None else ms * 1_000_000 for ms in (first, last))
+    bounds = Bounds(first_ns, last_ns, limit, every)
     batch = Range(KEY, bounds).fetch(page_of)
     expected = the_truth(stream, first, last, limit, every)
     assert batch.sequences.tolist() == expected
     assert batch.rows.tobytes() == stream.rows[[n - 1 for n in expected]].tobytes()
     assert pyarrow.table(batch)["sequence"].to_pylist() == expected
-    pages = list(Range(KEY, Bounds(first, last, limit, True)).batches(page_of))
+    pages = list(Range(KEY, Bounds(first_ns, last_ns, limit, True)).batches(page_of))
     assert [n for part in pages for n in part.sequences.tolist()] == the_truth(
         stream, first, last, limit, True
     )
@@ -224,9 +225,11 @@ def test_a_limit_asks_for_no_more_than_it_needs(hist: Historical, monkeypatch: p
     asked: list[int] = []
     page = hist._page
 
-    def counted(deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
+    def counted(
+        deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds, history: History
+    ) -> Page:
         asked.append(rows)
-        return page(deadline, key, after, rows, bounds)
+        return page(deadline, key, after, rows, bounds, history)
 
     monkeypatch.setattr(hist, "_page", counted)
     assert len(hist.get_range("BTCUSDT", interval="1m", limit=20_000)) == 20_000
@@ -241,8 +244,10 @@ def test_the_timeout_is_that_of_the_whole_range(server: LiveServer) -> None:
     with Historical(rep=server.rep, timeout=PATIENCE_S) as hist:
         page = hist._page
 
-        def slow(deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
-            found = page(deadline, key, after, rows, bounds)
+        def slow(
+            deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds, history: History
+        ) -> Page:
+            found = page(deadline, key, after, rows, bounds, history)
             time.sleep(max(0.0, deadline - time.monotonic()) if after else 0)
             return found
 

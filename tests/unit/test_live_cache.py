@@ -4,7 +4,10 @@ silently (C6).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,11 @@ from flux.batch import Batch
 from flux.client.cache import Cache
 from flux.client.live import Live
 from flux.client.warmup import Past, Warmup, past
-from flux.errors import ConfigError
+from flux.errors import ConfigError, FluxError, InUseError
 from flux.model import Cursor, Gap, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.transport.topics import stream_topic
+from tests.patience import PATIENCE_S
 from tests.unit.followed import KEY, check, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.served import STORE_ID
@@ -232,3 +236,152 @@ def test_a_batch_that_was_handled_in_part_goes_on_there(server: LiveServer, cach
         server.publish(KEY, 5)
         rows_until(live, 105)  # asking for more says that the rest was handled too
     assert kept(cache) == [(1, 105)]
+
+
+# -- without `with` ------------------------------------------------------------------------------------------
+
+
+def free(cache: Path) -> bool:
+    """Whether nobody has the cache open."""
+    try:
+        Cache(cache).close()
+    except InUseError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("end", ["taken to its end", "left", "callbacks", "never started", "dropped"])
+def test_without_a_with_block_the_cache_is_closed_all_the_same(
+    server: LiveServer, cache: Path, end: str
+) -> None:
+    before = threading.active_count()
+    live = live_of(server, cache)
+    if end == "never started":
+        live.stop()
+        assert free(cache)
+        return
+    if end == "callbacks":
+        live.add_callback(lambda batch: live.stop() if batch.end_sequence == 100 else None)
+    follow(server, live)
+    if end == "callbacks":
+        assert live.block_for_close(PATIENCE_S)
+    else:
+        rows_until(live, 100)
+        server.publish(KEY, 5)
+        for batch in live:
+            live.stop()
+            if end != "taken to its end":
+                break
+            last = batch.end_sequence
+        if end == "left":
+            assert live.block_for_close(PATIENCE_S)
+            assert free(cache)
+        if end == "dropped":
+            del live
+            eventually(
+                lambda: gc.collect() >= 0 and free(cache), "the cache stays open"
+            )  # its loop ends first
+    eventually(lambda: free(cache), "the cache stays open")
+    eventually(lambda: threading.active_count() <= before, "a thread stays")
+    if end == "taken to its end":
+        assert kept(cache)[-1][1] >= last, "what was taken behind the end of the loop is acked too"
+
+
+def test_stopped_while_a_consumer_works_its_batch_is_still_acked(server: LiveServer, cache: Path) -> None:
+    live = live_of(server, cache)
+    follow(server, live)
+    rows_until(live, 100)
+    server.publish(KEY, 1)
+    batch = next(live)
+    stopping = threading.Thread(target=lambda: (live.stop(), live.block_for_close(PATIENCE_S)))
+    stopping.start()
+    stopping.join()
+    assert not free(cache)
+    live.ack(batch)
+    assert free(cache), "nothing is left to be done with"
+    with Cache(cache) as found:
+        cursor = found.cursor(KEY)
+    assert cursor is not None
+    assert cursor.sequence == batch.end_sequence
+
+
+# -- who is done with a batch ------------------------------------------------------------------------------------
+
+
+def cursor_of(cache: Path) -> int:
+    with Cache(cache) as found:
+        cursor = found.cursor(KEY)
+    return 0 if cursor is None else cursor.sequence
+
+
+@pytest.mark.parametrize("consumer", ["callback", "callback in part", "iterating thread"])
+def test_leaving_with_is_no_ack_of_what_another_thread_works_on(
+    server: LiveServer, cache: Path, consumer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, go_on = threading.Event(), threading.Event()
+    handled: list[bool] = []
+
+    def work(batch: Batch) -> None:
+        if consumer == "callback in part":
+            live.ack(batch, upto=batch.start_sequence)
+        given.set()
+        go_on.wait(PATIENCE_S)
+        handled.append(live._current is not None)  # nobody was done with it meanwhile
+
+    def iterate() -> None:
+        for batch in live:
+            work(batch)
+
+    with live_of(server, cache) as live:
+        thread = threading.Thread(target=iterate)
+        if consumer != "iterating thread":
+            live.add_callback(work)
+        follow(server, live)
+        if consumer == "iterating thread":
+            thread.start()
+        assert given.wait(PATIENCE_S)
+        if consumer != "iterating thread":  # `with` waits for a callback: its work ends once this was left
+            stop = live._loop.stop
+            monkeypatch.setattr(live._loop, "stop", lambda drain: (stop(drain), go_on.set()))
+    go_on.set()
+    if consumer == "iterating thread":
+        thread.join(PATIENCE_S)
+        assert cursor_of(cache) == 0, "it comes again: nobody was done with it in time"
+    else:
+        assert handled[0]
+        assert cursor_of(cache) == 100, "the callback was done with it, before the cache was closed"
+
+
+def test_after_with_an_ack_that_can_not_be_kept_is_an_error(server: LiveServer, cache: Path) -> None:
+    with contextlib.suppress(KeyError), live_of(server, cache) as live:
+        follow(server, live)
+        batch = next(live)
+        raise KeyError
+    with pytest.raises(FluxError, match="the batch comes again"):
+        live.ack(batch)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_after_the_end_a_live_answers_or_raises_one_error(server: LiveServer, started: bool) -> None:
+    with live_of(server) as live:
+        if started:
+            follow(server, live, "oldest")
+            rows_until(live, 100)
+    calls: list[Callable[[], object]] = [
+        lambda: live.subscribe("ETH", interval="1m"),
+        lambda: live.subscribe("*", interval="1m"),
+        lambda: live.resync(KEY),
+        lambda: live.add_callback(print),
+        lambda: live.add_gap_callback(print),
+        lambda: live.add_state_callback(print),
+    ]
+    for call in calls:
+        with pytest.raises(FluxError):
+            call()
+    assert list(live) == []
+    assert live.keys() == ([KEY] if started else [])
+    assert live.block_for_close(PATIENCE_S)
+    live.stop()
+    live.start()
+    with live:
+        pass

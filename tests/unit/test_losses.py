@@ -59,7 +59,7 @@ class TestLosses:
         for _ in range(2):
             caplog.clear()
             with monkeypatch.context() as without:
-                without.setattr(Path, "read_bytes", no_descriptor)
+                without.setattr("flux.server.losses.read_regular", no_descriptor)
                 assert [losses.acknowledged() for _ in range(3)] == [known] * 3
             assert len(caplog.records) == 1
             assert "cannot be read" in caplog.text

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flux.errors import ConfigError
-from flux.units import range_ms, time_ms
+from flux.feed.csv_times import form_of, time_of
+from flux.units import moment_of, range_ns, time_ns
 
 NOW = 1_705_314_645_123_456_789  # 2024-01-15 10:30:45.123456789
 DAY = 86_400_000
@@ -31,6 +32,11 @@ TEXTS = {
     "2024-01-15T16:00:00+05:30": MOMENT,
     "20240115T053000-0500": MOMENT,
     "2024-W03-1": MIDNIGHT,
+    "2024-W03-1T10:30": MOMENT,
+    "2024-01-15T10:30Z": MOMENT,
+    "2024-01-16T00:30+14:00": MOMENT,
+    "2024-01-15T05-0530": MOMENT,
+    "2024-01-15 05:30:00-05": MOMENT,
     "2024-01-15T10:30:00.5": MOMENT + 500,
     "2024-01-15T10:30:00,5": MOMENT + 500,
     "2024-01-15T10:30:00.000001": MOMENT + 1,  # the end of its millisecond
@@ -67,8 +73,24 @@ REFUSED = (
     ),
     *("tomorrow?", "NaN", "inf", "1e9", "-1705314600", "+1705314600", "0", "60000", "123456", "20241301"),
     *("20240230", "1989-13-01", "2024-01-15T25:00", "2024-01-15T10:30+99:00", "9" * 20, "9" * 5_000),
+    *(
+        "2024-01-15+05:30",
+        "2024-01-15-0500",
+        "2024-01-15Z05",
+        "2024-01-15Z",
+        "2024-01-15 UTC",
+        "20240115+0530",
+    ),
+    *("2024-01-15/10:30", "2024-01-15_10:30", "2024-01-15x10:30", "2024-01-15T10,5", "2024-01-15T10:30,5"),
+    *("2024-01-15T10:30+05:60", "2024-01-15T10:30+14:01", "2024-01-15T10:30-23:59", "2024-01-15T10:3000"),
+    *("2024-01-15T10:30+05:30:00.1234567", "2024-01-15T10:30Z UTC", "2024-01-15T10:30:00."),
     *("now-999999999999999w", "２０２４-01-15", "2024-01-15\x1b[2J", "x" * 1_000),
 )
+
+
+def time_ms(given: Any, what: str = "time", *, now_ns: int | None = None) -> int:
+    """The end of the millisecond, as candles see it."""
+    return -(-time_ns(given, what, now_ns=now_ns) // 1_000_000)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -159,6 +181,31 @@ def test_datetimes_and_their_text_are_the_same(moment: datetime) -> None:
     assert time_ms(moment.isoformat(" ")) == found
 
 
+@given(
+    st.sampled_from(["2024-01-15", "20240115", "2023-02-30", "0001-01-01", "9999-12-31"]),
+    st.sampled_from(["", "", " ", "T", "/", "_"]),
+    st.sampled_from(["", "10:30", "1030", "10:30:45", "103045", "10:3045", "10:30:45.5", "10:30.5", "24:30"]),
+    st.sampled_from(
+        ["", "Z", "Z05", " UTC", "+05:30", "-0500", "+14:00", "-1400", "+14:01", "+05:60", "+99:99"]
+    ),
+)
+def test_a_file_and_a_caller_mean_the_same(day: str, between: str, clock_time: str, zone: str) -> None:
+    """The doors of rows and of requests: one moment, or refused by both."""
+    assume(between if clock_time else between != " ")  # digits alone are a number; a caller's blanks go
+    assume("-" not in day or ":" in clock_time or not clock_time)  # a file writes both with signs, or neither
+    text = day + between + clock_time + zone
+    try:
+        asked: int | None = time_ns(text)
+    except ConfigError:
+        asked = None
+    form = form_of(text.encode())
+    try:
+        read = None if form is None else time_of(text.encode(), form) * 1_000_000
+    except ValueError:
+        read = None
+    assert asked == read
+
+
 @given(st.text(max_size=30))
 def test_any_text_is_a_time_or_one_sentence(text: str) -> None:
     said = ""
@@ -171,11 +218,19 @@ def test_any_text_is_a_time_or_one_sentence(text: str) -> None:
 
 
 def test_a_range_has_its_start_before_its_end() -> None:
-    assert range_ms("yesterday", "today", now_ns=NOW) == (MIDNIGHT - DAY, MIDNIGHT)
-    assert range_ms(None, None) == (None, None)
-    assert range_ms("now", None, now_ns=NOW) == (NOW // 1_000_000 + 1, None)
+    assert range_ns("yesterday", "today", now_ns=NOW) == (MIDNIGHT * 10**6 - DAY * 10**6, MIDNIGHT * 10**6)
+    assert range_ns(None, None) == (None, None)
+    assert range_ns("now", None, now_ns=NOW) == (NOW, None)
+    assert range_ns(MOMENT * 10**6, MOMENT * 10**6 + 1) == (MOMENT * 10**6, MOMENT * 10**6 + 1)
     for start, end in (("today", "yesterday"), ("today", "today"), ("2024-01-15", MIDNIGHT)):
         with pytest.raises(ConfigError, match="is not before end"):
-            range_ms(start, end, now_ns=NOW)
+            range_ns(start, end, now_ns=NOW)
     with pytest.raises(ConfigError, match=r"^end 'x' is no time"):
-        range_ms("today", "x")
+        range_ns("today", "x")
+
+
+@given(st.integers(-(2**62), 2**62))
+def test_a_time_is_exact_to_the_ns_and_is_handed_on_so(ns: int) -> None:
+    assert time_ns(np.datetime64(ns, "ns")) == ns
+    assert time_ns(moment_of(ns)) == ns
+    assert time_ms(moment_of(ns * 1_000)) == -(-ns // 1_000), "the end of the ms where ns do not reach"

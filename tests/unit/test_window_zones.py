@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flux import window as door
 from flux import zone
 from flux.errors import InvalidNameError
 from flux.indicator import VWAP
-from flux.model import INTERVALS_MS
+from flux.model import INTERVALS_MS, TRADE, CandleFlag, TradeFlag
 from flux.window import Resampler, Window, resample
 from tests.unit.test_window import candles, ms
 
@@ -130,6 +131,55 @@ def test_live_is_bulk_and_so_is_a_resampler(timezone: str) -> None:
         assert views.get(interval).tobytes() == bulk.tobytes()
 
 
+def test_a_row_of_other_years_leaves_the_open_bucket_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late row brings the grid of its own years; rows of the open bucket went just then."""
+    monkeypatch.setattr(door, "WINDOW_OPEN_ROWS", 4)
+    day = candles(ms("2024-06-12T04:00") + np.arange(8) * 60_000)
+    within = candles([ms("2024-06-12T04:06:30")])
+    window = Window("1d", timezone="America/New_York", keep=1)
+    for row in range(8):
+        assert len(window.push(day[row : row + 1])) == 0
+    window.push(candles([ms("2023-05-10")]))
+    window.push(within)
+    assert (window.late, window.corrected) == (1, 1)
+    bulk = resample(np.concatenate([day, within]), "1d", timezone="America/New_York")
+    assert window.partial().tobytes() == bulk.tobytes()
+    found = window.push(candles([ms("2024-06-14T04:00")]))
+    assert found["ts_ms"].tolist() == [ms("2024-06-12T04:00")]
+
+
+def test_live_is_the_bulk_of_the_rows_that_were_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows out of order, some of other years, with little kept: what was late changed nothing, all else counted."""
+    late = 0
+    for seed in range(20_263, 20_323):
+        print("seed", seed)
+        rng = np.random.default_rng(seed)
+        monkeypatch.setattr(door, "WINDOW_OPEN_ROWS", int(rng.choice([3, 10, 40])))
+        step = int(rng.choice([HOUR // 4, HOUR, 12 * HOUR, 24 * HOUR]))
+        back = rng.integers(-12, 0, 200) * (rng.random(200) < 0.2)
+        times = ms("2023-11-14") + int(rng.integers(-300, 300)) * 24 * HOUR + (np.arange(200) + back) * step
+        times -= 400 * 24 * HOUR * (rng.random(200) < 0.03)
+        asked = {
+            "interval": str(rng.choice(["1h", "4h", "1d", "1w", "1M"])),
+            "timezone": str(rng.choice(ZONES)),
+            "offset": str(rng.choice(["00:00", "09:15", "-07:00"])),
+        }
+        window, rows, out = Window(**asked, keep=int(rng.choice([0, 1, 5, 64]))), candles(times, seed), []
+        applied = np.zeros(len(rows), bool)
+        for at in range(len(rows)):
+            before = window.late
+            out.append(window.push(rows[at : at + 1]))
+            applied[at] = window.late == before
+            assert applied[at] or len(out[-1]) == 0
+        late += window.late
+        live = {int(bucket["ts_ms"]): bucket for bucket in np.concatenate([*out, window.partial()])}
+        for bucket in live.values():
+            bucket["flags"] &= ~np.uint32(CandleFlag.CORRECTION | CandleFlag.LATE)
+        bulk = resample(rows[applied], **asked)
+        assert [live[at].tobytes() for at in sorted(live)] == [bucket.tobytes() for bucket in bulk], asked
+    assert late > 500
+
+
 def test_an_anchor_is_that_of_its_windows() -> None:
     rows = candles(np.arange(ms("2024-01-15"), ms("2024-01-18"), HOUR // 2))
     found = VWAP(anchor="1d", timezone="America/New_York", offset="09:30").push(rows)
@@ -143,3 +193,20 @@ def test_what_is_no_offset_and_what_would_be_too_many_buckets() -> None:
             Window("1h", offset=offset)
     with pytest.raises(ValueError, match="take fewer years"):
         resample(candles([ms("1901-01-01"), ms("2024-01-01")]), "1m", timezone="Asia/Kolkata")
+
+
+def test_a_correction_of_another_year_finds_the_buckets_of_the_trades_it_replaces() -> None:
+    first = np.zeros(6, TRADE)
+    first["ts_ns"] = (ms("2024-06-12T04:00") + np.arange(6) * 12 * HOUR) * 1_000_000
+    first["price"], first["size"], first["trade_id"] = np.arange(6) + 1.0, 1.0, np.arange(6) + 1
+    again = first[[2, 5]].copy()
+    again["flags"], again["price"] = TradeFlag.CORRECTION, 50.0
+    again["ts_ns"] = [ms("2025-06-12T04:00") * 1_000_000, ms("2025-06-12T05:00") * 1_000_000]
+    window = Window("1d", timezone="America/New_York")
+    out = [window.push(first), window.push(again[:1]), window.push(again[1:]), window.partial()]
+    live = {int(bucket["ts_ms"]): bucket for bucket in np.concatenate(out)}
+    for bucket in live.values():
+        bucket["flags"] &= ~np.uint32(CandleFlag.CORRECTION | CandleFlag.LATE)
+    bulk = resample(np.concatenate([first, again]), "1d", timezone="America/New_York")
+    assert [live[at].tobytes() for at in sorted(live)] == [bucket.tobytes() for bucket in bulk]
+    assert (window.late, window.corrected) == (0, 2)

@@ -16,6 +16,7 @@ from flux.config import DEFAULT_CHUNK_REP
 from flux.errors import ConfigError
 from flux.loadgen.plan import parse_count
 from flux.model import StreamKey
+from flux.units import range_ns
 
 if TYPE_CHECKING:
     from flux.batch import Batch
@@ -63,19 +64,26 @@ def _write(batch: Batch, key: StreamKey, path: Path) -> None:
     form = BY_SUFFIX[path.suffix]
     try:
         if form == "parquet":
+            path.open("ab").close()  # DuckDB's own sentence about a place that cannot be written is longer
             _write_parquet(batch, key, path)
             return
         with path.open("w", encoding="utf-8", newline="") as file:
             output.writer(form, file).write(batch)
-    except (OSError, duckdb.IOException) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except duckdb.IOException as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:
     key = StreamKey.parse(arguments.key)
+    if "*" in key.symbol:
+        raise ConfigError(f"{arguments.key!a}: a range is of one stream, and * is no symbol")
     path = Path(arguments.output)
     if arguments.output != "-" and path.suffix not in BY_SUFFIX:
         raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
+    limit = None if arguments.limit is None else parse_count(arguments.limit)
+    range_ns(arguments.start, arguments.end)  # what is no time is said before a server is asked
     with Historical(rep=arguments.rpc) as server:
         server.get_status(key)  # no server, or no such stream: found out before a range is waited for
         batch = server.get_range(
@@ -84,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             source=key.source_id,
             start=arguments.start,
             end=arguments.end,
-            limit=None if arguments.limit is None else parse_count(arguments.limit),
+            limit=limit,
             revisions=arguments.revisions,
             timeout=math.inf,  # as long as pages come: each has the time of one request
         )
@@ -93,4 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _write(batch, key, path)
         print(f"{path}: {len(batch):,} rows of {key}", file=sys.stderr)
+    if not len(batch):
+        print(f"flux get: {key} has no rows in this range", file=sys.stderr)
     return 0

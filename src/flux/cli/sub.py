@@ -19,7 +19,7 @@ from flux.errors import ConfigError, NotFoundError, RequestTimeout, UnavailableE
 from flux.loadgen.plan import parse_count
 from flux.model import MAX_SEQUENCE, StreamKey
 from flux.protocol.stream_state import StreamState
-from flux.units import time_ms
+from flux.units import moment_of, time_ns
 
 LOOK_S: Final = 1.5
 WORTH_SAYING: Final = (
@@ -57,10 +57,10 @@ def parser() -> argparse.ArgumentParser:
 def _since(text: str) -> np.datetime64:
     """So long ago (1h), or a time as everywhere."""
     try:
-        found = time_ms(f"now-{text}")
+        found = time_ns(f"now-{text}")
     except ConfigError:
-        found = time_ms(text, "--since")
-    return np.datetime64(found, "ms")
+        found = time_ns(text, "--since")
+    return moment_of(found)
 
 
 def _start(arguments: argparse.Namespace) -> Begin:
@@ -81,7 +81,10 @@ def _key(text: str) -> StreamKey:
     if rest.startswith("*/"):
         StreamKey(source, "ANY", rest[2:]).checked()
         return StreamKey(source, "*", rest[2:])
-    return StreamKey.parse(text)
+    key = StreamKey.parse(text)
+    if "*" in key.symbol:
+        raise ConfigError(f"{text!a}: * stands alone, for all symbols of a source and an interval (SIM/*/1m)")
+    return key
 
 
 def _look(rpc: str | None, keys: list[StreamKey], start: Begin) -> None:

@@ -91,6 +91,8 @@ class Handover:
         self._waiters: list[Callable[[], None]] = []
         self._wanted = False  # the loop found it full and wants to hear of room
         self._closed = False
+        self._lent = False  # who took the last item is not done with it
+        self._taker: int | None = None
         self._error: FluxError | None = None
 
     def room(self) -> bool:
@@ -115,13 +117,14 @@ class Handover:
         it.
         """
         with self._changed:
+            self._lent, self._taker = False, threading.get_ident()
             if not self._items and timeout != 0:
                 self._changed.wait_for(lambda: self._items or self._closed, timeout)
             if not self._items:
                 if self._error is not None:
                     raise self._error
                 return None
-            item = self._taken()
+            item, self._lent = self._taken(), True
             wake = self._wanted and len(self._items) <= self._limit // 2
             if wake:
                 self._wanted = False
@@ -167,6 +170,22 @@ class Handover:
                 self._waiters.append(waiter)
                 return
         waiter()
+
+    def taken_here(self) -> bool:
+        """Whether the calling thread took the last item, or nobody took one."""
+        return self._taker in (None, threading.get_ident())
+
+    def done(self) -> None:
+        """Who took the last item is done with it (asking for the next one says so too)."""
+        self._lent = False
+
+    def finished(self, *, leaving: bool) -> bool:
+        """Whether no item will be taken or be done with any more. `leaving`: the calling thread takes no more, so none
+        is where no other thread took the last one."""
+        with self._changed:
+            if leaving and self.taken_here():
+                return self._closed
+            return self._closed and not self._items and not self._lent
 
     @property
     def closed(self) -> bool:

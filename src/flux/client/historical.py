@@ -7,15 +7,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from flux.batch import Batch
-from flux.client.ranges import Bounds, Page, Range
+from flux.client.ranges import Bounds, History, Page, Range
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
-from flux.errors import ConfigError, RequestTimeout, UnavailableError, VersionError
+from flux.errors import ConfigError, FluxError, RequestTimeout, UnavailableError, VersionError
 from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS
 from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
@@ -23,7 +24,7 @@ from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
-from flux.units import Time, range_ms
+from flux.units import Time, range_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,14 @@ class Historical:
     `timeout`: seconds for every call, the repetitions of its requests included: one that the server cannot serve now,
     or that gets no answer, is asked again with growing pauses. Methods raise `RequestTimeout` or `UnavailableError`
     after that, `NotFoundError` for a stream that the server does not know, `VersionError` for a server of
-    another major version.
+    another major version, `FluxError` after `close`.
     """
 
     def __init__(self, *, rep: str | None = None, timeout: float = 10.0) -> None:
         self._endpoint = endpoints(None, rep).chunk_rep
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._closed = False
         self._random = random.Random()
         self._sockets = Sockets()
         self._requester = Requester(self._sockets, self._endpoint)
@@ -79,12 +81,13 @@ class Historical:
         Of candles the latest revision of each, in order of time; `revisions=True`, and trades and quotes always:
         every row in order of sequence. `batch.sequences` is true for every row; the batch's epoch is 0 where its
         rows are of several. `timeout`: seconds for all of it
-        (None: the object's). Raises `StorageError` where the server has lost rows in the middle of the range.
+        (None: the object's). Raises `StorageError` where the server has lost rows in the middle of the range, and where
+        it became another store, or lost rows that were fetched already, between two pages: ask again then.
         """
         key, bounds = self._wanted(symbol, interval, source, start, end, limit, revisions)
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
         wanted = Range(key, bounds)
-        with self._lock:
+        with self._open():
             try:
                 return wanted.fetch(partial(self._page, deadline))
             except RequestTimeout as error:
@@ -113,16 +116,29 @@ class Historical:
         """
         key, bounds = self._wanted(symbol, interval, source, start, end, limit, True)
 
-        def page(key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
-            with self._lock:
-                return self._page(time.monotonic() + self._timeout, key, after, rows, bounds)
+        return self._batches(Range(key, bounds))
 
-        return Range(key, bounds).batches(page)
+    def _batches(self, wanted: Range) -> Iterator[Batch]:
+        deadline = 0.0
+
+        def page(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+            with self._open():
+                return self._page(deadline, key, after, rows, bounds, history)
+
+        batches = wanted.batches(page)
+        while True:
+            deadline = (
+                time.monotonic() + self._timeout
+            )  # of a batch, however many pages have none of its rows
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def get_status(self, key: StreamKey | str) -> StreamStatus:
         """Where a stream stands on the server."""
         key = _key(key)
-        with self._lock:
+        with self._open():
             if self._requester.version == 2:
                 try:
                     return _status(self._ask(messages.stream_status_request, key=key))
@@ -142,12 +158,14 @@ class Historical:
     def list_streams(self, prefix: str = "") -> list[StreamStatus]:
         """All streams whose `SOURCE/INTERVAL/SYMBOL` begins with `prefix`, in order of their stream_id."""
         found: list[StreamStatus] = []
-        with self._lock:
+        deadline = time.monotonic() + self._timeout
+        with self._open():
             while True:
                 after = found[-1].stream_id if found else 0
                 try:
                     reply = self._ask(
                         messages.stream_list_request,
+                        deadline=deadline,
                         prefix=prefix,
                         after_stream_id=after,
                         limit=MAX_LIST_STREAMS,
@@ -166,7 +184,16 @@ class Historical:
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         with self._lock:
+            self._closed = True
             self._sockets.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """One call at a time, and none after `close`."""
+        with self._lock:
+            if self._closed:
+                raise FluxError(f"this Historical of {self._endpoint} is closed")
+            yield
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +215,7 @@ class Historical:
     ) -> tuple[StreamKey, Bounds]:
         key = StreamKey(value(source, "SOURCE_ID", DEFAULT_SOURCE_ID), symbol, interval).checked()
         every = every or key.kind is not RowKind.CANDLE
-        first, beyond = range_ms(start, end)
+        first, beyond = range_ns(start, end)
         if limit is not None and limit < 0:
             raise ConfigError(f"limit {limit} is negative")
         return key, Bounds(first, beyond, limit, every)
@@ -228,7 +255,9 @@ class Historical:
             raise error
         self._requester.version = 1
 
-    def _page(self, deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds) -> Page:
+    def _page(
+        self, deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds, history: History
+    ) -> Page:
         if self._requester.version == 2:
             try:
                 reply = self._ask(
@@ -237,8 +266,10 @@ class Historical:
                     key=key,
                     from_sequence_exclusive=after,
                     limit=rows,
-                    start_ts_ms=bounds.start or 0,
-                    end_ts_ms=bounds.end or 0,
+                    start_ts_ms=bounds.start_ms or 0,
+                    end_ts_ms=bounds.end_ms or 0,
+                    store_id=history.store_id,
+                    epoch=history.epoch,
                     accept_zstd=True,
                 )
             except VersionError as error:
@@ -251,7 +282,8 @@ class Historical:
                     PageStatus(reply.status),
                     reply.first_available_sequence,
                     reply.rows_epoch or reply.epoch,
-                    reply.store_id,
+                    History(reply.store_id, reply.epoch),
+                    reply.epoch_end_sequence,
                 )
         reply = self._ask(
             messages.backfill_candles_request,

@@ -146,12 +146,20 @@ class Keeper:
         self._add(lambda: self._cache.forget(key))
 
     def close(self) -> None:
-        """Write what is still to be written and close the file."""
+        """Write what is still to be written and close the file; a second call does nothing."""
+        self.leave()
+        self._thread.join()
+
+    @property
+    def closing(self) -> bool:
+        """Whether no ack comes into the file any more."""
+        return self._closing
+
+    def leave(self) -> None:
+        """`close`, without waiting for it."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
-        self._cache.close()
 
     def _add(self, step: _Step) -> None:
         with self._changed:
@@ -161,13 +169,19 @@ class Keeper:
                     lambda: self._pending < CACHE_PENDING_ROWS or self._closing or self._broken
                 )
                 self._pending += len(step.rows)
-            if self._broken:
+            if self._broken or self._closing:
                 return
             self._steps.append(step)
             if self._pending >= CACHE_PENDING_ROWS:
                 self._changed.notify_all()
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:
+            self._cache.close()
+
+    def _follow(self) -> None:
         while not self._broken:
             with self._changed:
                 self._changed.wait_for(

@@ -5,34 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, Self, TypeVar
 
 from flux.batch import Batch
-from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange, split
+from flux.client.callbacks import BatchCallback, ExceptionCallback, GapCallback, StateCallback, guarded
+from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, split
 from flux.client.keeper import Keeper
 from flux.client.loop import Loop
 from flux.client.starting import Begin, TimeStart, begin_of
-from flux.client.waiting import guarded, until
+from flux.client.waiting import until
 from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
-from flux.model import Gap, StreamKey
+from flux.model import StreamKey
 from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
 
 _LOG: Final = logging.getLogger("flux.client")
 
 T = TypeVar("T")
-
-BatchCallback: TypeAlias = Callable[[Batch], object]
-ExceptionCallback: TypeAlias = Callable[[Exception], object]
-GapCallback: TypeAlias = Callable[[Gap], object]
-StateCallback: TypeAlias = Callable[[StateChange], object]
 
 CALL_TIMEOUT_S: Final = 30.0  # the loop turns far more often; a machine that is stalled is no fault of it
 
@@ -69,7 +66,9 @@ class Live:
         self._notices = Notices()
         self._loop = Loop(endpoints(pub, rep), self._handover, self._notices, self._wake, self._keeper)
         if self._keeper is not None:
-            self._keeper.when_broken(lambda error: self._loop.post(partial(self._loop.broke, error)))
+            loop = self._loop
+            self._keeper.when_broken(lambda error: loop.post(partial(loop.broke, error)))
+            weakref.finalize(self, self._keeper.leave).atexit = False
         self._threads: list[WatchedThread] = []
         self._lock = threading.RLock()
         self._ended = threading.Event()
@@ -77,6 +76,7 @@ class Live:
         self._callbacks: list[tuple[BatchCallback, ExceptionCallback | None]] = []
         self._gap_callbacks: list[GapCallback] = []
         self._state_callbacks: list[StateCallback] = []
+        self._acking = threading.RLock()  # an `ack` may come from any thread
         self._current: Delivery | None = None  # what the consumer works on, as far as it is not acked
         self._given: Batch | None = None  # the batch it came as
         self._partly = False
@@ -96,15 +96,14 @@ class Live:
     ) -> None:
         """Follow `symbols` (one, several, or "*" for all there are and will be) of a source and an interval.
 
-        `start`: None (from now on), "cache" (after what this consumer was done with, nothing older; without a
-        cache entry as "oldest"), "oldest" (all that the server keeps), a sequence (an int), or a time (a text, a
-        datetime ...: see `flux.units`), for which the server is asked here and now, with what `Historical` raises.
-        `warmup`, with
-        `start="cache"`: so many rows, "1d" (back from the newest cached row; s, m, h, d, w) or "all" of what the
+        `start`: None (from now on), "cache" (after what this consumer was done with, nothing older; without a cache
+        entry as "oldest"), "oldest" (all that the server keeps), a sequence (an int), or a time (a text, a datetime
+        ...: see `flux.units`), for which the server is asked here and now, with what `Historical` raises. `warmup`,
+        with `start="cache"`: so many rows, "1d" (back from the newest cached row; s, m, h, d, w) or "all" of what the
         cache has come first, at once, without the server, as batches with `cached` True: for what a consumer has to
-        know again before it goes on, not for what it acts on. A stream that is followed already is left alone.
-        Raises `InvalidNameError` for names outside the grammar, `ConfigError` for another `start` or `warmup`, and
-        for `start="cache"` without a cache.
+        know again before it goes on, not for what it acts on. A stream that is followed already is left alone. Raises
+        `InvalidNameError` for names outside the grammar, `ConfigError` for another `start` or `warmup`, and for
+        `start="cache"` without a cache.
         """
         begin = begin_of(start)
         if begin == "cache" and not self._has_cache:
@@ -127,10 +126,9 @@ class Live:
                 self._post(partial(self._loop.follow, key, at, wanted))
 
     def resync(self, key: StreamKey | str) -> None:
-        """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError` if
-        not followed.
-        """
+        """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError`."""
         slot = self._slot(key)
+        self._check_goes_on()
         self._call(lambda: self._loop.resync(slot))
 
     # -- rows ------------------------------------------------------------------------------------------------
@@ -142,7 +140,7 @@ class Live:
     def __next__(self) -> Batch:
         self._begin_iteration()
         self._done_with_current()
-        while (delivery := self._handover.take(None)) is not None:
+        while (delivery := self._take(None)) is not None:
             if (batch := self._received(delivery)) is not None:
                 return batch
         raise StopIteration
@@ -156,7 +154,7 @@ class Live:
         self._done_with_current()
         while True:
             closed = self._handover.closed  # looked at first: nothing comes after it
-            delivery = self._handover.take(0)
+            delivery = self._take(0)
             if delivery is not None:
                 if (batch := self._received(delivery)) is not None:
                     return batch
@@ -169,24 +167,25 @@ class Live:
         """This batch, the last one given, was handled for good, or its rows up to sequence `upto` were: a restart from
         the cache goes on after them.
 
-        Asking for the next batch says that all of this one was, and so does leaving a `with` block without an error,
-        unless `upto` said otherwise.
-        """
-        current = self._current
-        if current is None or self._given is not batch:
-            return
-        if upto is None or upto >= batch.end_sequence:
-            self._done_with_current()
-        elif isinstance(current.item, Batch) and upto >= current.item.start_sequence:
-            handled, rest = split(current.item, upto)
-            self._done_with(current._replace(item=handled, upto=upto))
-            self._current, self._partly = current._replace(item=rest, after_gap=False), True
+        Asking for the next batch says that all of this one was, and so does leaving a `with` block without an error, in
+        the thread that took it, unless `upto` said otherwise. Raises `FluxError` once the cache is closed."""
+        with self._acking:
+            current = self._current
+            if current is None or self._given is not batch:
+                return
+            if self._keeper is not None and self._keeper.closing:
+                raise FluxError("this Live has ended and its cache is closed: the batch comes again")
+            if upto is None or upto >= batch.end_sequence:
+                self._done_with_current()
+            elif isinstance(current.item, Batch) and upto >= current.item.start_sequence:
+                handled, rest = split(current.item, upto)
+                self._done_with(current._replace(item=handled, upto=upto))
+                self._current, self._partly = current._replace(item=rest, after_gap=False), True
 
     def add_callback(
         self, callback: BatchCallback, exception_callback: ExceptionCallback | None = None
     ) -> None:
-        """Have `callback(batch)` called for every batch, in order, in a thread of its own; then the batch is
-        acked.
+        """Have `callback(batch)` called for every batch, in order, in a thread of its own; then it is acked.
 
         What it raises goes to `exception_callback`, else to the log. Before `start`.
         """
@@ -194,15 +193,12 @@ class Live:
         self._callbacks.append((callback, exception_callback))
 
     def add_gap_callback(self, callback: GapCallback) -> None:
-        """Have `callback(gap)` called, between the batches before and after it, in the thread that gets
-        these.
-        """
+        """Have `callback(gap)` called, between the batches before and after it, in the thread that gets these."""
+        self._check_goes_on()
         self._gap_callbacks.append(callback)
 
     def add_state_callback(self, callback: StateCallback) -> None:
-        """Have `callback(change)` called when a stream's state changes, in a thread of its own. Before
-        `start`.
-        """
+        """Have `callback(change)` called when a stream's state changes, in its own thread. Before `start`."""
         self._before_start("add_state_callback")
         self._state_callbacks.append(callback)
 
@@ -213,8 +209,7 @@ class Live:
 
     def counters(self) -> dict[str, int]:
         """Messages and rows received since the start, and what was dropped, by reason (`checksum`, `verify`, ...).
-        Drops are logged too, each reason at most once a second.
-        """
+        Drops are logged too, each reason at most once a second."""
         return self._call(lambda: self._loop.counters)
 
     def keys(self) -> list[StreamKey]:
@@ -244,9 +239,12 @@ class Live:
         self._finish(drain=False)
 
     def block_for_close(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended, at most `timeout` seconds; False when it has not. Raises what ended it."""
+        """Wait until it has ended, at most `timeout` seconds; False when it has not. Raises what ended it.
+
+        The cache is closed by then if no other thread takes batches; else once that one has taken the last."""
         if not self._ended.wait(timeout):
             return False
+        self._let_go(leaving=True)
         if self._failure is not None:
             raise self._failure
         return True
@@ -263,8 +261,8 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A consumer that left because of an error is not done with the batch it was given.
-        if error is None and not self._partly:
+        # Who left because of an error is not done with the batch; another thread that took it, a callback's, says so.
+        if error is None and not self._partly and self._handover.taken_here():
             self._done_with_current()
         self.terminate()
         for thread in self._threads:
@@ -299,13 +297,14 @@ class Live:
                 self._ended.set()
                 waiters, self._ended_waiters = self._ended_waiters, []
             self._wake.close()
+            self._let_go()
             for waiter in waiters:
                 waiter()
 
     def _run_callbacks(self) -> None:
         # What ended it is raised by block_for_close and wait_for_close.
         with contextlib.suppress(FluxError):
-            while (delivery := self._handover.take(None)) is not None:
+            while (delivery := self._take(None)) is not None:
                 batch = self._received(delivery)
                 if batch is not None:
                     for callback, exception_callback in self._callbacks:
@@ -317,11 +316,26 @@ class Live:
             for callback in self._state_callbacks:
                 guarded(callback, change, None)
 
+    def _take(self, timeout: float | None) -> Delivery | None:
+        delivery: Delivery | None = None
+        try:
+            delivery = self._handover.take(timeout)
+            return delivery
+        finally:
+            if delivery is None:
+                self._let_go()
+
+    def _let_go(self, *, leaving: bool = False) -> None:
+        """Close the cache, if the loop has ended and nobody can be done with another batch."""
+        if self._keeper is not None and self._ended.is_set() and self._handover.finished(leaving=leaving):
+            self._keeper.close()
+
     def _received(self, delivery: Delivery) -> Batch | None:
         """The batch that a consumer gets next; a gap goes to its callbacks instead."""
         item = delivery.item
         if isinstance(item, Batch):
-            self._current, self._given = delivery, item
+            with self._acking:
+                self._current, self._given = delivery, item
             return item
         delivery.tenure.done(delivery.upto)
         if not self._gap_callbacks:
@@ -340,6 +354,7 @@ class Live:
         self._handover.close()
         self._notices.close()
         self._wake.close()
+        self._let_go()
         for waiter in waiters:
             waiter()
 
@@ -351,13 +366,16 @@ class Live:
         self.start()
 
     def _before_start(self, what: str) -> None:
-        if self._running:
+        if self._running or self._ended.is_set():
             raise FluxError(f"{what} comes before start")
 
     def _done_with_current(self) -> None:
-        delivery, self._current, self._partly = self._current, None, False
-        if delivery is not None:
-            self._done_with(delivery)
+        with self._acking:
+            delivery, self._current, self._partly = self._current, None, False
+            if delivery is not None:
+                self._done_with(delivery)
+                self._handover.done()
+                self._let_go()
 
     def _done_with(self, delivery: Delivery) -> None:
         delivery.tenure.done(delivery.upto)
@@ -371,9 +389,12 @@ class Live:
             raise NotFoundError(f"{key} is not followed")
         return slot
 
-    def _post(self, act: Callable[[], None]) -> None:
+    def _check_goes_on(self) -> None:
         if self._ended.is_set():
             raise FluxError("this Live has ended")
+
+    def _post(self, act: Callable[[], None]) -> None:
+        self._check_goes_on()
         self._loop.post(act)
 
     def _call(self, act: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,21 +26,45 @@ Rows: TypeAlias = NDArray[np.void]
 Sequences: TypeAlias = NDArray[np.uint64]
 
 _NS_PER_MS: Final = 1_000_000
+_OTHER_HISTORY: Final = (PageStatus.EPOCH_ENDED, PageStatus.CURSOR_AHEAD)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is wanted: epoch ms, half-open; at most `limit` rows; `every` row or the latest revision of each candle."""
+    """What is wanted: epoch ns, half-open; at most `limit` rows; `every` row or the latest revision of each candle."""
 
     start: int | None
     end: int | None
     limit: int | None
     every: bool
 
+    @property
+    def start_ms(self) -> int | None:
+        """The start as a request has it, whole ms: nothing of the range is before it."""
+        return None if self.start is None else self.start // _NS_PER_MS
+
+    @property
+    def end_ms(self) -> int | None:
+        """The end, too: nothing of the range is at or after it."""
+        return None if self.end is None else -(-self.end // _NS_PER_MS)
+
+
+class History(NamedTuple):
+    """What a page's sequences hold in: a server's store and its epoch; zeros ask for, or come from, no matter which."""
+
+    store_id: int = 0
+    epoch: int = 0
+
+
+NO_HISTORY: Final = History()
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows `first`, `first + 1` ... of a stream, as a server gave them."""
+    """Rows `first`, `first + 1` ... of a stream, as a server gave them. `epoch`: the one they were numbered in;
+    `history`: what the server is at now; `epoch_end`: of the history that was asked for, where that is over, the last
+    sequence that is still right.
+    """
 
     first: int
     rows: Rows
@@ -48,11 +72,12 @@ class Page:
     status: PageStatus = PageStatus.OK
     first_available: int = 0
     epoch: int = 0
-    store_id: int = 0
+    history: History = NO_HISTORY
+    epoch_end: int = 0
 
 
-PageOf: TypeAlias = Callable[[StreamKey, int, int, Bounds], Page]
-"""The page after a sequence, of so many rows at most, of what the bounds' times allow."""
+PageOf: TypeAlias = Callable[[StreamKey, int, int, Bounds, History], Page]
+"""The page after a sequence, of so many rows at most, of what the bounds' times allow, in that history."""
 
 
 class Range:
@@ -67,7 +92,8 @@ class Range:
         self._newest = np.iinfo(np.int64).min
         self._rising = 0  # rows that were newer than all before them: times that are there for sure
         self._narrowed = False
-        self._epoch = self._store_id = 0
+        self._epoch = 0
+        self._history = NO_HISTORY  # of what was fetched so far
         self._epochs: set[int] = set()  # of the rows among the parts
 
     @property
@@ -101,12 +127,15 @@ class Range:
                 return
 
     def _pages(self, page_of: PageOf) -> Iterator[Page]:
-        after, some = 0, False
+        after, some, changed = 0, False, False
         if self._bounds.limit is not None and self._bounds.limit <= 0:
             return
         while True:
             wanted = Bounds(self._bounds.start, self._end, self._bounds.limit, self._bounds.every)
-            page = page_of(self._key, after, self._room(), wanted)
+            page = page_of(self._key, after, self._room(), wanted, self._history)
+            changed = self._goes_on(page, after, changed)
+            if changed:
+                continue
             if page.status is PageStatus.HOLE or page.status is PageStatus.RETENTION_EXCEEDED:
                 if page.first_available <= after + 1:
                     raise FluxError(f"{self._key}: the server has nothing after {after}, and says so wrongly")
@@ -121,15 +150,41 @@ class Range:
             if not after < page.first <= last <= MAX_SEQUENCE:
                 raise FluxError(f"{self._key}: the server answers with {page.first} to {last} after {after}")
             some, after = True, last
-            self._epoch, self._store_id = page.epoch, page.store_id
+            self._epoch = page.epoch
             yield page
             if not page.has_more:
                 return
+
+    def _goes_on(self, page: Page, after: int, changed: bool) -> bool:
+        """Whether the server is in a later epoch now, in which all that was fetched is still right: then the page is to
+        be asked for again. Raises StorageError where it is not right any more: one range is of one history.
+        """
+        before, now = self._history, page.history
+        if before in (NO_HISTORY, now) and page.status not in _OTHER_HISTORY:
+            self._history = now
+            return False
+        if before.store_id != now.store_id:
+            raise StorageError(
+                f"{self._key}: the server became store {now.store_id:016x} while the range was fetched, up to {after} "
+                f"of store {before.store_id:016x}: ask for it again"
+            )
+        if page.status is PageStatus.EPOCH_ENDED and after <= page.epoch_end and before.epoch < now.epoch:
+            if changed:
+                raise FluxError(f"{self._key}: the server is in another epoch every time it is asked")
+            self._history = now
+            return True
+        still = f", only what is up to {page.epoch_end}" if page.status is PageStatus.EPOCH_ENDED else ""
+        raise StorageError(
+            f"{self._key}: the server lost rows while the range was fetched: it no longer has what was fetched, up to "
+            f"{after} of epoch {before.epoch}{still}: ask for it again"
+        )
 
     def _room(self) -> int:
         """Rows to ask for at once."""
         if self._bounds.limit is None or not self._bounds.every:
             return MAX_REPLY_ROWS
+        if not self._count and (self._bounds.start or 0) % _NS_PER_MS:
+            return MAX_REPLY_ROWS  # a request has whole ms: rows before the start may come first
         return max(1, min(MAX_REPLY_ROWS, self._bounds.limit - self._count))
 
     def _inside(self, page: Page) -> tuple[Rows, Sequences]:
@@ -161,7 +216,8 @@ class Range:
             return self._count >= limit
         if not self._narrowed and self._rising >= limit:
             self._narrowed = True
-            self._end = nth_time(np.concatenate([self._times(rows) for rows, _ in self._parts]), limit) + 1
+            newest = nth_time(np.concatenate([self._times(rows) for rows, _ in self._parts]), limit)
+            self._end = newest * _NS_PER_MS + 1  # candles alone come here
         return False
 
     def _batch(self) -> Batch:
@@ -187,7 +243,7 @@ class Range:
             first,
             rows,
             epoch=self._epoch,
-            store_id=self._store_id,
+            store_id=self._history.store_id,
             sequences=None if in_a_row else sequences,
         )
 
@@ -195,8 +251,9 @@ class Range:
         times: NDArray[np.int64] = rows["ts_ms" if self._key.kind is RowKind.CANDLE else "ts_ns"]
         return times
 
-    def _scaled(self, time_ms: int) -> int:
-        return time_ms if self._key.kind is RowKind.CANDLE else time_ms * _NS_PER_MS
+    def _scaled(self, time_ns: int) -> int:
+        """A bound in the unit of the rows' times: a whole ms is at or after it where its end is."""
+        return -(-time_ns // _NS_PER_MS) if self._key.kind is RowKind.CANDLE else time_ns
 
 
 def nth_time(times: NDArray[np.int64], n: int) -> int:

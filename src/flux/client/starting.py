@@ -10,7 +10,7 @@ from flux.client.historical import Historical
 from flux.client.loop import Start
 from flux.errors import ConfigError, NotFoundError
 from flux.model import MAX_SEQUENCE, StreamKey
-from flux.units import Time, time_ms
+from flux.units import Time, moment_of, time_ns
 
 Begin: TypeAlias = Time | None
 """None, "cache", "oldest", a sequence (an int) or a time (all else that `flux.units` takes)."""
@@ -19,10 +19,10 @@ _WORDS: Final = ("cache", "oldest")
 
 
 class TimeStart:
-    """A time, epoch ms: which sequence has it is for the server to say."""
+    """A time, epoch ns: which sequence has it is for the server to say."""
 
-    def __init__(self, ms: int) -> None:
-        self.ms = ms
+    def __init__(self, ns: int) -> None:
+        self.ns = ns
 
     def sequence(self, key: StreamKey, rep: str | None) -> Start:
         """Of the first row that was numbered with that time or a later one; after the newest where there is none, and
@@ -37,7 +37,7 @@ class TimeStart:
                     key.symbol,
                     interval=key.interval,
                     source=key.source_id,
-                    start=np.datetime64(self.ms, "ms"),
+                    start=moment_of(self.ns),
                     limit=1,
                     revisions=True,
                 )
@@ -55,7 +55,7 @@ def begin_of(start: Begin) -> Start | TimeStart:
             raise ConfigError(f"sequences are 1 to {MAX_SEQUENCE}, not {start}")
         return int(start)
     try:
-        return TimeStart(time_ms(start))
+        return TimeStart(time_ns(start))
     except ConfigError as error:
         shown: Any = ascii(start[:60]) if isinstance(start, str) else ascii(start)[:60]
         raise ConfigError(f"start is None, 'cache', 'oldest', a sequence or a time, not {shown}") from error

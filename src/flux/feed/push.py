@@ -102,7 +102,8 @@ class Feed:
         self._refused_upto = 0  # the run's number of the last one that the server told of
         self._before = 0  # rows that were committed under runs that the server forgot
         self._failure: FluxError | None = None
-        self._closing = False
+        self._closing = False  # no more rows are taken
+        self._ended = False  # nor waited for
         self._wake = Wake()
         if run is None:
             self._begin(0, 0)
@@ -125,7 +126,7 @@ class Feed:
         `skip_bad` the others are queued and those stand in `refused`. Waits while the server is behind: at most
         `timeout` seconds, then RequestTimeout, whose `queued` says how many rows were taken: none, unless the array is
         larger than all that may wait (`limits.FEED_PENDING_BYTES`). Raises EncodeError for rows of another dtype,
-        TypeError for what holds no rows, InvalidNameError for names outside the grammar.
+        TypeError for what holds no rows, InvalidNameError for names outside the grammar, FluxError from `close` on.
         """
         if self._begun:
             status = self._put(symbol, interval, rows)
@@ -140,13 +141,16 @@ class Feed:
         """The last row of `key` that the server has committed, whoever sent it; None when there is none.
 
         Where a feed goes on after a restart: with the row after it. What is sent again all the same is recognised.
-        A durable run is claimed first, so that nothing of the process before follows. Raises RequestTimeout.
+        A durable run is claimed first, so that nothing of the process before follows. Raises RequestTimeout, and
+        FluxError from `close` on.
         """
         key = StreamKey.parse(key) if isinstance(key, str) else key.checked()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._failure or self._begun, timeout):
+            if not self._changed.wait_for(lambda: self._failure or self._closing or self._begun, timeout):
                 raise RequestTimeout(f"{self._chunk_rep}: no answer within {timeout} s")
             self._raise_failure()
+            if self._closing:
+                raise self._closed_error()
         with Sockets() as made:
             requester = Requester(made, self._chunk_rep)
             try:
@@ -175,14 +179,18 @@ class Feed:
         return list(self._refused)
 
     def flush(self, timeout: float = 2.0) -> None:
-        """Wait until all that was sent is committed in the server's journal; RequestTimeout after `timeout` seconds."""
+        """Wait until all that was sent is committed in the server's journal; RequestTimeout after `timeout` seconds,
+        and at once after `close`, when nothing more can come.
+        """
         with self._changed:
             queued = self._outbox.kernel.queued
-            done = self._changed.wait_for(
-                lambda: self._failure or (self._begun and self._committed >= queued), timeout
-            )
+
+            def all_in() -> bool:
+                return self._begun and self._committed >= queued
+
+            self._changed.wait_for(lambda: self._failure or self._ended or all_in(), timeout)
             self._raise_failure()
-            if not done:
+            if not all_in():
                 raise RequestTimeout(
                     f"{self._ingest}: {queued - self._committed} of {queued} rows not committed in {timeout} s"
                 )
@@ -193,13 +201,21 @@ class Feed:
         return self._committed
 
     def close(self) -> None:
-        """Flush for at most 5 s, then let go. Raises RequestTimeout when rows were left uncommitted."""
+        """Take no more rows, flush for at most 5 s, then let go. Raises RequestTimeout when rows were left uncommitted,
+        a second call too.
+
+        So what a `send` took is committed once a `close` has returned, from whichever thread either came: a `send`
+        that comes later, or that waits for room meanwhile, raises.
+        """
+        with self._changed:
+            self._closing = True
+            self._outbox.kernel.close()  # under its lock, beside every `send`: what is queued is final
+            self._changed.notify_all()
         try:
-            if not self._closing:
-                self.flush(CLOSE_S)
+            self.flush(CLOSE_S)
         finally:
             with self._changed:
-                self._closing = True
+                self._ended = True
                 self._changed.notify_all()
             self._wake.set()
             self._thread.join()
@@ -216,6 +232,9 @@ class Feed:
         if self._failure is not None:
             raise self._failure
 
+    def _closed_error(self) -> FluxError:
+        return FluxError(f"this Feed of {self.source} is closed")
+
     def _send(
         self,
         symbol: str,
@@ -225,6 +244,8 @@ class Feed:
         skip_bad: bool,
     ) -> None:
         """The long way: a new stream, rows that are not as they should be, or no room."""
+        if self._closing:
+            raise self._failure or self._closed_error()
         key = StreamKey(self.source, symbol, interval).checked()
         rows = rows_of(rows, key.kind)
         found = faults(key, rows)
@@ -246,16 +267,14 @@ class Feed:
         with self._changed:
             while True:
                 self._raise_failure()
-                status = (
-                    self._put(key.symbol, key.interval, rows)
-                    if self._begun and not self._closing
-                    else NO_ROOM
-                )
+                status = self._put(key.symbol, key.interval, rows) if self._begun else NO_ROOM
                 if status in (QUEUED, WOKEN):
                     break
+                queued = f"{before} of {of} rows were queued" if before else "nothing was queued"
+                if self._closing:
+                    raise FluxError(f"{self._closed_error()}; {queued}")
                 left = None if deadline is None else deadline - time.monotonic()
-                if self._closing or (left is not None and left <= 0):
-                    queued = f"{before} of {of} rows were queued" if before else "nothing was queued"
+                if left is not None and left <= 0:
                     error = RequestTimeout(f"{self._ingest}: the server does not take rows; {queued}")
                     error.queued = before
                     raise error
@@ -269,7 +288,7 @@ class Feed:
             link = Link(made, self._ingest, self._chunk_rep)
             self._outbox.connect(link.pusher)
             try:
-                while not self._closing:
+                while not self._ended:
                     self._turn(link)
             except FluxError as error:
                 self._fail(error)

@@ -18,6 +18,7 @@ import msgspec
 from flux.errors import ConfigError, DataError, InUseError, StorageError
 from flux.fence import sync_folder
 from flux.journal_files import files
+from flux.named_files import read_regular
 from flux.server.origin import Marks, make_origin, marks_of, why_a_copy
 from flux.server.records import FORMAT
 
@@ -116,7 +117,7 @@ def read_identity(directory: Path) -> Found | None:
     """What the identity file says, and whether this is the original; None where there is none."""
     path = directory / "identity"
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         if not content.strip(b"\0") and not files(directory):
             return None  # the first start was cut short
         said = msgspec.json.decode(content, type=IdentityFile)

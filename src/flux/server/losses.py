@@ -21,6 +21,7 @@ import msgspec
 
 from flux.errors import DataError, StorageError
 from flux.fence import sync_folder
+from flux.named_files import read_regular
 from flux.server.records import EpochRecord
 
 _LOG = logging.getLogger("flux.server")
@@ -98,7 +99,7 @@ class Losses:
         """What the operator has seen; nothing where the file is missing or says nothing that reads, and what it said
         before where it cannot be read now (no descriptor is left, say)."""
         try:
-            self._known = msgspec.json.decode(self._acknowledged.read_bytes(), type=Acknowledged)
+            self._known = msgspec.json.decode(read_regular(self._acknowledged), type=Acknowledged)
         except FileNotFoundError:
             self._known = Acknowledged()
         except OSError as error:
@@ -118,7 +119,7 @@ class Losses:
 
     def _noted(self) -> list[Loss]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[Loss])
+            return msgspec.json.decode(read_regular(self._path), type=list[Loss])
         except FileNotFoundError:
             return []
         except (OSError, msgspec.MsgspecError) as error:

@@ -33,6 +33,7 @@ from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
 from flux.model import State
 from flux.server.committer import Identity
+from flux.server.damage import decision
 from flux.server.directory import DirectoryLock, Found, read_identity, write_identity
 from flux.server.lineage import Beyond, begin_epoch, branch, loss_of
 from flux.server.losses import JOURNAL, Losses
@@ -101,10 +102,10 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     if not files:
         return _begin(directory, undo, lock, fence, losses, found, disk=disk, file_bytes=file_bytes)
     for missing in missing_between(files):
-        raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
+        raise DataError(decision(directory, missing))
     scanned, damage = scan_file(files[-1])
     if damage is not None or scanned is None:
-        raise DataError(f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it")
+        raise DataError(decision(directory, damage))
     if found and not found.copy:
         _compare(directory, scanned.heads, found, fence)
     store, beyond = _open_store(directory, scanned)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
 from flux.fence import sync_folder
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
+from flux.named_files import check_regular
 
 _LOG = logging.getLogger("flux.store")
 
@@ -178,7 +179,10 @@ class Database:
     def _open(self, path: Path, settings: _Settings) -> duckdb.DuckDBPyConnection:
         """A connection whose tables are made or checked."""
         try:
+            check_regular(path)  # DuckDB waits at a FIFO for ever
             connection = duckdb.connect(str(path), config=settings)
+        except OSError as error:
+            raise StorageError.of(path, error) from error
         except duckdb.Error as error:
             raise self._opening(error) from error
         try:
@@ -247,16 +251,15 @@ class Database:
         return StorageError(f"{self.path} cannot be opened: {text}")
 
 
-def insert(
-    connection: duckdb.DuckDBPyConnection, statement: str, columns: Mapping[str, NDArray[Any]]
-) -> None:
-    """Run `statement`, an INSERT or UPDATE that reads `FROM flux_batch`, with these columns as that table.
+def insert(connection: duckdb.DuckDBPyConnection, statement: str, columns: Mapping[str, NDArray[Any]]) -> int:
+    """Run `statement`, an INSERT or UPDATE that reads `FROM flux_batch`, with these columns as that table: how many
+    rows it put in or changed.
 
     Column views of a row array are as fast as contiguous ones; they are read before this returns.
     """
     connection.register(_BATCH, dict(columns))
     try:
-        connection.execute(statement)
+        return int(connection.execute(statement).fetchall()[0][0])
     finally:
         connection.unregister(_BATCH)
 

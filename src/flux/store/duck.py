@@ -264,13 +264,16 @@ def _write(writer: duckdb.DuckDBPyConnection, batch: StoreBatch, headed: Set[int
     }
     known = np.fromiter((stream_id in headed for stream_id in heads["stream_id"].tolist()), np.bool_)
     if known.any():
-        insert(
+        moved = insert(
             writer,
             "UPDATE heads SET last_sequence = new.last_sequence,"
             " latest_ts = greatest(heads.latest_ts, new.latest_ts)"
-            " FROM flux_batch AS new WHERE heads.stream_id = new.stream_id",
+            " FROM flux_batch AS new"
+            " WHERE heads.stream_id = new.stream_id AND heads.last_sequence < new.first_sequence",
             {name: column[known] for name, column in heads.items()},
         )
+        if moved != np.count_nonzero(known):
+            raise DamagedError("it already has rows of these sequences, which the journal no longer has")
     if not known.all():
         insert(
             writer,

@@ -1,0 +1,193 @@
+"""`flux.Historical` at its edges: one history in a range, bounds exact to the ns, one error after close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flux.client.historical import Historical
+from flux.client.ranges import Bounds, History, Page, Range
+from flux.client.starting import TimeStart, begin_of
+from flux.errors import FluxError, StorageError
+from flux.model import TRADE, StreamKey
+from flux.protocol.replies import PageStatus
+from flux.schema import messages
+from tests.patience import PATIENCE_S
+from tests.unit.live_server import LiveServer
+from tests.unit.served import STORE_ID, Served, Stream, answer, rows_at
+
+KEY = StreamKey("SIM", "BTCUSDT", "1m")
+T0, MINUTE = 1_700_000_040_000, 60_000
+
+
+@pytest.fixture
+def server() -> Iterator[LiveServer]:
+    times = [T0 + MINUTE * n for n in range(25_000)]
+    stream = Stream(KEY, 1, rows_at(times))
+    with LiveServer(Served(stream)) as made:
+        yield made
+
+
+@pytest.fixture
+def hist(server: LiveServer) -> Iterator[Historical]:
+    with Historical(rep=server.rep, timeout=PATIENCE_S) as made:
+        yield made
+
+
+# -- one history -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["get", "iter"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "store",
+            r"the server became store 0000000000000063 while the range was fetched, up to 10000 of store",
+        ),
+        (
+            "loss",
+            r"the server lost rows while the range was fetched.* up to 10000 of epoch 1, only .* up to 5000",
+        ),
+        ("loss, unsaid", r"the server lost rows while the range was fetched"),
+        ("epoch", None),
+    ],
+)
+def test_a_range_is_of_one_history(way: str, change: str, said: str | None, server: LiveServer) -> None:
+    """What the server becomes between two pages: another store, one that lost rows that were fetched (and says so by
+    an epoch, or only has fewer rows), or one in a later epoch that lost none of them."""
+    served, stream = server.served, server.stream(KEY)
+
+    def becomes() -> None:
+        if change == "store":
+            served.store_id = 99
+        elif change == "loss, unsaid":
+            stream.rows = stream.rows[:5_000]
+        else:
+            served.epoch = 2
+            stream.epoch_ends = {1: 5_000 if change == "loss" else 10_000}
+
+    with Historical(rep=server.rep, timeout=PATIENCE_S) as hist:
+        page = hist._page
+        asked: list[int] = []
+
+        def then_changed(
+            deadline: float, key: StreamKey, after: int, rows: int, bounds: Bounds, history: History
+        ) -> Page:
+            found = page(deadline, key, after, rows, bounds, history)
+            asked.append(after)
+            if len(asked) == 1:
+                becomes()
+            return found
+
+        hist._page = then_changed  # type: ignore[method-assign]  # between two pages
+
+        def fetched() -> list[int]:
+            if way == "get":
+                return hist.get_range("BTCUSDT", interval="1m").sequences.tolist()
+            parts = hist.iter_range("BTCUSDT", interval="1m")
+            return [sequence for part in parts for sequence in part.sequences.tolist()]
+
+        if said is not None:
+            with pytest.raises(StorageError, match=said):
+                fetched()
+        else:
+            assert fetched() == list(range(1, 25_001))
+            assert asked == [0, 10_000, 10_000, 20_000], "asked again once, in the new epoch"
+
+
+def test_a_server_in_another_epoch_every_time_ends_the_call() -> None:
+    wanted = Range(KEY, Bounds(None, None, None, True))
+    epochs = iter(range(1, 10))
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        now = History(STORE_ID, next(epochs))
+        if after == 0:
+            return Page(1, rows_at([T0]), True, history=now)
+        return Page(2, rows_at([]), False, PageStatus.EPOCH_ENDED, history=now, epoch_end=1)
+
+    with pytest.raises(FluxError, match="another epoch every time"):
+        wanted.fetch(page_of)
+
+
+# -- bounds to the ns ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    times=st.lists(st.integers(-4, 24), min_size=1, max_size=40),
+    start=st.none() | st.integers(-5, 25),
+    end=st.none() | st.integers(-5, 25),
+    limit=st.none() | st.integers(1, 5),
+)
+def test_trades_within_a_millisecond_of_a_bound(
+    times: list[int], start: int | None, end: int | None, limit: int | None
+) -> None:
+    """start <= time < end in ns, where a request has whole ms; times are quarters of one here."""
+
+    def ns(quarters: int) -> int:
+        return T0 * 1_000_000 + quarters * 250_000
+
+    key = StreamKey("SIM", "BTCUSDT", "trade")
+    rows = np.zeros(len(times), TRADE)
+    rows["ts_ns"] = [ns(time) for time in times]
+    served = Served(Stream(key, 1, rows))
+
+    def page_of(key: StreamKey, after: int, count: int, bounds: Bounds, history: History) -> Page:
+        """A real answer, but for the wire."""
+        asked = messages.backfill_rows_request(
+            correlation_id="1",
+            key=key,
+            from_sequence_exclusive=after,
+            limit=min(count, 3),
+            start_ts_ms=bounds.start_ms or 0,
+            end_ts_ms=bounds.end_ms or 0,
+        )
+        reply = answer(served, asked)
+        found = reply.rows if reply.rows is not None else np.empty(0, TRADE)
+        return Page(reply.start_sequence, found, reply.has_more)
+
+    inside = [
+        n
+        for n, time in enumerate(times, 1)
+        if (start is None or time >= start) and (end is None or time < end)
+    ][:limit]
+    bounds = Bounds(None if start is None else ns(start), None if end is None else ns(end), limit, True)
+    assert Range(key, bounds).fetch(page_of).sequences.tolist() == inside
+
+
+def test_a_start_between_two_trades_of_a_millisecond(server: LiveServer, hist: Historical) -> None:
+    key = StreamKey("SIM", "BTCUSDT", "trade")
+    server.add(key, 4)
+    at = T0 * 1_000_000 + np.array([100_000, 700_000, 1_200_000, 2_000_000])
+    server.stream(key).rows["ts_ns"] = at
+    between = np.datetime64(T0 * 1_000_000 + 500_000, "ns")
+    assert hist.get_range("BTCUSDT", interval="trade", start=between).sequences.tolist() == [2, 3, 4]
+    assert hist.get_range("BTCUSDT", interval="trade", end=between).sequences.tolist() == [1]
+    begin = begin_of(between)
+    assert isinstance(begin, TimeStart)
+    assert begin.sequence(key, server.rep) == 2, "Live.subscribe(start=) is the same door"
+
+
+# -- closed ----------------------------------------------------------------------------------------------------------
+
+
+def test_after_close_every_call_is_one_error(server: LiveServer) -> None:
+    hist = Historical(rep=server.rep)
+    hist.close()
+    hist.close()
+    calls: list[Callable[[], object]] = [
+        lambda: hist.get_range("BTCUSDT", interval="1m"),
+        lambda: hist.get_range("BTCUSDT", interval="1m", limit=0),
+        lambda: next(hist.iter_range("BTCUSDT", interval="1m")),
+        lambda: hist.get_status(KEY),
+        lambda: hist.get_cursor(KEY),
+        hist.list_streams,
+    ]
+    for call in calls:
+        with pytest.raises(FluxError, match=r"this Historical of tcp://.* is closed"):
+            call()
