@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +16,7 @@ from flux.limits import MAX_REQUEST_BYTES, MAX_REQUESTS_PER_PEER
 from flux.model import StreamKey
 from flux.schema import messages
 from flux.server.answers import Answers
-from flux.server.requests import Backfill, Requests, split
+from flux.server.requests import Requests, split
 from flux.server.view import Rows, StreamView
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
@@ -344,33 +343,6 @@ def test_stopping_answers_what_waits() -> None:
         reply = codec.decode(dealer.recv())
         assert reply.correlation_id == "1"
         assert isinstance(reply, codec.BackfillRowsResponse) or "closing" in reply.message
-
-
-def test_stopping_waits_for_one_request_not_for_all_that_arrived() -> None:
-    server = stored()
-    with serving(server) as it:
-        answering, goes_on, real, taken = threading.Event(), threading.Event(), it.requests._answers, 0
-
-        class Slow:
-            def answer(self, body: Sequence[bytes]) -> bytes | Backfill:
-                nonlocal taken
-                taken += 1
-                answering.set()
-                assert goes_on.wait(PATIENCE_S)
-                return real.answer(body)
-
-        it.requests._answers = Slow()
-        dealer = it.client(zmq.DEALER)
-        for _ in range(20):
-            dealer.send(messages.health_request())
-        assert answering.wait(PATIENCE_S)
-        stopping = threading.Thread(target=it.requests.stop)
-        stopping.start()
-        while not it.requests._stopping:
-            time.sleep(0.001)
-        goes_on.set()
-        stopping.join(PATIENCE_S)
-        assert taken == 1
 
 
 def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,10 @@ from flux.store.database import Database, create, insert, one, probe, structured
 
 FORMAT_VERSION = 1
 _TABLES = {RowKind.CANDLE: "candles", RowKind.TRADE: "trades", RowKind.QUOTE: "quotes"}
-_ADVICE = "Stop flux and delete it: it is filled again from the journal at the next start"
+_ADVICE = (
+    "Stop flux and delete it: it is filled again from the journal at the next start (what it alone has since a `flux "
+    "rebuild --salvage` is then lost)"
+)
 
 
 class DuckStore:
