@@ -334,6 +334,7 @@ def test_a_journal_that_is_gone(refused: Refused, tmp_path: Path) -> None:
         (("--replay", "F", "--tick", "0s"), "tick must be above 0"),
         (("--replay", "F", "--tick", "1s", "--batch-rows", "0"), "batch-rows must be above 0"),
         (("--replay", "F", "--limit", "x"), "'x' is not a whole number"),
+        (("--replay", "F", "--limit", "-1"), "'-1' is negative"),
         (("--replay", "A/B=F"), "'A/B=F': there is no such file, and what stands before = is no key"),
         (("--replay", "A/B/7m=F"), "'A/B/7m=F': there is no such file, and what stands before = is no key"),
         (("--replay", "A/\x1b[31m/1m=F"), r"'A/\x1b[31m/1m=F': there is no such file"),
