@@ -112,7 +112,10 @@ REQUEST_DEADLINE_MS: Final = 2_000
 MAX_LIST_STREAMS: Final = 1_000
 LIST_STREAMS_PER_TURN: Final = 1_000  # names looked at for one list before other requests have their turn
 MAX_NEAR_NAMES: Final = 5
-NEAR_SEARCH_NAMES: Final = 500  # names compared with one that is unknown
+NEAR_SEARCH_NAMES: Final = 500  # streams looked at for names like one that is unknown
+NEAR_COMPARED_NAMES: Final = 50  # names compared with it: up to 0.3 ms each
+NEAR_LENGTH: Final = 4  # characters by which they are shorter or longer
+NEAR_SEARCHES_PER_S: Final = 10  # of all clients together
 SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched for in a ring
 ZSTD_MIN_ROWS: Final = 256  # fewer are not worth compressing
 

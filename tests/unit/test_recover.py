@@ -204,7 +204,7 @@ class TestNewEpoch:
             )
             assert life.heads == {"ETH 1m": 9, "BTC 1m": 100}
             assert life.stored(2).tobytes() == rows_of(RowKind.CANDLE, 1, 100).tobytes()
-            aside = list(data.glob("flux.duckdb.beyond-1-*"))
+            aside = list(data.glob("flux.duckdb.beyond-*-1-*"))
             assert len(aside) == projected
             other = rows_of(RowKind.CANDLE, 1_001, 5)
             life.write(BTC, 5, other)
@@ -215,7 +215,7 @@ class TestNewEpoch:
             begun(
                 life, "were shown" if not projected else "the database had rows from beyond", {1: 9, 2: 100}
             )
-            life.recovered.losses.acknowledge(2)
+            life.recovered.losses.acknowledge(2, life.recovered.identity.store_id)
             assert life.reasons == "", "said until it is acknowledged"
         with Life(data) as life:
             assert (life.epoch, life.reasons) == (2, "")

@@ -72,7 +72,10 @@ class Recovered:
     @property
     def conditions(self) -> list[tuple[str, State, str]]:
         """What is not as it should be; the losses until they are acknowledged."""
-        found = [(name, State.DEGRADED, why) for name, why in self.losses.open(self.identity.epochs).items()]
+        known = self.losses.open(
+            self.identity.epochs, self.identity.store_id, self.identity.parent_store_id
+        ).items()
+        found = [(name, State.DEGRADED, why) for name, why in known]
         return [*found, ("store", State.DEGRADED, self.without)] if self.without else found
 
 
@@ -199,12 +202,12 @@ def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | 
     """The database, and what it proves of rows that the journal lost: one that was filled beyond the journal's end is
     set aside, and another begun.
 
-    The name it gets says where the journal ended: as long as that is still the end, a start that failed meanwhile has
-    not told anybody of the loss.
+    The name it gets says of which store it is and where the journal ended: as long as that is still the end, a start
+    that failed meanwhile has not told anybody of the loss.
     """
     path, end = directory / DATABASE, scanned.end
-    suffix = f"beyond-{end.file}-{end.offset}"
     of, also, epoch = scanned.heads.store_id, scanned.heads.parent_store_id, scanned.epoch
+    suffix = f"beyond-{of:016x}-{end.file}-{end.offset}"
     store = DuckStore(path, of, also=also, patient=True)
     position = None
     with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows

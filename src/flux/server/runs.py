@@ -59,9 +59,8 @@ class Runs:
             self._seen.append(position[0])
             self._contact.append(self._added)
         begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
-        assert (
-            self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place) == place
-        )
+        added = self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place)
+        assert added == place
         self._added += 1
         self._places[name] = place
         return place, gone
