@@ -106,6 +106,34 @@ def test_the_database_has_what_the_journal_lost(tmp_path: Path, files: int, rng:
     check_rows(tmp_path, 0)
 
 
+def newest(data: Path) -> dict[int, tuple[int, int, int]]:
+    """What a start knows of every stream: its head, the time of its last row, and its highest time or id."""
+    with Life(data) as life:
+        found = {n: (head.head, head.latest_ts, head.highest) for n, head in life.recovered.streams.items()}
+        life.stop()
+    return found
+
+
+def test_a_start_knows_how_new_the_rows_are_that_only_the_database_has(
+    tmp_path: Path, rng: random.Random
+) -> None:
+    groups = filled(tmp_path)
+    before = newest(tmp_path)
+    damaged(tmp_path, groups[-4:], rng)
+    salvaged(tmp_path)
+    assert newest(tmp_path) == before, "else rows that come again are new"
+
+
+def test_a_rebuild_after_a_salvage_keeps_what_only_the_database_has(
+    tmp_path: Path, rng: random.Random
+) -> None:
+    groups = filled(tmp_path, files=3)
+    damaged(tmp_path, rng.sample(groups[5:-2], 3), rng)
+    salvaged(tmp_path)
+    assert rebuild(tmp_path, cut=False, say=print).from_database == 3 * GROUP
+    check_rows(tmp_path, 0)
+
+
 def test_without_a_database_the_hole_is_a_gap_and_the_rest_stays(tmp_path: Path, rng: random.Random) -> None:
     groups = filled(tmp_path, files=3)
     before = heads(tmp_path)

@@ -43,8 +43,12 @@ def troubles(directory: Path) -> Iterator[Trouble]:
             for found in (damage, *missing_between(files)):
                 if found is not None:
                     yield Trouble("journal", True, decision(directory, found))
-        for reason in Losses(directory).open(scanned.epochs if scanned else []).values():
-            yield Trouble("losses", False, reason)
+        if scanned is not None:
+            heads = scanned.heads
+            for reason in (
+                Losses(directory).open(scanned.epochs, heads.store_id, heads.parent_store_id).values()
+            ):
+                yield Trouble("losses", False, reason)
     except FluxError as error:
         yield Trouble("journal", True, str(error))
     if not running:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flux import journal
-from flux.errors import ConfigError, DataError, StorageError
+from flux.errors import ConfigError, DamagedError, DataError, StorageError
 from flux.journal import JournalFile, Position
 from flux.server.damage import Damage, decision
 from flux.server.directory import DirectoryLock, read_identity
 from flux.server.project import Projection
-from flux.server.salvage import fill, go_on_from, holes, open_old, salvage
+from flux.server.salvage import fill, go_on_from, has_holes, holes, open_old, salvage
 from flux.server.scan import missing_between, scan_file
 from flux.store.duck import DuckStore
 
@@ -57,7 +57,7 @@ def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None], salvage_a
         read_identity(directory)  # a newer format is refused before anything is touched
         old = _mend(directory, cut, salvage_all, say)
         try:
-            return _fill(directory, say, old)
+            return _fill(directory, say, old, said=not salvage_all)
         finally:
             if old is not None:
                 old.close()
@@ -89,6 +89,12 @@ def _mend(directory: Path, cut: bool, salvage_all: bool, say: Callable[[str], No
             say("there is no database that opens: what the journal lacks is lost")
         else:
             go_on_from(directory, old)
+    elif has_holes(journal.files(directory)):
+        scanned, _ = scan_file(journal.files(directory)[-1])
+        assert scanned is not None, "what does not read was cut"
+        old = open_old(directory / DATABASE, scanned)
+        if old is None:
+            say("no database opens: what a salvage found in it alone is lost")
     return old
 
 
@@ -145,7 +151,8 @@ def _join(before: JournalFile, after: JournalFile) -> None:
         journal.write_header(after.path, header._replace(before=journal.last_commit_of(before.path)))
 
 
-def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None) -> Rebuilt:
+def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None, *, said: bool) -> Rebuilt:
+    """`said`: of the old database only what a HOLE of the journal names is taken."""
     files = journal.files(directory)
     scanned, _ = scan_file(files[-1])
     assert scanned is not None, "what does not read was cut"
@@ -159,10 +166,13 @@ def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None) ->
         projection = Projection(directory, store, first, scanned.end)
         from_database = 0
         if old is not None:
-            for hole in holes(files):
+            for hole in holes(files, said=said):
                 if hole.at is not None:
                     _project(projection, hole.at, files, say)
-                from_database += fill(store, old, hole)
+                try:
+                    from_database += fill(store, old, hole)
+                except (StorageError, DamagedError) as error:
+                    say(f"rows that only the database had do not read, and are lost: {error}")
                 projection.position = hole.after
         _project(projection, scanned.end, files, say)
     finally:

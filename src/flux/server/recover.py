@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from flux import journal
 from flux.errors import DamagedError, DataError, StorageError
 from flux.fence import sync_folder
@@ -45,7 +47,7 @@ from flux.server.records import (
     pack,
 )
 from flux.server.records import Position as SourcePosition
-from flux.server.scan import Scanned, missing_between, scan_file
+from flux.server.scan import Scanned, higher, missing_between, scan_file
 from flux.store.duck import DuckStore
 
 _LOG = logging.getLogger("flux.server")
@@ -120,6 +122,7 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     try:
         while projection.position < log.position:
             projection.step(log.position)
+        _newest_of_holes(scanned, store)
     except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
         without = without_database(directory, error)
     identity = Identity(
@@ -143,6 +146,20 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     return Recovered(
         lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources, without
     )
+
+
+def _newest_of_holes(scanned: Scanned, store: DuckStore) -> None:
+    """How new the rows are that a salvage found in the database alone: else they would be new when they come again."""
+    for number in scanned.holed:
+        head = scanned.streams[number]
+        found = store.newest(number, head.stream.key.kind)
+        if found is not None:
+            last, latest, highest = found
+            scanned.streams[number] = msgspec.structs.replace(
+                head,
+                latest_ts=latest if last == head.head else head.latest_ts,
+                highest=higher(head.stream.key.kind, head.highest, highest),
+            )
 
 
 def _begin(

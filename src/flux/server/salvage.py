@@ -299,8 +299,14 @@ def put_fence_ahead(directory: Path, scanned: Scanned) -> None:
 # ---------------------------------------------------------------------- rows of the old database
 
 
-def holes(files: list[JournalFile]) -> Iterator[Hole]:
-    """Where the journal lacks sequences, in its order: before its first file, between files, where a HOLE says so."""
+def has_holes(files: list[JournalFile]) -> bool:
+    """Whether a salvage left a HOLE in the journal: what the database has there, only the database has."""
+    return any(True for file in files for _ in _records(file))
+
+
+def holes(files: list[JournalFile], *, said: bool = False) -> Iterator[Hole]:
+    """Where the journal lacks sequences, in its order: before its first file, between files, where a HOLE says so;
+    with `said` these last ones alone (elsewhere a cut took rows away, which are not to come back)."""
     ends: dict[int, int] = {}
     at = None
     for file in files:
@@ -312,7 +318,7 @@ def holes(files: list[JournalFile]) -> Iterator[Hole]:
         spans = {
             stream: (ends.get(stream, 0) + 1, head) for stream, head in begins if head > ends.get(stream, 0)
         }
-        if spans:
+        if spans and not said:
             yield Hole(at, after, spans, keys, scanned.epochs)
         for start, end, record in _records(file):
             yield Hole(

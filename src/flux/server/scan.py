@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +53,8 @@ class Scanned:
     epochs: list[EpochRecord]
     end: Position
     closed: bool
+    holed: set[int] = field(default_factory=set)
+    """Streams of which a HOLE names sequences: how new those rows are only the database knows."""
 
 
 def scan_file(
@@ -144,6 +146,7 @@ def _walk(data: memoryview, scanned: Scanned) -> int | None:
             for stream, (_, last) in hole.spans.items():
                 head = scanned.streams[stream]
                 scanned.streams[stream] = msgspec.structs.replace(head, head=max(head.head, last))
+                scanned.holed.add(stream)
         before += len(gathered.records)
     return None
 
@@ -224,12 +227,12 @@ def _advance(kind: RowKind, gathered: Gathered, scanned: Scanned) -> None:
             head.stream,
             max(head.head, int(last[at])),
             int(latest[at]),
-            _higher(kind, head.highest, int(peaks[i])),
+            higher(kind, head.highest, int(peaks[i])),
             head.first_kept,
         )
 
 
-def _higher(kind: RowKind, one: int, other: int) -> int:
+def higher(kind: RowKind, one: int, other: int) -> int:
     """The higher of two orders. Trade ids have 64 bits, kept as the signed number of those bits."""
     if kind is not RowKind.TRADE:
         return max(one, other)

@@ -141,6 +141,20 @@ class DuckStore:
             ).fetchall()
         return dict(found)
 
+    def newest(self, stream_id: int, kind: RowKind) -> tuple[int, int, int] | None:
+        """Of a stream's rows the last sequence, that row's time (ms; trades and quotes: ns), and the highest time, of
+        trades the highest id. None without rows."""
+        time = "ts_ms" if kind is RowKind.CANDLE else "ts_ns"
+        order = "trade_id" if kind is RowKind.TRADE else time
+        with self._database.reading() as cursor:
+            found = one(
+                cursor,
+                f"SELECT max(sequence), arg_max({time}, sequence), max({order}) FROM {_TABLES[kind]}"
+                " WHERE stream_id = ?",
+                [stream_id],
+            )
+        return None if found is None or found[0] is None else (int(found[0]), int(found[1]), int(found[2]))
+
     def read(
         self, stream_id: int, kind: RowKind, from_exclusive: int, to_inclusive: int, limit: int
     ) -> tuple[int, Rows]:
