@@ -144,3 +144,39 @@ def test_rows_that_may_be_committed_are_never_sent_again(
         at = after.position(key)
     assert at is not None
     assert at.sequence == 100, "nothing came twice"
+
+
+def durable(server: Server, name: str) -> Feed:
+    return Feed(KEY.source_id, run=name, ingest=server.ingest, chunk_rep=server.chunk_rep)
+
+
+def test_claims_without_rows_push_out_no_run_that_has_rows() -> None:
+    rows = candles(2, 1)
+    with testing.server() as server:
+        with durable(server, "mine") as first:
+            first.send(KEY.symbol, KEY.interval, rows[:1])
+            first.flush(PATIENCE_S)
+        for number in range(3 * PLACES):
+            with durable(server, f"claim {number}") as claim:
+                claim.position(KEY, PATIENCE_S)
+        with durable(server, "mine") as second:
+            second.position(KEY, PATIENCE_S)
+            assert second.committed == 1
+
+
+def test_the_claimer_of_a_durable_run_that_may_be_forgotten_hears_it() -> None:
+    rows = candles(2 * PLACES, 1)
+    with testing.server() as server:
+        for number in range(PLACES):
+            with durable(server, f"run {number}") as one:
+                one.position(KEY, PATIENCE_S)
+                one.send(KEY.symbol, KEY.interval, rows[number : number + 1])
+                one.flush(PATIENCE_S)
+        late = durable(server, "one too many")
+        with pytest.raises(StorageError, match="no longer knows run 'one too many'"):
+            late.position(KEY, PATIENCE_S)
+        with pytest.raises(StorageError):
+            late.close()
+        with durable(server, "run 0") as again:
+            again.position(KEY, PATIENCE_S)
+            assert again.committed == 1, "nobody took its place"

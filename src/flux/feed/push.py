@@ -361,7 +361,9 @@ class Feed:
         trade without an id would be taken twice."""
         now = time.monotonic()
         sent = self._outbox.kernel.sent
-        if self._committed > self._before and (sent <= self._committed or link.was_quiet(now)):
+        if not self._begun or (
+            self._committed > self._before and (sent <= self._committed or link.was_quiet(now))
+        ):
             self._begin_anew()
             link.known()
             link.rested(now)

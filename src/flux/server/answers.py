@@ -185,7 +185,10 @@ class Answers:
             StreamKey(request.source_id, "X", "1m").checked()
         except InvalidNameError as error:
             raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
-        if request.claim and not self._view.claim_run(request.source_id, request.run, request.claim):
+        had = self._view.claim_run(request.source_id, request.run, request.claim) if request.claim else True
+        if had is None:
+            raise Refusal(Status.NOT_FOUND, f"unknown run: the last {MAX_RUNS} durable ones are remembered")
+        if not had:
             raise Refusal(Status.UNAVAILABLE, "the claim is on its way into the journal", CLAIM_RETRY_MS)
         position = self._view.run_position(request.source_id, request.run, request.refused_after)
         if position is None:
