@@ -178,6 +178,16 @@ cdef class Window:
         finally:
             PyBuffer_Release(&view)
 
+    def kept_times(self):
+        """(oldest, newest) of the kept rows, in their unit; None: there are none."""
+        cdef int64_t oldest, newest
+        self.alone()
+        if self.window.kept_count == 0:
+            return None
+        memcpy(&oldest, self.window.kept, sizeof(oldest))
+        memcpy(&newest, self.window.kept + (self.window.kept_count - 1) * self.window.row_size, sizeof(newest))
+        return oldest, newest
+
     @property
     def kept_count(self):
         return self.window.kept_count

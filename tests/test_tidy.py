@@ -287,3 +287,17 @@ def test_modules_and_classes_say_what_they_are() -> None:
             ):
                 found.append(f"{name}:{node.lineno} {node.name}")
     none(found, "a docstring for what is public")
+
+
+def test_an_assertion_does_nothing() -> None:
+    """`python -O` leaves assertions out: what an object is made to do stands outside of them."""
+    found = [
+        f"{name}:{node.lineno} {ast.unparse(call)}"
+        for name in code(".py", under="src/")
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Assert)
+        for call in ast.walk(node.test)
+        if isinstance(call, ast.NamedExpr)
+        or (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr != "count")
+    ]
+    none(found, "call it, then assert what it returned")

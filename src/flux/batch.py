@@ -41,6 +41,7 @@ _FROM_FRAME: Final = (
 
 
 _T = TypeVar("_T", bound=np.generic)
+_B = TypeVar("_B", bound="Batch")
 
 
 class Column(Generic[_T]):
@@ -220,6 +221,15 @@ class Batch:
     def __copy__(self) -> Self:
         return self  # nothing in it changes
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        make, state = self.__reduce__()
+        return make(*state)
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        """For copies and pickle: a batch that owns its rows, read-only, and keeps no frame alive."""
+        fields = {name: getattr(self, name) for name in (*_FROM_FRAME, "cached") if name != "rows"}
+        return _owning, (type(self), fields, self.rows.tobytes(), self._sequences)
+
     def to_numpy(self) -> np.ndarray[Any, np.dtype[np.void]]:
         """The rows as an array of the caller's own: a copy, writable and aligned."""
         return self.rows.copy()
@@ -300,6 +310,20 @@ class Batch:
         if not INTERVALS_MS.get(interval):
             raise ValueError(f"interval {interval!a} has no fixed length: label='open' only")
         return INTERVALS_MS[interval]
+
+
+def _owning(
+    kind: type[_B],
+    fields: dict[str, Any],
+    rows: bytes,
+    sequences: np.ndarray[Any, np.dtype[np.uint64]] | None,
+) -> _B:
+    """A batch made anew from what another one was; nothing can write to its rows, which are bytes."""
+    own = np.frombuffer(rows, kind.dtype) if rows else np.empty(0, kind.dtype)
+    made = kind(fields["key"], fields["start_sequence"], own, sequences=sequences)
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
 
 
 class Candles(Batch):

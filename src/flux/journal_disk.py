@@ -14,6 +14,7 @@ from flux.fence import sync_folder
 from flux.journal_files import path_of, read_file, take_spare
 from flux.kernels import journal as _kernel
 from flux.limits import MIB
+from flux.named_files import open_regular
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -117,7 +118,7 @@ class Header(NamedTuple):
 def header_of(path: Path) -> Header | None:
     """What a journal file says of itself; None for one that is none. Raises `DataError` for a newer format,
     `StorageError`."""
-    with translated(path), open(path, "rb", buffering=0) as file:
+    with translated(path), open_regular(path) as file:
         *_, stop, _, found, number, before = _kernel.scan(file.read(_kernel.FILE_HEADER_SIZE), 0, 0)
     if _kernel.STOPS[stop] == "format":
         raise newer_format(found)
@@ -143,7 +144,7 @@ def last_commit(fd: int, offset: int) -> int:
 def last_commit_of(path: Path) -> int:
     """The CRC that ends the last COMMIT of a file that ends in one; of another, whatever stands there. Raises
     `StorageError`."""
-    with translated(path), open(path, "rb", buffering=0) as file:
+    with translated(path), open_regular(path) as file:
         end = os.fstat(file.fileno()).st_size
         while end > 0:
             start = max(0, end - MIB)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flux.errors import StorageError
+from flux.named_files import open_regular
 
 _NAME: Final = re.compile(r"(\d{8})\.fluxlog")
 _SPARE: Final = ".spare"
@@ -58,7 +59,7 @@ def read_file(path: Path, start: int = 0) -> mmap.mmap | bytes:
     that ends the process. What was never written takes no memory.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 return b""
@@ -74,7 +75,7 @@ def read_file(path: Path, start: int = 0) -> mmap.mmap | bytes:
 def read_part(path: Path, start: int, into: memoryview) -> int:
     """Read the bytes of a journal file from `start` on into `into`: how many there were. Raises `StorageError`."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             return _read_into(file.fileno(), into, start)
     except OSError as error:
         raise StorageError.of(path, error) from error

@@ -2,7 +2,7 @@
 
     2024-01-15, 20240115                 a day, at its midnight
     2024-01-15T10:30, 20240115T103000Z   ISO 8601, basic and extended; without a zone UTC is meant
-    2024-01-15 10:30:00+05:30            with one
+    2024-01-15 10:30:00+05:30            with one, at most 14 hours from UTC; a date alone has none
     1705314600, ...600000, ...           epoch in s, ms, us or ns: told by its magnitude, for 1990 to 2100
     now, now-1h, now-1.5d                with ms, s, m, h, d or w
     today, yesterday                     at their midnight, UTC
@@ -24,6 +24,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from flux.errors import ConfigError
+from flux.limits import ZONE_HOURS
 
 Time: TypeAlias = int | float | str | date | np.integer[Any] | np.floating[Any] | np.datetime64
 """A moment, as the head of this file lists; `datetime` and pandas' `Timestamp` are dates to Python."""
@@ -45,6 +46,11 @@ _LENGTHS_NS: Final = {
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?")
 _NOW = re.compile(r"now(?:([+-])(\d{1,15}(?:\.\d{1,9})?)(ms|s|m|h|d|w))?")
+_ISO = re.compile(
+    r"(?:\d{4}-\d\d-\d\d|\d{8}|\d{4}-?W\d\d(?:-?\d)?)"
+    r"(?:[T ]\d\d(?:(:?)\d\d(?:\1\d\d(?:[.,]\d+)?)?)?"
+    r"(?:Z| UTC|[+-](?P<h>\d\d)(?:(:?)(?P<m>[0-5]\d)(?:\3(?P<s>[0-5]\d))?)?)?)?"
+)
 _FINER = re.compile(r"(?<=[.,]\d{6})\d+")
 _KNOWN: Final = "a date, ISO 8601, epoch s, ms, us or ns of 1990 to 2100, now-1h, today or yesterday"
 
@@ -131,6 +137,14 @@ def _of_text(given: str, what: str, now_ns: int) -> int:
 
 
 def _of_iso(text: str, given: str, what: str) -> int:
+    found = _ISO.fullmatch(
+        text
+    )  # fromisoformat takes any character for the T, and a zone after a date for a time
+    if not found:
+        raise _refused(given, what)
+    hours, minutes, seconds = (int(found[part] or 0) for part in "hms")
+    if hours * 3_600 + minutes * 60 + seconds > ZONE_HOURS * 3_600:
+        raise _refused(given, what)
     finer = _FINER.search(text)  # datetime knows six digits
     if finer:
         text = text[: finer.start()] + text[finer.end() :]

@@ -41,7 +41,7 @@ from flux.limits import (
     WINDOW_OPEN_ROWS,
     WINDOW_OUT_ROWS,
 )
-from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind
+from flux.model import CANDLE, INTERVALS_MS, QUOTE, TRADE, CandleFlag, RowKind, StreamKey, TradeFlag
 from flux.revisions import latest
 from flux.tables import Table, rows_of
 
@@ -70,12 +70,14 @@ def resample(
     (`flux.tables`), a batch: with the key of the one that was given and the new interval (None for a table), numbered
     from 1, since these rows have no sequences of a server.
 
-    Rows may be in any order: out of order costs a sort, as corrections do; of candles with the same time and of trades
-    with the same id and CORRECTION the last counts. `of`, the interval of candle `rows`, closes the last bucket too if
-    a closed row ends with it. Raises `InvalidNameError` for an interval or a zone that is none, `ValueError` for other
-    rows, an `of` longer than `interval`, and in a named zone for times outside `limits.ZONE_YEARS`, `TypeError` for
-    what holds no rows.
+    Rows may be in any order: out of order costs a sort, as corrections do; of candles with the same time and of
+    trades with the same id and CORRECTION the last counts. `of`, the interval of candle `rows`, closes the last
+    bucket too if a closed row ends with it. Raises `InvalidNameError` for an interval or a zone that is none,
+    `ValueError` for other rows, an `of` (or a batch of an interval) that `interval` is no multiple of, and in a named
+    zone for times outside `limits.ZONE_YEARS`, `TypeError` for what holds no rows.
     """
+    if isinstance(rows, Batch) and rows.key is not None:
+        zone.check_step(rows.key, interval)
     if isinstance(rows, np.ndarray):
         taken = rows_of(rows) if rows.dtype.names and rows.dtype not in _KINDS else rows
         return _resampled(taken, interval, timezone, offset, of)
@@ -137,6 +139,7 @@ class Window:
         self._keep = keep
         self._kernel: _kernel.Window | None = None
         self._dtype = CANDLE
+        self._checked: StreamKey | None = None  # the key of the batch before
         self._each: Aggregate | None = None
         self._shape: tuple[int, ...] = (values,) if values else ()
         self._out = CANDLE
@@ -152,6 +155,9 @@ class Window:
         or QUOTE), else `ValueError`; also for an open bucket of more rows than an aggregate may have.
         """
         if isinstance(rows, Batch):
+            if rows.key is not None and rows.key is not self._checked:
+                zone.check_step(rows.key, self.interval)
+                self._checked = rows.key
             rows = rows.rows
         kernel = self._made(rows)
         self._plan.reach(kernel, rows)
@@ -320,8 +326,10 @@ class _Plan(NamedTuple):
         row_ms = 0
         if of is not None:
             row_ms = INTERVALS_MS.get(of, 0)
-            if not 0 < row_ms <= (length or INTERVALS_MS["1w"]):
-                raise ValueError(f"of={of[:80]!a} is no interval of fixed length within {interval}")
+            if not row_ms or not zone.fits(of, interval):
+                raise ValueError(
+                    f"of={of[:80]!a} is no interval of fixed length of which {interval} is a multiple"
+                )
         return cls(interval, zone.checked(timezone), zone.offset_ms(offset), row_ms)
 
     @property
@@ -336,10 +344,13 @@ class _Plan(NamedTuple):
         return _kernel.Window(kind, length, origin, self.row_ms, keep, limit, by_hand)
 
     def reach(self, kernel: _kernel.Window, rows: Rows) -> None:
-        """See that the edges of a named zone cover these rows."""
+        """See that the edges of a named zone cover these rows, and with corrections those that they may replace."""
         if self.zoned and len(rows):
             times = rows["ts_ms"] if rows.dtype == CANDLE else rows["ts_ns"]
             low, high = int(times.min()), int(times.max())
+            revising = rows.dtype == TRADE and np.any(rows["flags"] & TradeFlag.CORRECTION)
+            if revising and (kept := kernel.kept_times()):
+                low, high = min(low, kept[0]), max(high, kept[1])
             if rows.dtype != CANDLE:
                 low, high = low // 1_000_000, high // 1_000_000
             grid = zone.grid(self.interval, self.timezone, self.offset, low, high)

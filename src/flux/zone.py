@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from flux.errors import InvalidNameError
 from flux.limits import ZONE_EDGE_LISTS, ZONE_EDGES, ZONE_YEARS
-from flux.model import INTERVALS_MS
+from flux.model import INTERVALS_MS, RowKind, StreamKey
 
 Edges = npt.NDArray[np.int64]
 
@@ -166,3 +166,21 @@ def _first_instant_ms(day: date, zone: ZoneInfo, offset: int) -> int:
     # fold=0: of a midnight that comes twice the first, of one that is skipped the moment clocks jump.
     wall = datetime(day.year, day.month, day.day) + timedelta(milliseconds=offset)
     return round(wall.replace(tzinfo=zone).timestamp() * 1000)
+
+
+def check_step(key: StreamKey, interval: str) -> None:
+    """Refuse candles of a stream that buckets of `interval` would cut, or hold in uneven numbers. Raises ValueError."""
+    if key.kind is RowKind.CANDLE and interval in INTERVALS_MS and not fits(key.interval, interval):
+        raise ValueError(
+            f"candles of {key.interval} ({key}) do not make candles of {interval}: it is no multiple of theirs"
+        )
+
+
+def fits(step: str, interval: str) -> bool:
+    """Whether candles of `step` fill buckets of `interval` whole."""
+    step_ms, length = INTERVALS_MS.get(step, 0), INTERVALS_MS[interval]
+    if step == interval:
+        return True
+    if not length:  # a month is of whole days
+        return 0 < step_ms <= INTERVALS_MS["1d"]
+    return step_ms > 0 and length % step_ms == 0

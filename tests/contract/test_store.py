@@ -162,6 +162,27 @@ def test_known_streams_and_heads_are_kept(opened: Open) -> None:
     assert store.heads() == {1: (1, 4, 50)}
 
 
+def test_the_lowest_is_known_of_streams_that_are_here_from_the_first_row_on(opened: Open) -> None:
+    store = opened()
+    candles, trades = rows_of(RowKind.CANDLE, 10)[::-1], rows_of(RowKind.TRADE, 10)
+    trades["trade_id"][:5] = 0
+    store.commit(
+        [
+            batch_of(RowKind.CANDLE, 1, 1, candles),
+            batch_of(RowKind.CANDLE, 2, 2, candles),
+            batch_of(RowKind.CANDLE, 3, 1, candles),
+            batch_of(RowKind.TRADE, 4, 1, trades),
+            batch_of(RowKind.TRADE, 5, 1, trades[:5]),
+            batch_of(RowKind.TRADE, 6, 6, trades[5:]),
+        ],
+        {},
+        (1, 10),
+    )
+    store.append(batch_of(RowKind.CANDLE, 3, 12, candles), (1, 20))
+    assert store.lowest(RowKind.CANDLE) == {1: candles["ts_ms"].min()}
+    assert store.lowest(RowKind.TRADE) == {4: trades["trade_id"][5:].min()}
+
+
 def test_the_position_moves_without_rows_and_never_twice_with_the_same(opened: Open) -> None:
     store = opened()
     store.append(batch_of(RowKind.CANDLE, 1, 1, rows_of(RowKind.CANDLE, 10)), (1, 100))

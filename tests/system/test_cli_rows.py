@@ -16,6 +16,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from flux.cli.main import main
 from flux.feed import synth
 from flux.model import CandleFlag, StreamKey
 from tests.patience import PATIENCE_S
@@ -66,8 +67,8 @@ def test_sub_gives_each_row_once_from_where_it_is_told(server: FluxServer) -> No
     done = flux("sub", server, str(KEY), "--from-sequence", "291", "--count", "5", "--output", "csv")
     assert done.returncode == 0
     head, *lines = done.stdout.splitlines()
-    assert head.startswith("key,sequence,ts_ms,open,")
-    assert [line.split(",")[1] for line in lines] == ["291", "292", "293", "294", "295"]
+    assert head.startswith("key,sequence,epoch,ts_ms,open,")
+    assert [line.split(",")[1:3] for line in lines] == [[str(291 + i), "1"] for i in range(5)]
 
 
 def test_sub_with_a_cache_never_repeats(server: FluxServer, tmp_path: Path) -> None:
@@ -136,6 +137,43 @@ def test_get_prints_rows_with_their_sequences(server: FluxServer) -> None:
     done = flux("get", server, str(KEY), "--limit", "5", "--start", "2024-01-01T00:10Z")
     assert (done.returncode, done.stderr) == (0, "")
     assert sequences(done.stdout) == [11, 12, 13, 14, 15]
+    assert [json.loads(line)["epoch"] for line in done.stdout.splitlines()] == [1] * 5
+
+
+def test_get_of_an_empty_range_says_so(server: FluxServer) -> None:
+    done = flux("get", server, str(KEY), "--start", "2023-01-01", "--end", "2023-01-02")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"flux get: {KEY} has no rows in this range\n"
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.ndjson", "x.parquet"])
+def test_get_into_a_place_that_is_not_there_names_it_once(
+    server: FluxServer, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / "none" / name
+    done = flux("get", server, str(KEY), "--limit", "1", "-o", str(file))
+    assert (done.returncode, done.stderr) == (2, f"flux get: {file}: No such file or directory\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("sub", "SIM/a*/1m"), "'SIM/a*/1m': * stands alone, for all symbols of a source and an interval"),
+        (("sub", "SIM/**/1m"), "* stands alone"),
+        (("get", "SIM/*/1m"), "'SIM/*/1m': a range is of one stream, and * is no symbol"),
+        (("get", "SIM/a*/1m"), "a range is of one stream, and * is no symbol"),
+        (("get", "SIM/a/1m", "--limit", "-1"), "'-1' is negative"),
+        (("sub", "SIM/a/1m", "--count=-1k"), "'-1k' is negative"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str
+) -> None:
+    """One sentence, before any server is asked."""
+    assert main([*arguments, "--rpc", "tcp://127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    assert why in said
+    assert said.count("\n") == 1
 
 
 def test_get_writes_parquet_with_times_sequences_and_keys(server: FluxServer, tmp_path: Path) -> None:

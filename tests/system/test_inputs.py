@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flux import journal, testing
-from flux.config import Replay, ServeConfig
+from flux.cli.serve import config_of, parser
+from flux.config import DEFAULT_INGEST_PULL, Replay, ServeConfig
 from flux.errors import StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
@@ -113,6 +114,24 @@ def test_a_bare_ingest_is_where_the_environment_says(tmp_path: Path) -> None:
         assert f" ingest {endpoint} " in process.line()
     finally:
         process.kill()
+
+
+def test_where_rows_of_feeds_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F7: --ingest alone turns it on; FLUX_INGEST_PULL says where for a bare one, and a flag with a value beats it."""
+    given = {
+        (): None,
+        ("--ingest",): "tcp://127.0.0.1:7001",
+        ("--ingest", "tcp://127.0.0.1:7002"): "tcp://127.0.0.1:7002",
+    }
+    monkeypatch.setenv("FLUX_INGEST_PULL", "tcp://127.0.0.1:7001")
+    for arguments, endpoint in given.items():
+        assert config_of(parser().parse_args(arguments)).ingest == endpoint, arguments
+    for empty in ("", None):
+        monkeypatch.delenv("FLUX_INGEST_PULL", raising=False)
+        if empty is not None:
+            monkeypatch.setenv("FLUX_INGEST_PULL", empty)
+        assert config_of(parser().parse_args(["--ingest"])).ingest == DEFAULT_INGEST_PULL
+        assert config_of(parser().parse_args([])).ingest is None
 
 
 def test_rows_of_a_file_are_those_of_the_file(tmp_path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 
 from flux import testing
+from flux.errors import StorageError
 from flux.feed.push import Feed
 from flux.feed.synth import candles
-from flux.model import StreamKey
+from flux.model import TRADE, StreamKey
 from flux.server.service import Server
 from tests.patience import PATIENCE_S
+from tests.system.processes import wait_until
 from tests.system.served_rows import stored_streams
 
 PLACES = 8
@@ -23,6 +28,7 @@ KEY = StreamKey("FEED", "QUIET", "1m")
 def _few_places(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("flux.limits", "flux.server.runs", "flux.server.records", "flux.server.committer"):
         monkeypatch.setattr(f"{module}.MAX_RUNS", PLACES)
+    monkeypatch.setattr("flux.feed.link.QUIET_S", PATIENCE_S)
 
 
 def feed(server: Server) -> Feed:
@@ -64,3 +70,113 @@ def test_a_feed_that_is_heard_of_keeps_its_place() -> None:
             others(server, 2)
             assert server.committer._runs.knows(f"feed:{KEY.source_id}:{first}")
         assert busy.run == first
+
+
+class Cut:
+    """A way to the request port on which answers are lost until `mended` is set."""
+
+    def __init__(self, chunk_rep: str) -> None:
+        self.mended = threading.Event()
+        self._over = threading.Event()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._front, self._back = self._context.socket(zmq.ROUTER), self._context.socket(zmq.DEALER)
+        self.endpoint = f"tcp://127.0.0.1:{self._front.bind_to_random_port('tcp://127.0.0.1')}"
+        self._back.connect(chunk_rep)
+        self._thread = threading.Thread(target=self._carry)
+        self._thread.start()
+
+    def _carry(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._front, zmq.POLLIN)
+        poller.register(self._back, zmq.POLLIN)
+        while not self._over.is_set():
+            for ready, _ in poller.poll(50):
+                frames = ready.recv_multipart()
+                if ready is self._front:
+                    self._back.send_multipart(frames)
+                elif self.mended.is_set():
+                    self._front.send_multipart(frames)
+        self._context.destroy(linger=0)
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Server, Cut]]:
+    with testing.server(data=tmp_path) as server:
+        cut = Cut(server.chunk_rep)
+        yield server, cut
+        cut.close()
+
+
+@pytest.mark.parametrize("heard", [0, 10])
+def test_rows_that_may_be_committed_are_never_sent_again(
+    served: tuple[Server, Cut], monkeypatch: pytest.MonkeyPatch, heard: int
+) -> None:
+    """They were committed, the answers were lost, and the server forgot the run: a trade without an id is not
+    recognised. `heard`: rows that the feed knows to be committed."""
+    monkeypatch.setattr("flux.feed.link.QUIET_S", 0.0)  # as after a longer cut
+    monkeypatch.setattr("flux.feed.link.UNKNOWN_S", 1.0)
+    monkeypatch.setattr("flux.feed.link.STALL_S", 0.1)
+    server, cut = served
+    rows = np.zeros(100, TRADE)
+    rows["ts_ns"] = 1_700_000_000_000_000_000 + np.arange(100)
+    rows["price"], rows["size"] = 1.5, 1.0
+    key = StreamKey("FEED", "CUT", "trade")
+    with pytest.raises(StorageError, match=f"rows {heard + 1} to 100 may be committed or lost"):  # noqa: PT012, SIM117  closing raises it
+        with Feed(key.source_id, ingest=server.ingest, chunk_rep=cut.endpoint) as feed:
+            if heard:
+                cut.mended.set()
+                feed.send("CUT", "trade", rows[:heard])
+                feed.flush(PATIENCE_S)
+                cut.mended.clear()
+            feed.send("CUT", "trade", rows[heard:])
+            with Feed("WATCH", ingest=server.ingest, chunk_rep=server.chunk_rep) as watching:
+                wait_until(
+                    lambda: (at := watching.position(key)) is not None and at.sequence == 100, "100 rows"
+                )
+            others(server, 3 * PLACES)
+            cut.mended.set()
+            feed.flush(PATIENCE_S)
+    with Feed("WATCH", ingest=server.ingest, chunk_rep=server.chunk_rep) as after:
+        at = after.position(key)
+    assert at is not None
+    assert at.sequence == 100, "nothing came twice"
+
+
+def durable(server: Server, name: str) -> Feed:
+    return Feed(KEY.source_id, run=name, ingest=server.ingest, chunk_rep=server.chunk_rep)
+
+
+def test_claims_without_rows_push_out_no_run_that_has_rows() -> None:
+    rows = candles(2, 1)
+    with testing.server() as server:
+        with durable(server, "mine") as first:
+            first.send(KEY.symbol, KEY.interval, rows[:1])
+            first.flush(PATIENCE_S)
+        for number in range(3 * PLACES):
+            with durable(server, f"claim {number}") as claim:
+                claim.position(KEY, PATIENCE_S)
+        with durable(server, "mine") as second:
+            second.position(KEY, PATIENCE_S)
+            assert second.committed == 1
+
+
+def test_the_claimer_of_a_durable_run_that_may_be_forgotten_hears_it() -> None:
+    rows = candles(2 * PLACES, 1)
+    with testing.server() as server:
+        for number in range(PLACES):
+            with durable(server, f"run {number}") as one:
+                one.position(KEY, PATIENCE_S)
+                one.send(KEY.symbol, KEY.interval, rows[number : number + 1])
+                one.flush(PATIENCE_S)
+        late = durable(server, "one too many")
+        with pytest.raises(StorageError, match="no longer knows run 'one too many'"):
+            late.position(KEY, PATIENCE_S)
+        with pytest.raises(StorageError):
+            late.close()
+        with durable(server, "run 0") as again:
+            again.position(KEY, PATIENCE_S)
+            assert again.committed == 1, "nobody took its place"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,28 @@ def test_at_most_five_near_names() -> None:
     server = Served(*(Stream(StreamKey("SIM", f"BTCUSD{n}", "1m"), n, rows_at([])) for n in range(1, 10)))
     reply = rows(server, StreamKey("SIM", "BTCUSD", "1m"))
     assert reply.message.count("BTCUSD") == 1 + 5
+
+
+def test_a_flood_of_unknown_names_costs_few_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for streams that are not there yet asks again and again, and others wait meanwhile."""
+    compared: list[int] = []
+
+    def close(wanted: str, names: list[str], most: int, cutoff: float) -> list[str]:
+        compared.append(len(names))
+        return get_close_matches(wanted, names, most, cutoff)
+
+    monkeypatch.setattr("flux.server.answers.get_close_matches", close)
+    server = Served(*(Stream(StreamKey("SIM", f"BTCUSD{n}", "1m"), n, rows_at([])) for n in range(1, 400)))
+    now = 0
+    answers = Answers(server, now_ms=lambda: now)
+    request = messages.stream_status_request(key=StreamKey("SIM", "BTCUSD", "1m"), schema_version=2)
+    for second in range(1, 3):
+        now = second * 1_000
+        replies = [codec.decode(answers.answer([request])) for _ in range(100)]
+        assert all(is_error(reply, 404, "unknown stream key SIM/BTCUSD/1m", status=2) for reply in replies)
+        assert "did you mean" in replies[0].message
+        assert len(compared) == 10 * second
+    assert max(compared) <= 50
 
 
 def test_the_nearest_name_is_said_first() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flux import codec
-from flux.batch import Candles, Quotes, Trades
+from flux.batch import _FROM_FRAME, Batch, Candles, Quotes, Trades
 from flux.model import CANDLE, QUOTE, TRADE
 from tests.unit.plain_codec import KEY, sample
 
@@ -148,3 +152,32 @@ def test_sequences_are_those_of_the_rows() -> None:
         assert not batch.sequences.flags.writeable
     with pytest.raises(ValueError, match="2 sequences for 3 rows"):
         Candles(KEY, 1, rows, sequences=np.array([1, 2], np.uint64))
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda batch: pickle.loads(pickle.dumps(batch))])
+@pytest.mark.parametrize("of", ["decoded", "version 1", "own", "chosen", "empty"])
+def test_a_copy_is_a_batch_with_read_only_rows_of_its_own(way: Callable[[Batch], Batch], of: str) -> None:
+    rows = sample(CANDLE, 5)
+    made: dict[str, Callable[[], Any]] = {
+        "decoded": lambda: codec.decode(
+            codec.encode(rows, KEY, 7, epoch=3, store_id=4, stream_id=5, origin_ns=6)
+        ),
+        "version 1": lambda: codec.decode(codec.encode(rows, KEY, version=1)),
+        "own": lambda: Candles(KEY, 5, rows, epoch=2, cached=True),
+        "chosen": lambda: Candles(KEY, 5, rows, sequences=np.array([5, 9, 6, 7, 8], np.uint64)),
+        "empty": lambda: Candles(KEY, 5, rows[:0]),
+    }
+    batch = made[of]()
+    copied = way(batch)
+    assert type(copied) is Candles
+    for name in (*_FROM_FRAME, "cached"):
+        if name != "rows":
+            assert getattr(copied, name) == getattr(batch, name), name
+    assert copied.sequences.tolist() == batch.sequences.tolist()
+    assert repr(copied) == repr(batch)
+    assert copied.rows.dtype == CANDLE
+    assert copied.rows.tobytes() == batch.rows.tobytes()
+    assert not copied.rows.flags.writeable
+    assert not copied.close.flags.writeable
+    assert not np.shares_memory(copied.rows, batch.rows)
+    assert way(copied).rows.tobytes() == batch.rows.tobytes(), "a copy of a copy"

@@ -58,7 +58,7 @@ class TestCopies:
             assert life.recovered.identity.store_id in seen - {store_id}
             while life.recovered.journal.position.file < 4:
                 life.write(BTC, 500)
-            life.recovered.losses.acknowledge(2)
+            life.recovered.losses.acknowledge(2, life.recovered.identity.store_id)
         with Life(tmp_path / "clone") as life:
             assert (life.epoch, life.reasons) == (2, "")
             assert life.recovered.identity.parent_store_id == store_id, "through rotation"
@@ -141,7 +141,7 @@ class TestWhoseItIs:
         assert len(list(data.glob("flux.duckdb.before-*"))) == 1, "its rows are kept"
         with Life(data) as life:
             assert life.recovered.identity.store_id == new
-            life.recovered.losses.acknowledge(0)
+            life.recovered.losses.acknowledge(0, life.recovered.identity.store_id)
         with Life(data) as life:
             assert life.reasons == ""
 

@@ -4,9 +4,10 @@ silently (C6).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from flux.batch import Batch
 from flux.client.cache import Cache
 from flux.client.live import Live
 from flux.client.warmup import Past, Warmup, past
-from flux.errors import ConfigError, InUseError
+from flux.errors import ConfigError, FluxError, InUseError
 from flux.model import Cursor, Gap, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.transport.topics import stream_topic
@@ -302,3 +303,85 @@ def test_stopped_while_a_consumer_works_its_batch_is_still_acked(server: LiveSer
         cursor = found.cursor(KEY)
     assert cursor is not None
     assert cursor.sequence == batch.end_sequence
+
+
+# -- who is done with a batch ------------------------------------------------------------------------------------
+
+
+def cursor_of(cache: Path) -> int:
+    with Cache(cache) as found:
+        cursor = found.cursor(KEY)
+    return 0 if cursor is None else cursor.sequence
+
+
+@pytest.mark.parametrize("consumer", ["callback", "callback in part", "iterating thread"])
+def test_leaving_with_is_no_ack_of_what_another_thread_works_on(
+    server: LiveServer, cache: Path, consumer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, go_on = threading.Event(), threading.Event()
+    handled: list[bool] = []
+
+    def work(batch: Batch) -> None:
+        if consumer == "callback in part":
+            live.ack(batch, upto=batch.start_sequence)
+        given.set()
+        go_on.wait(PATIENCE_S)
+        handled.append(live._current is not None)  # nobody was done with it meanwhile
+
+    def iterate() -> None:
+        for batch in live:
+            work(batch)
+
+    with live_of(server, cache) as live:
+        thread = threading.Thread(target=iterate)
+        if consumer != "iterating thread":
+            live.add_callback(work)
+        follow(server, live)
+        if consumer == "iterating thread":
+            thread.start()
+        assert given.wait(PATIENCE_S)
+        if consumer != "iterating thread":  # `with` waits for a callback: its work ends once this was left
+            stop = live._loop.stop
+            monkeypatch.setattr(live._loop, "stop", lambda drain: (stop(drain), go_on.set()))
+    go_on.set()
+    if consumer == "iterating thread":
+        thread.join(PATIENCE_S)
+        assert cursor_of(cache) == 0, "it comes again: nobody was done with it in time"
+    else:
+        assert handled[0]
+        assert cursor_of(cache) == 100, "the callback was done with it, before the cache was closed"
+
+
+def test_after_with_an_ack_that_can_not_be_kept_is_an_error(server: LiveServer, cache: Path) -> None:
+    with contextlib.suppress(KeyError), live_of(server, cache) as live:
+        follow(server, live)
+        batch = next(live)
+        raise KeyError
+    with pytest.raises(FluxError, match="the batch comes again"):
+        live.ack(batch)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_after_the_end_a_live_answers_or_raises_one_error(server: LiveServer, started: bool) -> None:
+    with live_of(server) as live:
+        if started:
+            follow(server, live, "oldest")
+            rows_until(live, 100)
+    calls: list[Callable[[], object]] = [
+        lambda: live.subscribe("ETH", interval="1m"),
+        lambda: live.subscribe("*", interval="1m"),
+        lambda: live.resync(KEY),
+        lambda: live.add_callback(print),
+        lambda: live.add_gap_callback(print),
+        lambda: live.add_state_callback(print),
+    ]
+    for call in calls:
+        with pytest.raises(FluxError):
+            call()
+    assert list(live) == []
+    assert live.keys() == ([KEY] if started else [])
+    assert live.block_for_close(PATIENCE_S)
+    live.stop()
+    live.start()
+    with live:
+        pass

@@ -17,6 +17,8 @@ from flux.server.losses import Losses
 from flux.server.records import EpochRecord
 from tests.unit.lives import BTC, Life
 
+STORE = 7
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
@@ -33,17 +35,17 @@ def no_descriptor(_: Path) -> bytes:
 class TestLosses:
     def test_noted_until_acknowledged_and_noted_again(self, tmp_path: Path) -> None:
         losses = Losses(tmp_path)
-        assert losses.open([]) == {}
+        assert losses.open([], STORE) == {}
         losses.note("cursor", "the first")
         losses.note("cursor", "the second")
         losses.note("journal-gone", "another")
-        known = Losses(tmp_path).open([])
+        known = Losses(tmp_path).open([], STORE)
         assert known.keys() == {"cursor", "journal-gone"}
         assert known["cursor"] == f"the first (known? `flux doctor --ack-loss {tmp_path}`)"
-        losses.acknowledge(0)
-        assert Losses(tmp_path).open([]) == {}
+        losses.acknowledge(0, STORE)
+        assert Losses(tmp_path).open([], STORE) == {}
         losses.note("cursor", "the third")
-        assert Losses(tmp_path).open([])["cursor"].startswith("the third")
+        assert Losses(tmp_path).open([], STORE)["cursor"].startswith("the third")
 
     def test_what_cannot_be_read_for_now_stays_as_it_was_known(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -51,13 +53,13 @@ class TestLosses:
         """No descriptor is left: what an operator has acknowledged does not come up again, and the log says so once
         for each time that this begins."""
         losses = Losses(tmp_path)
-        losses.acknowledge(3)
+        losses.acknowledge(3, STORE)
         known = losses.acknowledged()
         assert known.epoch == 3
         for _ in range(2):
             caplog.clear()
             with monkeypatch.context() as without:
-                without.setattr(Path, "read_bytes", no_descriptor)
+                without.setattr("flux.server.losses.read_regular", no_descriptor)
                 assert [losses.acknowledged() for _ in range(3)] == [known] * 3
             assert len(caplog.records) == 1
             assert "cannot be read" in caplog.text
@@ -67,11 +69,24 @@ class TestLosses:
     def test_every_epoch_above_the_acknowledged_one(self, tmp_path: Path) -> None:
         losses = Losses(tmp_path)
         epochs = [EpochRecord(2, {}, "one"), EpochRecord(5, {}, "two")]
-        assert losses.open(epochs)["epoch"].startswith("epoch 5 begins: two; and 1 epochs before it")
-        losses.acknowledge(2)
-        assert losses.open(epochs)["epoch"].startswith("epoch 5 begins: two (known?")
-        losses.acknowledge(5)
-        assert losses.open(epochs) == {}
+        assert losses.open(epochs, STORE)["epoch"].startswith("epoch 5 begins: two; and 1 epochs before it")
+        losses.acknowledge(2, STORE)
+        assert losses.open(epochs, STORE)["epoch"].startswith("epoch 5 begins: two (known?")
+        losses.acknowledge(5, STORE)
+        assert losses.open(epochs, STORE) == {}
+
+    def test_what_was_acknowledged_of_one_store_says_nothing_of_another(self, tmp_path: Path) -> None:
+        """A journal that was taken away and begun anew counts its epochs from 1 again; a copy goes on with its
+        parent's."""
+        losses = Losses(tmp_path)
+        epochs = [EpochRecord(2, {}, "one"), EpochRecord(3, {}, "two")]
+        losses.acknowledge(3, STORE)
+        assert losses.open(epochs, STORE + 1).keys() == {"epoch"}
+        assert losses.open(epochs, STORE + 1, STORE) == {}
+        (tmp_path / "acknowledged").write_bytes(b'{"epoch":2,"number":0}')
+        assert losses.open(epochs, STORE)["epoch"].startswith("epoch 3 begins: two (known?"), (
+            "without a store"
+        )
 
     @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"[{}]", b'{"epoch": -1'])
     def test_files_that_do_not_read(self, tmp_path: Path, content: bytes) -> None:
@@ -79,10 +94,10 @@ class TestLosses:
         losses = Losses(tmp_path)
         losses.note("cursor", "why")
         (tmp_path / "acknowledged").write_bytes(content)
-        assert losses.open([]).keys() == {"cursor"}
+        assert losses.open([], STORE).keys() == {"cursor"}
         (tmp_path / "losses").write_bytes(content)
         with pytest.raises(DataError, match=r"losses does not read.*look at it, then move it away"):
-            losses.open([])
+            losses.open([], STORE)
         with pytest.raises(DataError, match="losses does not read"):
             losses.note("cursor", "again")
 

@@ -71,6 +71,16 @@ def test_a_disk_that_does_not_sync_is_no_start(data: Path, monkeypatch: pytest.M
         assert (life.epoch, life.heads, life.reasons) == (1, {"BTC 1m": 100}, "")
 
 
+def test_a_database_that_another_store_left_proves_no_loss(data: Path) -> None:
+    """Set aside at the very place where this store's journal ends, by one that was in the directory before."""
+    with Life(data) as life:
+        end, store_id = life.write(BTC, 10), life.recovered.identity.store_id
+    for of in (f"{store_id + 1:016x}-", ""):
+        (data / f"flux.duckdb.beyond-{of}{end.file}-{end.offset}").write_bytes(b"")
+    with Life(data) as life:
+        assert (life.epoch, life.reasons, life.heads) == (1, "", {"BTC 1m": 10})
+
+
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_database_that_was_filled_beyond_the_journals_end(
     data: Path, failing: bool, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +106,7 @@ def test_a_database_that_was_filled_beyond_the_journals_end(
             with pytest.raises(StorageError, match="no space"):
                 recover(data, disk=True, file_bytes=FILE_BYTES)
     with Life(data) as life:
-        aside = f"flux.duckdb.beyond-1-{kept.offset}"
+        aside = f"flux.duckdb.beyond-{store_id:016x}-1-{kept.offset}"
         assert life.epoch == 2
         assert f"DEGRADED epoch 2 begins: the journal ends at file 1 byte {kept.offset}" in life.reasons
         assert f"the database had rows from beyond that: {aside}" in life.reasons

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flux.codec import crc32c
 from flux.errors import SourceFileError
 from flux.feed.replay import CsvSource
 from flux.model import StreamKey
@@ -173,3 +174,57 @@ def test_a_file_with_holes_keeps_its_key(tmp_path: Path) -> None:
     ):
         CsvSource(written(tmp_path, stepped(step, 5)), StreamKey("SIM", "X", interval)).close()
     CsvSource(written(tmp_path, stepped(5 * MINUTE, 3)), StreamKey("SIM", "X", "1m")).close()
+
+
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        ("2024-01-02 00:03:00+99:99", r"'\+99:99' is no zone: at most 14 hours"),
+        ("2024-01-02 00:03:00-5959", "'-5959' is no zone"),
+        ("2024-01-02 00:03:00+05:60", "is no zone"),
+        ("2024-01-02 00:03:00-14:01", "is no zone"),
+        ("2024-01-02-0500", "is no time"),
+        ("2024-01-02Z", "is no time"),
+        ("2024-01-02 +05:30", "is no time"),
+        ("0001-01-01 00:00:00+05:00", "outside 1900 to 2100"),
+        ("9999-12-31 23:59:00-05:00", "outside 1900 to 2100"),
+    ],
+)
+def test_a_zone_that_is_none_is_a_fault_of_its_row(tmp_path: Path, time: str, said: str, before: int) -> None:
+    """A date alone has no zone; before good rows, and after some."""
+    good = "".join(f"2024-01-02 00:0{n}:00,1,1,1,1,1\n" for n in range(before))
+    path = written(tmp_path, f"time,open,high,low,close,volume\n{good}{time},1,1,1,1,1\n")
+    with pytest.raises(SourceFileError, match=said) as caught:
+        CsvSource(path, StreamKey("SIM", "X", "1m"))
+    assert (caught.value.line, caught.value.column) == (before + 2, 1)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("names", ["", "time,open,high,low,close,volume\n"])
+def test_windows_files_are_read_and_their_faults_have_their_place(
+    tmp_path: Path, mark: str, end: str, names: str
+) -> None:
+    """A byte order mark and CR LF: the same rows, the same places, and a source that goes on where it was."""
+    lines = names + "".join(f"2024-01-02 00:{n:02}:00,5,6,4,5,7\n" for n in range(40))
+    path = tmp_path / "FILE.csv"
+
+    def source(text: str, key: StreamKey | None = None) -> CsvSource:
+        path.write_bytes((mark + text.replace("\n", end)).encode())
+        return CsvSource(path, key)
+
+    whole = source(lines)
+    first, rest = whole.read(15), whole.read(100)
+    assert first is not None
+    assert rest is not None
+    assert [*first.rows["ts_ms"], *rest.rows["ts_ms"]] == [JAN_2 + MINUTE * n for n in range(40)]
+    again = source(lines)
+    again.resume(*first.position)
+    found = again.read(100)
+    assert found is not None
+    assert found.rows.tobytes() == rest.rows.tobytes()
+    assert found.position == rest.position == (40, crc32c(path.read_bytes()))
+    with pytest.raises(SourceFileError, match="open: 'x' is no number") as caught:
+        source(lines + "2024-01-02 00:40:00,x,6,4,5,7\n", StreamKey("SIM", "X", "1m"))
+    assert (caught.value.line, caught.value.column) == (41 + bool(names), 21)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -230,3 +232,35 @@ def test_what_is_no_message_is_counted(sockets: Sockets, peer: Peer) -> None:
     assert [outcome.id for outcome in outcomes(requester)] == [sent]
     assert requester.bad_frames == 1
     requester.close()
+
+
+def test_a_flood_of_strays_holds_no_caller_past_its_deadline(sockets: Sockets, peer: Peer) -> None:
+    streams = [
+        {"key": ("SIM", f"S{i}", "1m"), "latest_sequence": 1, "stream_id": i + 1} for i in range(1_000)
+    ]
+    stray = messages.stream_list_response(
+        streams=streams, has_more=True, correlation_id="999999999", schema_version=2
+    )
+    requester = Requester(sockets, peer.endpoint)
+    over = threading.Event()
+
+    def flood() -> None:
+        asker, _ = peer.take()
+        until = time.monotonic() + PATIENCE_S
+        peer.socket.setsockopt(zmq.SNDTIMEO, 100)
+        while not over.is_set() and time.monotonic() < until:
+            try:
+                peer.give(asker, stray)
+            except zmq.ZMQError:  # the asker took a while, or has another connection
+                continue
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    try:
+        with pytest.raises(RequestTimeout):
+            requester.ask(messages.health_request, timeout=0.5)
+        assert flooding.is_alive(), "the caller came back only when the flood was over"
+        assert requester.strays
+    finally:
+        over.set()
+        flooding.join()

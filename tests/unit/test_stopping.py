@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import zmq
 
 from flux import journal
 from flux.config import Replay, ServeConfig
@@ -17,6 +20,8 @@ from flux.feed import synth
 from flux.journal import Group, Journal, Position
 from flux.server import service
 from flux.server.directory import DirectoryLock
+from flux.server.requests import Requests
+from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 
 LOCAL = "tcp://127.0.0.1:*"
@@ -101,3 +106,33 @@ def test_sigterm_while_the_disk_stands_still_ends_the_process(tmp_path: Path) ->
     assert process.returncode == 1
     assert b"flux committer did not end within 0.5 s: does the disk stand still?" in err
     DirectoryLock(tmp_path / "data").release()
+
+
+def test_a_stop_waits_for_one_request_not_for_all_that_arrived() -> None:
+    answering, goes_on, taken = threading.Event(), threading.Event(), 0
+
+    class Slow:
+        def answer(self, body: Sequence[bytes]) -> bytes:
+            nonlocal taken
+            taken += 1
+            answering.set()
+            assert goes_on.wait(PATIENCE_S)
+            return b"answer"
+
+    sockets, context = Sockets(), zmq.Context()
+    requests = Requests(sockets, "tcp://127.0.0.1:*", Slow())
+    requests.start()
+    dealer = context.socket(zmq.DEALER)
+    dealer.connect(requests.endpoint)
+    for _ in range(20):
+        dealer.send(b"request")
+    assert answering.wait(PATIENCE_S)
+    stopping = threading.Thread(target=requests.stop)
+    stopping.start()
+    while not requests._stopping:
+        time.sleep(0.001)
+    goes_on.set()
+    stopping.join(PATIENCE_S)
+    context.destroy(linger=0)
+    sockets.close()
+    assert taken == 1

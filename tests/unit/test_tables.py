@@ -52,6 +52,32 @@ def test_other_kinds_of_batches() -> None:
     assert resample(Quotes(None, 1, np.zeros(1, QUOTE)), "1m").key is None
 
 
+@pytest.mark.parametrize(
+    ("step", "interval"),
+    [
+        ("1m", "1s"),
+        ("1h", "1m"),
+        ("3m", "5m"),
+        ("4h", "6h"),
+        ("3d", "1w"),
+        ("1w", "1M"),
+        ("3d", "1M"),
+        ("1M", "1d"),
+    ],
+)
+def test_candles_that_do_not_fill_a_bucket(step: str, interval: str) -> None:
+    """A batch knows its own interval: one that is longer than what is asked for, or no part of it, is refused."""
+    rows = candles()
+    given = Candles(StreamKey("SIM", "X", step), 1, rows)
+    for take in (lambda: resample(given, interval), lambda: Window(interval).push(given)):
+        with pytest.raises(ValueError, match=f"candles of {step} .* do not make candles of {interval}"):
+            take()
+    with pytest.raises(ValueError, match="of="):
+        resample(rows, interval, of=step)
+    for whole in (step, "1M" if step.endswith(("m", "h")) else step):
+        resample(given, whole)
+
+
 def test_window_and_indicators_take_batches() -> None:
     assert Window("5m").push(batch()).tobytes() == Window("5m").push(candles()).tobytes()
     assert SMA(3).push(batch()).tobytes() == SMA(3).push(candles()).tobytes()

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flux.errors import ConfigError
+from flux.feed.csv_times import form_of, time_of
 from flux.units import moment_of, range_ns, time_ns
 
 NOW = 1_705_314_645_123_456_789  # 2024-01-15 10:30:45.123456789
@@ -31,6 +32,11 @@ TEXTS = {
     "2024-01-15T16:00:00+05:30": MOMENT,
     "20240115T053000-0500": MOMENT,
     "2024-W03-1": MIDNIGHT,
+    "2024-W03-1T10:30": MOMENT,
+    "2024-01-15T10:30Z": MOMENT,
+    "2024-01-16T00:30+14:00": MOMENT,
+    "2024-01-15T05-0530": MOMENT,
+    "2024-01-15 05:30:00-05": MOMENT,
     "2024-01-15T10:30:00.5": MOMENT + 500,
     "2024-01-15T10:30:00,5": MOMENT + 500,
     "2024-01-15T10:30:00.000001": MOMENT + 1,  # the end of its millisecond
@@ -67,6 +73,17 @@ REFUSED = (
     ),
     *("tomorrow?", "NaN", "inf", "1e9", "-1705314600", "+1705314600", "0", "60000", "123456", "20241301"),
     *("20240230", "1989-13-01", "2024-01-15T25:00", "2024-01-15T10:30+99:00", "9" * 20, "9" * 5_000),
+    *(
+        "2024-01-15+05:30",
+        "2024-01-15-0500",
+        "2024-01-15Z05",
+        "2024-01-15Z",
+        "2024-01-15 UTC",
+        "20240115+0530",
+    ),
+    *("2024-01-15/10:30", "2024-01-15_10:30", "2024-01-15x10:30", "2024-01-15T10,5", "2024-01-15T10:30,5"),
+    *("2024-01-15T10:30+05:60", "2024-01-15T10:30+14:01", "2024-01-15T10:30-23:59", "2024-01-15T10:3000"),
+    *("2024-01-15T10:30+05:30:00.1234567", "2024-01-15T10:30Z UTC", "2024-01-15T10:30:00."),
     *("now-999999999999999w", "２０２４-01-15", "2024-01-15\x1b[2J", "x" * 1_000),
 )
 
@@ -162,6 +179,31 @@ def test_datetimes_and_their_text_are_the_same(moment: datetime) -> None:
         return
     assert time_ms(moment.isoformat()) == found
     assert time_ms(moment.isoformat(" ")) == found
+
+
+@given(
+    st.sampled_from(["2024-01-15", "20240115", "2023-02-30", "0001-01-01", "9999-12-31"]),
+    st.sampled_from(["", "", " ", "T", "/", "_"]),
+    st.sampled_from(["", "10:30", "1030", "10:30:45", "103045", "10:3045", "10:30:45.5", "10:30.5", "24:30"]),
+    st.sampled_from(
+        ["", "Z", "Z05", " UTC", "+05:30", "-0500", "+14:00", "-1400", "+14:01", "+05:60", "+99:99"]
+    ),
+)
+def test_a_file_and_a_caller_mean_the_same(day: str, between: str, clock_time: str, zone: str) -> None:
+    """The doors of rows and of requests: one moment, or refused by both."""
+    assume(between if clock_time else between != " ")  # digits alone are a number; a caller's blanks go
+    assume("-" not in day or ":" in clock_time or not clock_time)  # a file writes both with signs, or neither
+    text = day + between + clock_time + zone
+    try:
+        asked: int | None = time_ns(text)
+    except ConfigError:
+        asked = None
+    form = form_of(text.encode())
+    try:
+        read = None if form is None else time_of(text.encode(), form) * 1_000_000
+    except ValueError:
+        read = None
+    assert asked == read
 
 
 @given(st.text(max_size=30))

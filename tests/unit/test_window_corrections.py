@@ -223,3 +223,43 @@ def test_a_corrected_candle_alone_in_its_bucket_is_a_correction() -> None:
     (found,) = window.push(again)
     assert (found["volume"], found["flags"]) == (6.0, CandleFlag.CLOSED | CandleFlag.CORRECTION)
     assert resample(np.concatenate([rows, again]), "1h")["volume"].tolist() == [6.0, 5.0, 5.0]
+
+
+def test_a_correction_to_a_later_time_is_in_order_from_then_on() -> None:
+    rows = trades(5)
+    moved = corrected(rows[2], 1.0, ts_ns=40 * SECOND)
+    between = trades(1)
+    between["ts_ns"], between["trade_id"], between["price"] = 30 * SECOND, 6, 2.0
+    window = Window("1m")
+    for part in (rows, moved, between):
+        window.push(part)
+    assert window.partial()[0]["close"] == 1.0
+    assert window.partial().tobytes() == resample(np.concatenate([rows, moved, between]), "1m").tobytes()
+
+
+def test_trades_moved_within_a_long_open_bucket() -> None:
+    rows = trades(6_000, every_ns=SECOND // 4)
+    late = corrected(rows[5_999], 3.0)  # lays the base near the end
+    moved = corrected(rows[10], 1.0, ts_ns=int(rows["ts_ns"][5_998]))
+    window = Window("1h")
+    for part in (rows, late, moved):
+        window.push(part)
+    assert window.partial().tobytes() == resample(np.concatenate([rows, late, moved]), "1h").tobytes()
+    assert window.partial()[0]["trade_count"] == 6_000
+
+
+def test_a_bucket_of_which_rows_are_gone_is_neither_left_nor_entered() -> None:
+    rows = trades(150)  # the newest 60 begin amid the second minute
+    window = Window("1m", keep=60)
+    for row in rows:
+        window.push(np.array([row]))
+    half_gone = 150 - 60 - 60
+    leaving = corrected(rows[115], 1.0, ts_ns=int(rows["ts_ns"][140]))
+    entering = corrected(rows[140], 1.0, ts_ns=int(rows["ts_ns"][half_gone]))
+    kernel = window._kernel
+    assert kernel is not None
+    kernel.cut()
+    before = window.partial().tobytes()
+    assert len(window.push(leaving)) == len(window.push(entering)) == 0
+    assert (window.late, window.corrected) == (2, 0)
+    assert window.partial().tobytes() == before

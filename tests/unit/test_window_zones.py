@@ -14,7 +14,7 @@ from flux import window as door
 from flux import zone
 from flux.errors import InvalidNameError
 from flux.indicator import VWAP
-from flux.model import INTERVALS_MS, CandleFlag
+from flux.model import INTERVALS_MS, TRADE, CandleFlag, TradeFlag
 from flux.window import Resampler, Window, resample
 from tests.unit.test_window import candles, ms
 
@@ -193,3 +193,20 @@ def test_what_is_no_offset_and_what_would_be_too_many_buckets() -> None:
             Window("1h", offset=offset)
     with pytest.raises(ValueError, match="take fewer years"):
         resample(candles([ms("1901-01-01"), ms("2024-01-01")]), "1m", timezone="Asia/Kolkata")
+
+
+def test_a_correction_of_another_year_finds_the_buckets_of_the_trades_it_replaces() -> None:
+    first = np.zeros(6, TRADE)
+    first["ts_ns"] = (ms("2024-06-12T04:00") + np.arange(6) * 12 * HOUR) * 1_000_000
+    first["price"], first["size"], first["trade_id"] = np.arange(6) + 1.0, 1.0, np.arange(6) + 1
+    again = first[[2, 5]].copy()
+    again["flags"], again["price"] = TradeFlag.CORRECTION, 50.0
+    again["ts_ns"] = [ms("2025-06-12T04:00") * 1_000_000, ms("2025-06-12T05:00") * 1_000_000]
+    window = Window("1d", timezone="America/New_York")
+    out = [window.push(first), window.push(again[:1]), window.push(again[1:]), window.partial()]
+    live = {int(bucket["ts_ms"]): bucket for bucket in np.concatenate(out)}
+    for bucket in live.values():
+        bucket["flags"] &= ~np.uint32(CandleFlag.CORRECTION | CandleFlag.LATE)
+    bulk = resample(np.concatenate([first, again]), "1d", timezone="America/New_York")
+    assert [live[at].tobytes() for at in sorted(live)] == [bucket.tobytes() for bucket in bulk]
+    assert (window.late, window.corrected) == (0, 2)

@@ -48,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
         description="Say what this installation and this machine can do. Exit code 1 when something does not work.",
     )
     made.add_argument(
-        "--data", type=Path, metavar="DIR", help="a server's data directory: may it be written?"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="a server's data directory: may it be written, and what is wrong with it?",
     )
     decisions = made.add_mutually_exclusive_group()
     decisions.add_argument(
@@ -77,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(finding._asdict()))
         else:
-            mark = {True: "ok", False: "FAILED", None: "note"}[finding.ok]
+            mark = {True: "ok", False: "FAILED", None: "WARN"}[finding.ok]
             print(f"{mark:<7} {finding.name:<13} {finding.text}")
     return 1 if any(finding.ok is False for finding in findings) else 0
 
@@ -112,6 +115,20 @@ def examine(data: Path | None) -> Iterator[Finding]:
     yield from (_mappings(), _worst_case(), _slack())
     if data is not None:
         yield _data(data)
+        yield from _kept(data)
+
+
+def _kept(directory: Path) -> Iterator[Finding]:
+    """What is wrong with what is kept there, with the command to type."""
+    if not directory.is_dir():
+        return
+    try:
+        from flux.server import checkup  # late: the other checks need no database and no kernel
+    except ImportError as error:
+        yield Finding("kept", False, f"what is kept in {directory} cannot be looked at: {error}")
+        return
+    for trouble in checkup.troubles(directory):
+        yield Finding(trouble.name, False if trouble.fatal else None, trouble.text)
 
 
 def _kernel(name: str) -> ModuleType:

@@ -64,16 +64,21 @@ def _write(batch: Batch, key: StreamKey, path: Path) -> None:
     form = BY_SUFFIX[path.suffix]
     try:
         if form == "parquet":
+            path.open("ab").close()  # DuckDB's own sentence about a place that cannot be written is longer
             _write_parquet(batch, key, path)
             return
         with path.open("w", encoding="utf-8", newline="") as file:
             output.writer(form, file).write(batch)
-    except (OSError, duckdb.IOException) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except duckdb.IOException as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:
     key = StreamKey.parse(arguments.key)
+    if "*" in key.symbol:
+        raise ConfigError(f"{arguments.key!a}: a range is of one stream, and * is no symbol")
     path = Path(arguments.output)
     if arguments.output != "-" and path.suffix not in BY_SUFFIX:
         raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
@@ -96,4 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _write(batch, key, path)
         print(f"{path}: {len(batch):,} rows of {key}", file=sys.stderr)
+    if not len(batch):
+        print(f"flux get: {key} has no rows in this range", file=sys.stderr)
     return 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMATS: Final = ("table", "ndjson", "csv")
 
 WIDTH: Final = 9
-_NOT_SHOWN: Final = ("key", "ts_ms", "ts_ns", "turnover", "trade_count", "flags", "reserved")
+_NOT_SHOWN: Final = ("key", "epoch", "ts_ms", "ts_ns", "turnover", "trade_count", "flags", "reserved")
 _PLAIN: Final = ("CLOSED", "TRADED", "TURNOVER", "TRADE_COUNT")  # flags that say nothing to a reader
 _EPOCH: Final = datetime(1970, 1, 1)  # UTC, written without its zone
 
@@ -34,7 +34,12 @@ def _records(batch: Batch, limit: int | None) -> Iterator[dict[str, Any]]:
     names = batch.rows.dtype.names or ()
     sequences = batch.sequences[:limit].tolist()
     for sequence, row in zip(sequences, batch.rows[:limit].tolist(), strict=True):
-        yield {"key": str(batch.key), "sequence": sequence, **dict(zip(names, row, strict=True))}
+        yield {
+            "key": str(batch.key),
+            "sequence": sequence,
+            "epoch": batch.epoch,
+            **dict(zip(names, row, strict=True)),
+        }
 
 
 class Writer(ABC):

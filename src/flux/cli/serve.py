@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="flux serve",
         description="Number, keep, broadcast and serve candles, trades and quotes.",
-        epilog="Every endpoint also comes from the environment: FLUX_LIVE_PUB, FLUX_CHUNK_REP, FLUX_INGEST_PULL; "
+        epilog="Every endpoint also comes from the environment: FLUX_LIVE_PUB, FLUX_CHUNK_REP, and FLUX_INGEST_PULL "
+        "of a bare --ingest; "
         "FLUX_DATA, FLUX_DURABILITY and FLUX_SOURCE_ID too. Exit codes: 0 stopped, 1 runtime error, 2 usage, "
         "3 directory or port in use, 4 the data needs a decision, 130 interrupted.",
     )
@@ -59,10 +60,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _ingest(given: str | None) -> str | None:
-    """Where rows of feeds are taken: as given, else FLUX_INGEST_PULL; a bare --ingest falls back on the default."""
-    if given == _ENVIRONMENT:
-        return value(None, "INGEST_PULL", DEFAULT_INGEST_PULL)
-    return value(given, "INGEST_PULL", "") or None
+    """Where rows of feeds are taken: nowhere without --ingest, whatever the environment says, since FLUX_INGEST_PULL is
+    also where feeds send; a bare --ingest is where that says, else the default."""
+    return value(None, "INGEST_PULL", DEFAULT_INGEST_PULL) if given == _ENVIRONMENT else given
 
 
 def config_of(arguments: argparse.Namespace) -> ServeConfig:

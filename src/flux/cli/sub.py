@@ -81,7 +81,10 @@ def _key(text: str) -> StreamKey:
     if rest.startswith("*/"):
         StreamKey(source, "ANY", rest[2:]).checked()
         return StreamKey(source, "*", rest[2:])
-    return StreamKey.parse(text)
+    key = StreamKey.parse(text)
+    if "*" in key.symbol:
+        raise ConfigError(f"{text!a}: * stands alone, for all symbols of a source and an interval (SIM/*/1m)")
+    return key
 
 
 def _look(rpc: str | None, keys: list[StreamKey], start: Begin) -> None:

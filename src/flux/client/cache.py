@@ -334,6 +334,8 @@ def _look_at(path: Path) -> None:
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a directory: give the cache a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no regular file: give the cache a file")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: a cache cannot be made here: {path.parent} is no directory")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -171,6 +171,10 @@ class Handover:
                 return
         waiter()
 
+    def taken_here(self) -> bool:
+        """Whether the calling thread took the last item, or nobody took one."""
+        return self._taker in (None, threading.get_ident())
+
     def done(self) -> None:
         """Who took the last item is done with it (asking for the next one says so too)."""
         self._lent = False
@@ -179,7 +183,7 @@ class Handover:
         """Whether no item will be taken or be done with any more. `leaving`: the calling thread takes no more, so none
         is where no other thread took the last one."""
         with self._changed:
-            if leaving and self._taker in (None, threading.get_ident()):
+            if leaving and self.taken_here():
                 return self._closed
             return self._closed and not self._items and not self._lent
 

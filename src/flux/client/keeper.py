@@ -150,6 +150,11 @@ class Keeper:
         self.leave()
         self._thread.join()
 
+    @property
+    def closing(self) -> bool:
+        """Whether no ack comes into the file any more."""
+        return self._closing
+
     def leave(self) -> None:
         """`close`, without waiting for it."""
         with self._changed:

@@ -11,29 +11,25 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, Self, TypeVar
 
 from flux.batch import Batch
-from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateChange, split
+from flux.client.callbacks import BatchCallback, ExceptionCallback, GapCallback, StateCallback, guarded
+from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, split
 from flux.client.keeper import Keeper
 from flux.client.loop import Loop
 from flux.client.starting import Begin, TimeStart, begin_of
-from flux.client.waiting import guarded, until
+from flux.client.waiting import until
 from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
-from flux.model import Gap, StreamKey
+from flux.model import StreamKey
 from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
 
 _LOG: Final = logging.getLogger("flux.client")
 
 T = TypeVar("T")
-
-BatchCallback: TypeAlias = Callable[[Batch], object]
-ExceptionCallback: TypeAlias = Callable[[Exception], object]
-GapCallback: TypeAlias = Callable[[Gap], object]
-StateCallback: TypeAlias = Callable[[StateChange], object]
 
 CALL_TIMEOUT_S: Final = 30.0  # the loop turns far more often; a machine that is stalled is no fault of it
 
@@ -80,6 +76,7 @@ class Live:
         self._callbacks: list[tuple[BatchCallback, ExceptionCallback | None]] = []
         self._gap_callbacks: list[GapCallback] = []
         self._state_callbacks: list[StateCallback] = []
+        self._acking = threading.RLock()  # an `ack` may come from any thread
         self._current: Delivery | None = None  # what the consumer works on, as far as it is not acked
         self._given: Batch | None = None  # the batch it came as
         self._partly = False
@@ -99,15 +96,14 @@ class Live:
     ) -> None:
         """Follow `symbols` (one, several, or "*" for all there are and will be) of a source and an interval.
 
-        `start`: None (from now on), "cache" (after what this consumer was done with, nothing older; without a
-        cache entry as "oldest"), "oldest" (all that the server keeps), a sequence (an int), or a time (a text, a
-        datetime ...: see `flux.units`), for which the server is asked here and now, with what `Historical` raises.
-        `warmup`, with
-        `start="cache"`: so many rows, "1d" (back from the newest cached row; s, m, h, d, w) or "all" of what the
+        `start`: None (from now on), "cache" (after what this consumer was done with, nothing older; without a cache
+        entry as "oldest"), "oldest" (all that the server keeps), a sequence (an int), or a time (a text, a datetime
+        ...: see `flux.units`), for which the server is asked here and now, with what `Historical` raises. `warmup`,
+        with `start="cache"`: so many rows, "1d" (back from the newest cached row; s, m, h, d, w) or "all" of what the
         cache has come first, at once, without the server, as batches with `cached` True: for what a consumer has to
-        know again before it goes on, not for what it acts on. A stream that is followed already is left alone.
-        Raises `InvalidNameError` for names outside the grammar, `ConfigError` for another `start` or `warmup`, and
-        for `start="cache"` without a cache.
+        know again before it goes on, not for what it acts on. A stream that is followed already is left alone. Raises
+        `InvalidNameError` for names outside the grammar, `ConfigError` for another `start` or `warmup`, and for
+        `start="cache"` without a cache.
         """
         begin = begin_of(start)
         if begin == "cache" and not self._has_cache:
@@ -132,6 +128,7 @@ class Live:
     def resync(self, key: StreamKey | str) -> None:
         """Forget what is cached of a stream and fetch all that the server keeps. Raises `NotFoundError`."""
         slot = self._slot(key)
+        self._check_goes_on()
         self._call(lambda: self._loop.resync(slot))
 
     # -- rows ------------------------------------------------------------------------------------------------
@@ -170,18 +167,20 @@ class Live:
         """This batch, the last one given, was handled for good, or its rows up to sequence `upto` were: a restart from
         the cache goes on after them.
 
-        Asking for the next batch says that all of this one was, and so does leaving a `with` block without an error,
-        unless `upto` said otherwise.
-        """
-        current = self._current
-        if current is None or self._given is not batch:
-            return
-        if upto is None or upto >= batch.end_sequence:
-            self._done_with_current()
-        elif isinstance(current.item, Batch) and upto >= current.item.start_sequence:
-            handled, rest = split(current.item, upto)
-            self._done_with(current._replace(item=handled, upto=upto))
-            self._current, self._partly = current._replace(item=rest, after_gap=False), True
+        Asking for the next batch says that all of this one was, and so does leaving a `with` block without an error, in
+        the thread that took it, unless `upto` said otherwise. Raises `FluxError` once the cache is closed."""
+        with self._acking:
+            current = self._current
+            if current is None or self._given is not batch:
+                return
+            if self._keeper is not None and self._keeper.closing:
+                raise FluxError("this Live has ended and its cache is closed: the batch comes again")
+            if upto is None or upto >= batch.end_sequence:
+                self._done_with_current()
+            elif isinstance(current.item, Batch) and upto >= current.item.start_sequence:
+                handled, rest = split(current.item, upto)
+                self._done_with(current._replace(item=handled, upto=upto))
+                self._current, self._partly = current._replace(item=rest, after_gap=False), True
 
     def add_callback(
         self, callback: BatchCallback, exception_callback: ExceptionCallback | None = None
@@ -195,6 +194,7 @@ class Live:
 
     def add_gap_callback(self, callback: GapCallback) -> None:
         """Have `callback(gap)` called, between the batches before and after it, in the thread that gets these."""
+        self._check_goes_on()
         self._gap_callbacks.append(callback)
 
     def add_state_callback(self, callback: StateCallback) -> None:
@@ -209,8 +209,7 @@ class Live:
 
     def counters(self) -> dict[str, int]:
         """Messages and rows received since the start, and what was dropped, by reason (`checksum`, `verify`, ...).
-        Drops are logged too, each reason at most once a second.
-        """
+        Drops are logged too, each reason at most once a second."""
         return self._call(lambda: self._loop.counters)
 
     def keys(self) -> list[StreamKey]:
@@ -242,8 +241,7 @@ class Live:
     def block_for_close(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, at most `timeout` seconds; False when it has not. Raises what ended it.
 
-        The cache is closed by then if no other thread takes batches; else once that one has taken the last.
-        """
+        The cache is closed by then if no other thread takes batches; else once that one has taken the last."""
         if not self._ended.wait(timeout):
             return False
         self._let_go(leaving=True)
@@ -263,8 +261,8 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A consumer that left because of an error is not done with the batch it was given.
-        if error is None and not self._partly:
+        # Who left because of an error is not done with the batch; another thread that took it, a callback's, says so.
+        if error is None and not self._partly and self._handover.taken_here():
             self._done_with_current()
         self.terminate()
         for thread in self._threads:
@@ -336,7 +334,8 @@ class Live:
         """The batch that a consumer gets next; a gap goes to its callbacks instead."""
         item = delivery.item
         if isinstance(item, Batch):
-            self._current, self._given = delivery, item
+            with self._acking:
+                self._current, self._given = delivery, item
             return item
         delivery.tenure.done(delivery.upto)
         if not self._gap_callbacks:
@@ -367,15 +366,16 @@ class Live:
         self.start()
 
     def _before_start(self, what: str) -> None:
-        if self._running:
+        if self._running or self._ended.is_set():
             raise FluxError(f"{what} comes before start")
 
     def _done_with_current(self) -> None:
-        delivery, self._current, self._partly = self._current, None, False
-        if delivery is not None:
-            self._done_with(delivery)
-            self._handover.done()
-            self._let_go()
+        with self._acking:
+            delivery, self._current, self._partly = self._current, None, False
+            if delivery is not None:
+                self._done_with(delivery)
+                self._handover.done()
+                self._let_go()
 
     def _done_with(self, delivery: Delivery) -> None:
         delivery.tenure.done(delivery.upto)
@@ -389,9 +389,12 @@ class Live:
             raise NotFoundError(f"{key} is not followed")
         return slot
 
-    def _post(self, act: Callable[[], None]) -> None:
+    def _check_goes_on(self) -> None:
         if self._ended.is_set():
             raise FluxError("this Live has ended")
+
+    def _post(self, act: Callable[[], None]) -> None:
+        self._check_goes_on()
         self._loop.post(act)
 
     def _call(self, act: Callable[[], T]) -> T:

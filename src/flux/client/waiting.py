@@ -1,29 +1,10 @@
-"""Calls into the user's code, and waiting in an event loop for what happens in another thread."""
+"""Waiting in an event loop for what happens in another thread."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
-from typing import Final, TypeVar
-
-_LOG: Final = logging.getLogger("flux.client")
-
-T = TypeVar("T")
-
-
-def guarded(
-    callback: Callable[[T], object], item: T, exception_callback: Callable[[Exception], object] | None
-) -> None:
-    """Call into the user's code, whose faults end neither the stream nor the thread."""
-    try:
-        callback(item)
-    except Exception as error:  # the user's code may raise anything
-        if exception_callback is None:
-            _LOG.exception("a callback failed on %r", item)
-        else:
-            exception_callback(error)
 
 
 async def until(register: Callable[[Callable[[], None]], None]) -> None:

@@ -37,6 +37,7 @@ _ALIASES: Final = {
     "trade_count": ("trade_count", "trades", "count", "number_of_trades"),
 }
 _OPTIONAL: Final = ("turnover", "trade_count")
+_MARK: Final = b"\xef\xbb\xbf"  # of byte order, which Windows puts in front
 _KLINE: Final = {
     "ts_ms": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5, "turnover": 7, "trade_count": 8,
 }  # fmt: skip
@@ -47,7 +48,7 @@ _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _NOT_FINITE = re.compile(rb"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _COUNT = re.compile(rb"[+-]?\d+")
 _DATETIME = re.compile(
-    rb"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?(?:Z|\+00:00)?"
+    rb"(\d{4})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?(?:Z|\+00:00)?)?"
 )
 _FIRST_HEADLESS_MS: Final = (
     631_152_000_000  # 1990: a lower number in front of a file without a header is no time
@@ -79,7 +80,7 @@ class Layout:
 
     columns: int
     fields: dict[str, int]  # name in CANDLE -> column, from 0
-    header_bytes: int  # 0: the first line is a row
+    header_bytes: int  # before the first row: names, a byte order mark
     separator: bytes = b","
     form: int = 0  # of its times, which all rows share: an index of FORMS, or WHOLE_NUMBERS
     quoted: bool = False  # values stand in quotes
@@ -89,7 +90,7 @@ class Layout:
     @property
     def first_line(self) -> int:
         """Number of the line that holds the first row."""
-        return 2 if self.header_bytes else 1
+        return 2 if self.header_bytes > len(_MARK) else 1
 
     @property
     def flags(self) -> int:
@@ -104,12 +105,11 @@ def read_layout(path: str, start: bytes) -> Layout:
     """
     if not start:
         raise SourceFileError(path, 0, 0, "is empty")
-    if start.startswith(b"\xef\xbb\xbf"):
-        raise SourceFileError(path, 1, 1, "begins with a byte order mark: save it as UTF-8 without one")
+    mark = len(_MARK) if start.startswith(_MARK) else 0
+    start = start[mark:]
     line, _, rest = start.partition(b"\n")
-    if line.endswith(b"\r"):
-        reason = "lines end in CR LF: convert them to LF (dos2unix does)"
-        raise SourceFileError(path, 1, len(line), reason)
+    before = mark + len(line) + 1
+    line = line.removesuffix(b"\r")
     for at, byte in enumerate(line):
         if not 0x20 <= byte < 0x7F and byte != 0x09:
             raise SourceFileError(path, 1, at + 1, f"is not text: byte 0x{byte:02x}")
@@ -121,7 +121,7 @@ def read_layout(path: str, start: bytes) -> Layout:
     first = _bare(line.split(separator)[0])
     if not _NUMBER.fullmatch(first) and form_of(first) is None:
         names = [_name(text) for text in line.split(separator)]
-        layout = Layout(len(names), _header(path, line, separator, names), len(line) + 1, separator)
+        layout = Layout(len(names), _header(path, line, separator, names), before, separator)
         if "date" in names and names.index("date") == layout.fields["ts_ms"] and "time" in names:
             layout = replace(layout, clock=names.index("time"))
         elif "date" in names and "time" in names and names.index("time") == layout.fields["ts_ms"]:
@@ -130,7 +130,7 @@ def read_layout(path: str, start: bytes) -> Layout:
             )
         first_rows = rest
     else:
-        layout, first_rows = _without_header(path, line, separator), start
+        layout, first_rows = replace(_without_header(path, line, separator), header_bytes=mark), start
     if not first_rows:
         raise SourceFileError(path, 0, 0, "has no rows")
     layout = replace(layout, quoted=line.startswith(b'"'))
@@ -173,7 +173,7 @@ def _refuse_newest_first(path: str, layout: Layout, rows: bytes) -> None:
         except (ValueError, IndexError):
             return
     if len(times) == 3 and times[0] > times[1] > times[2]:
-        tail = "(head -n 1 F; tail -n +2 F | tac) > G" if layout.header_bytes else "tac F > G"
+        tail = "(head -n 1 F; tail -n +2 F | tac) > G" if layout.first_line > 1 else "tac F > G"
         raise SourceFileError(
             path, layout.first_line + 1, 1, f"its rows are newest first: turn it round, {tail}"
         )
@@ -214,10 +214,11 @@ def _header(path: str, line: bytes, separator: bytes, names: list[str]) -> dict[
 
 
 def parse(layout: Layout, block: bytes, last_ts: int) -> NDArray[np.void] | None:
-    """The candles of a block of whole lines (each ended by LF), or None where it is not all good.
+    """The candles of a block of whole lines (each ended by LF or CR LF), or None where it is not all good.
 
     `last_ts` is the time of the row before; times must rise.
     """
+    block = block.replace(b"\r\n", b"\n")
     if layout.form > 0 or layout.clock is not None or b"\r" in block or b'"' in block:
         return None
     text = np.frombuffer(block, np.uint8)
@@ -346,10 +347,9 @@ class _Refused(ValueError):  # noqa: N818  a word of this file, it never leaves 
 
 def _checked(layout: Layout, line: bytes, last_ts: int) -> tuple[int | float, ...]:
     """One line as a tuple in the order of CANDLE; raises `_Refused`."""
+    line = line.removesuffix(b"\r")
     if not line:
         raise _Refused(1, "empty line")
-    if line.endswith(b"\r"):
-        raise _Refused(len(line), "the line ends in CR LF")
     texts = line.split(layout.separator)
     starts = [1]
     for text in texts:

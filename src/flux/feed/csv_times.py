@@ -6,18 +6,21 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from flux.limits import ZONE_HOURS
+
 INTEGER = re.compile(rb"\d{1,19}")
-_CLOCK = rb"(?:[ T](?P<H>\d\d):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,9}))?)?)?"
 _ZONE = rb"(?: ?(?:Z|UTC|GMT)?(?: ?(?P<z>[+-]\d\d:?\d\d))?)?"
+_CLOCK = rb"(?:[ T](?P<H>\d\d):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,9}))?)?" + _ZONE + rb")?"
 FORMS: Final = (
-    re.compile(rb"(?P<y>\d{4})(?P<s>[-./])(?P<m>\d\d)(?P=s)(?P<d>\d\d)" + _CLOCK + _ZONE),
-    re.compile(rb"(?P<d>\d\d)\.(?P<m>\d\d)\.(?P<y>\d{4})" + _CLOCK + _ZONE),
+    re.compile(rb"(?P<y>\d{4})(?P<s>[-./])(?P<m>\d\d)(?P=s)(?P<d>\d\d)" + _CLOCK),
+    re.compile(rb"(?P<d>\d\d)\.(?P<m>\d\d)\.(?P<y>\d{4})" + _CLOCK),
     re.compile(
-        rb"(?P<y>\d{4})(?P<m>\d\d)(?P<d>\d\d)(?:[ T](?P<H>\d\d):?(?P<M>\d\d):?(?P<S>\d\d)?(?:\.(?P<f>\d{1,9}))?)?"
-        + _ZONE
+        rb"(?P<y>\d{4})(?P<m>\d\d)(?P<d>\d\d)"
+        rb"(?:[ T](?P<H>\d\d)(?P<c>:?)(?P<M>\d\d)(?:(?P=c)(?P<S>\d\d)(?:\.(?P<f>\d{1,9}))?)?" + _ZONE + rb")?"
     ),
 )
-"""What vendors write: year, month, day with - . or /; day.month.year; all in one. Read line by line."""
+"""What vendors write: year, month, day with - . or /; day.month.year; all in one. A zone is that of a time of day: a
+date alone has none, as in `flux.units`. Read line by line."""
 TIME_OF_DAY = re.compile(rb"\d\d:?\d\d(?::?\d\d(?:\.\d{1,9})?)?")
 """The second column of files that have date and time apart."""
 WHOLE_NUMBERS: Final = -1
@@ -59,13 +62,19 @@ def time_of(text: bytes, form: int) -> int:
     fraction = (part["f"] or b"").ljust(9, b"0")
     if int(fraction) % 1_000_000:
         raise ValueError("finer than a millisecond")
-    zone = part["z"]
-    offset = timedelta()
-    if zone:
-        offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:])) * (-1 if zone[:1] == b"-" else 1)
     year, month, day, hour, minute, second = (int(part[name] or 0) for name in "ymdHMS")
-    moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - offset
-    return (moment - _EPOCH) // _MS + int(fraction) // 1_000_000
+    moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    return (moment - _EPOCH) // _MS + int(fraction) // 1_000_000 - _zone_ms(part["z"])
+
+
+def _zone_ms(zone: bytes | None) -> int:
+    """How much later than UTC the clock of a zone is; raises `ValueError` where no zone is that far."""
+    if zone is None:
+        return 0
+    hours, minutes = int(zone[1:3]), int(zone[-2:])
+    if minutes >= 60 or hours * 60 + minutes > ZONE_HOURS * 60:
+        raise ValueError(f"{shown(zone)} is no zone: at most {ZONE_HOURS} hours from UTC")
+    return (hours * 60 + minutes) * (-60_000 if zone[:1] == b"-" else 60_000)
 
 
 def shown(text: bytes) -> str:

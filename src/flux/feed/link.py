@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Final
 
+import numpy as np
+
 from flux import limits
+from flux.codec import SourcePositionResponse
+from flux.errors import AnswerError, StorageError
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
@@ -15,6 +20,12 @@ STALL_S: Final = 0.5  # a position that stands still this long: send again; doub
 STALL_MAX_S: Final = 8.0
 ANSWER_S: Final = 1.0  # wait so long for a position: a killed server never answers; doubled for a slow one
 ANSWER_MAX_S: Final = limits.ASK_TIMEOUT_MS / 1_000
+QUIET_S: Final = (
+    1.0  # rows sent less than this ago are not taken, and their run forgotten again, before one answer
+)
+UNKNOWN_S: Final = (
+    8.0  # for so long rows that were sent may be on their way to a server that does not know their run
+)
 
 
 class Link:
@@ -27,7 +38,8 @@ class Link:
         self.answer_s = ANSWER_S
         self._ask_at = 0.0
         self._patience = STALL_S
-        self._moved_at = time.monotonic()
+        self._moved_at = self._rest_at = time.monotonic()
+        self._unknown_since: float | None = None
 
     def due_to_ask(self, now: float) -> bool:
         return not self.asked and now >= self._ask_at
@@ -44,6 +56,28 @@ class Link:
         self.asked = True
         self._ask_at = now + ASK_EVERY_S
 
+    def rested(self, now: float) -> None:
+        """Nothing was sent at this time that is not committed."""
+        self._rest_at = now
+
+    def known(self) -> None:
+        """The server knows the run."""
+        self._unknown_since = None
+
+    def unknown_too_long(self, now: float) -> bool:
+        """Hear that the server does not know the run; whether it has said so for UNKNOWN_S."""
+        if self._unknown_since is None:
+            self._unknown_since = now
+        return now - self._unknown_since >= UNKNOWN_S
+
+    def was_quiet(self, now: float) -> bool:
+        """Whether all that is not committed was sent so lately that the server cannot have had and forgotten it."""
+        return now - self._rest_at < QUIET_S
+
+    def is_answer_fresh(self, now: float) -> bool:
+        """Whether the last question was asked lately: what a process finds that was stopped for long says nothing."""
+        return now - self._ask_at <= self.answer_s
+
     def moved(self, now: float) -> None:
         self._moved_at = now
         self._patience = STALL_S
@@ -55,3 +89,30 @@ class Link:
         self._moved_at = now
         self._patience = min(2 * self._patience, STALL_MAX_S)
         return True
+
+
+def judge(position: SourcePositionResponse, sent: int, endpoint: str) -> None:
+    """AnswerError for a position that no server can have of a run of which `sent` rows were sent."""
+    committed, numbers = position.committed, position.refused["row"]
+    if committed > sent:
+        raise AnswerError(
+            f"{endpoint} says that {committed} rows of this run are committed; {sent} were sent"
+        )
+    if len(numbers) > limits.MAX_REFUSED_LISTED or (numbers > np.uint64(committed)).any():
+        raise AnswerError(f"{endpoint} lists {len(numbers)} refused rows that cannot be")
+    if (numbers[1:] <= numbers[:-1]).any():
+        raise AnswerError(f"{endpoint} lists refused rows out of order")
+
+
+def forgotten(endpoint: str, first: int, last: int) -> StorageError:
+    """What is said of rows that were sent under a run that the server may have committed and forgotten."""
+    return StorageError(
+        f"{endpoint}: the server does not know this feed's run (it remembers the last {limits.MAX_RUNS}); rows "
+        f"{first} to {last} may be committed or lost, and would be there twice if sent again: compare with "
+        "Feed.position, and begin a new Feed with what is missing"
+    )
+
+
+def run_of(name: str) -> int:
+    """The number of a durable run."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 2 | 1

@@ -11,7 +11,6 @@ comes twice, kill -9 of the server included. A durable run (`run="name"`) goes o
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import threading
@@ -36,7 +35,7 @@ from flux.errors import (
     UnavailableError,
     VersionError,
 )
-from flux.feed.link import ANSWER_MAX_S, ANSWER_S, ASK_EVERY_S, Link
+from flux.feed.link import ANSWER_MAX_S, ANSWER_S, ASK_EVERY_S, Link, forgotten, judge, run_of
 from flux.model import StreamKey
 from flux.schema import messages
 from flux.tables import Table, rows_of
@@ -87,7 +86,7 @@ class Feed:
     ) -> None:
         StreamKey(source, "X", "1m").checked()
         self.source = source
-        self.run = secrets.randbits(62) + 1 if run is None else _run_of(run)
+        self.run = secrets.randbits(62) + 1 if run is None else run_of(run)
         self._name = run
         self._token = 0 if run is None else secrets.randbits(63) + 1
         self._incarnation = 0
@@ -316,6 +315,8 @@ class Feed:
 
     def _turn(self, link: Link) -> None:
         now = time.monotonic()
+        if self._outbox.kernel.sent <= self._committed:
+            link.rested(now)
         unsent = self._begun and self._outbox.resend(everything=False)
         asking = not self._begun or self._committed < self._outbox.kernel.queued
         if link.due_to_ask(now) and asking:
@@ -339,8 +340,7 @@ class Feed:
         if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
             raise error  # it will say the same again: whoever waits is to know
         if isinstance(error, NotFoundError):
-            if self._committed > self._before:
-                self._begin_anew()
+            self._unknown(link)
         elif isinstance(error, UnavailableError):
             link.answer_s = ANSWER_S
         elif error is not None:
@@ -351,11 +351,24 @@ class Feed:
                 self._begin(reply.incarnation, reply.committed)
             elif self._token and reply.incarnation > self._incarnation:
                 raise InUseError(f"run {self._name!a} of {self.source} was taken over by another process")
+            link.known()
+            judge(reply, self._outbox.kernel.sent - self._before, self._chunk_rep)
             self._note_refused(reply.refused)
             self._advance(link, self._before + reply.committed)
-            return
-        if isinstance(error, NotFoundError):  # nothing of this run is committed
-            self._advance(link, self._before)
+
+    def _unknown(self, link: Link) -> None:
+        """The server may have had this run and forgotten it. Rows that it may have committed are never sent again: a
+        trade without an id would be taken twice."""
+        now = time.monotonic()
+        sent = self._outbox.kernel.sent
+        if not self._begun or (
+            self._committed > self._before and (sent <= self._committed or link.was_quiet(now))
+        ):
+            self._begin_anew()
+            link.known()
+            link.rested(now)
+        elif sent > self._committed and link.unknown_too_long(now):
+            raise forgotten(self._chunk_rep, self._committed + 1, sent)
 
     def _advance(self, link: Link, committed: int) -> None:
         """Let go of what is committed."""
@@ -372,7 +385,7 @@ class Feed:
             self._changed.notify_all()
         if moved or self._committed >= self._outbox.kernel.sent:
             link.moved(now)
-        elif link.stalled(now):
+        elif link.is_answer_fresh(now) and link.stalled(now):
             self._outbox.resend(everything=True)
 
     def _note_refused(self, refused: NDArray[np.void]) -> None:
@@ -405,8 +418,3 @@ class Feed:
         self.run = secrets.randbits(62) + 1
         self._before = self._refused_upto = self._committed
         self._outbox.kernel.begin_anew(self.run)
-
-
-def _run_of(name: str) -> int:
-    """The number of a durable run."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 2 | 1

@@ -22,6 +22,7 @@ from flux.errors import DataError, SourceFileError
 from flux.feed.csv_format import Fault, Layout, parse, parse_exactly, read_layout
 from flux.limits import CSV_BLOCK_BYTES, CSV_LINE_BYTES, CSV_SAMPLE_ROWS, MAX_FAULTS_LISTED
 from flux.model import CANDLE, INTERVALS_MS, RowKind, StreamKey, grid_ms
+from flux.named_files import NotRegularError, open_regular
 
 _DAY_MS: Final = 86_400_000
 _BEFORE_ALL: Final = -(2**63)
@@ -326,12 +327,13 @@ class CsvSource:
 
 def _opened(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except OSError as error:
         what = {
             IsADirectoryError: "is a directory",
             FileNotFoundError: "no such file",
             PermissionError: "cannot be read: permission denied",
+            NotRegularError: "is no regular file",
         }
         raise SourceFileError(
             path, 0, 0, what.get(type(error), f"cannot be read: {error.strerror}")

@@ -51,6 +51,8 @@ _TIME_UNITS: Final = {
 
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:
     match = _NUMBER.fullmatch(text.strip())
+    if match is None and text.strip().startswith("-") and _NUMBER.fullmatch(text.strip()[1:]):
+        raise ConfigError(f"{text[:40]!a} is negative; write it like {example}")
     if match is None or match[2] not in units:
         raise ConfigError(f"{text[:40]!a} is not {what}; write it like {example}")
     whole, _, part = match[1].replace("_", "").partition(".")

@@ -156,7 +156,8 @@ class Watching:
         window = max(WINDOW_MIN, ring_rows(len(self._streams)))
         slot = self._streams.add(key, ring_rows=1)
         self._streams.expect(slot, *_NOBODY)
-        assert self.watch.add(window) == slot
+        watched = self.watch.add(window)
+        assert watched == slot
         self._marks.add(found.store_id, found.epoch, found.stream_id)
 
     def end(self) -> None:

@@ -17,10 +17,10 @@ def acknowledge(directory: Path) -> list[str]:
     Raises ConfigError (no data directory), DataError, StorageError.
     """
     scanned = _scanned(directory)
-    losses = Losses(directory)
-    known = list(losses.open(scanned.epochs).values())
+    losses, store_id = Losses(directory), scanned.heads.store_id
+    known = list(losses.open(scanned.epochs, store_id, scanned.heads.parent_store_id).values())
     if known:
-        losses.acknowledge(scanned.epoch)
+        losses.acknowledge(scanned.epoch, store_id)
     return known
 
 

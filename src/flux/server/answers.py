@@ -15,7 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from heapq import nsmallest
 from itertools import islice
+from operator import eq
 from typing import Any, Final
 
 from flux import codec
@@ -26,7 +28,10 @@ from flux.limits import (
     MAX_NEAR_NAMES,
     MAX_REQUEST_BYTES,
     MAX_RUNS,
+    NEAR_COMPARED_NAMES,
+    NEAR_LENGTH,
     NEAR_SEARCH_NAMES,
+    NEAR_SEARCHES_PER_S,
 )
 from flux.model import RowKind, State, StreamKey
 from flux.schema import messages
@@ -62,6 +67,8 @@ class Answers:
         self._software = software
         self._now_ms = now_ms
         self._seldom = Seldom()
+        self._near_second = -1
+        self._near_left = 0  # searches for near names in this second
 
     def answer(self, body: Sequence[bytes]) -> bytes | Later:
         """The reply to a request's frames, or what has to be worked out for it. Never raises."""
@@ -178,7 +185,10 @@ class Answers:
             StreamKey(request.source_id, "X", "1m").checked()
         except InvalidNameError as error:
             raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
-        if request.claim and not self._view.claim_run(request.source_id, request.run, request.claim):
+        had = self._view.claim_run(request.source_id, request.run, request.claim) if request.claim else True
+        if had is None:
+            raise Refusal(Status.NOT_FOUND, f"unknown run: the last {MAX_RUNS} durable ones are remembered")
+        if not had:
             raise Refusal(Status.UNAVAILABLE, "the claim is on its way into the journal", CLAIM_RETRY_MS)
         position = self._view.run_position(request.source_id, request.run, request.refused_after)
         if position is None:
@@ -219,18 +229,31 @@ class Answers:
     def _near(self, key: StreamKey) -> list[str]:
         """Streams whose symbols look like this one's, the nearest first, its source and interval before others.
 
-        Only symbols with the same first letter are compared, and not all of very many: clients ask again and
+        Only symbols with the same first letter and about as long are compared, and few of those: of very many streams
+        not all are looked at. In a second only so many searches are made, of all clients together: they ask again and
         again for a stream that is not there yet, and others wait meanwhile.
         """
+        second = self._now_ms() // 1_000
+        if second != self._near_second:
+            self._near_second, self._near_left = second, NEAR_SEARCHES_PER_S
+        if not self._near_left:
+            return []
+        self._near_left -= 1
         wanted = key.symbol.casefold()
         alike: dict[str, list[StreamKey]] = {}
         for stream in islice(self._view.streams_after(0), NEAR_SEARCH_NAMES):
             symbol = stream.key.symbol.casefold()
-            if symbol[0] == wanted[0]:
+            if symbol[0] == wanted[0] and abs(len(symbol) - len(wanted)) <= NEAR_LENGTH:
                 alike.setdefault(symbol, []).append(stream.key)
+        # Those with the most equal characters in place come first: they are not among those that are left out.
+        compared = nsmallest(
+            NEAR_COMPARED_NAMES,
+            alike,
+            key=lambda symbol: (-sum(map(eq, symbol, wanted)), abs(len(symbol) - len(wanted))),
+        )
         found = [
             str(other)
-            for symbol in get_close_matches(wanted, alike, MAX_NEAR_NAMES, 0.6)
+            for symbol in get_close_matches(wanted, compared, MAX_NEAR_NAMES, 0.6)
             for other in sorted(alike[symbol], key=lambda o: (o[0] != key[0], o[2] != key[2], o))
         ]
         return found[:MAX_NEAR_NAMES]

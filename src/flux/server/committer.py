@@ -22,7 +22,16 @@ from flux.limits import MAX_RUNS
 from flux.model import State
 from flux.server.exchange import Exchange, Filled
 from flux.server.heart import Heart
-from flux.server.records import FORMAT, EpochRecord, HeadsRecord, StreamHead, StreamRecord, pack, remember
+from flux.server.records import (
+    FEED,
+    FORMAT,
+    EpochRecord,
+    HeadsRecord,
+    StreamHead,
+    StreamRecord,
+    pack,
+    remember,
+)
 from flux.server.syncer import Syncer
 from flux.server.version1 import Version1
 from flux.server.vitals import Vitals
@@ -159,6 +168,16 @@ class Committer:
         """Whether a feed's run of that name may have been here: it is not known, and older ones had to go (from any
         thread)."""
         return not self._runs.knows(name) and name not in self._sources and len(self._sources) >= MAX_RUNS
+
+    def may_have_forgotten_durable(self, name: str) -> bool:
+        """The same of a durable run with rows, which goes only where nearly all others are such ones too."""
+        if not self.may_have_forgotten(name):
+            return False
+        kept = self._sources | self._runs.all_committed()
+        durable = sum(
+            name.startswith(FEED) and rows > 0 < incarnation for name, (rows, incarnation) in kept.items()
+        )
+        return durable >= MAX_RUNS - 1
 
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,6 +26,18 @@ _SHAPE: Final = struct.pack("<II", 24, journal.COMMIT)
 _COMMIT: Final = _SHAPE + struct.pack("<I", crc32c(_SHAPE))
 _COMMIT_BYTES: Final = 40
 _START: Final = struct.Struct("<Q")
+
+
+def decision(directory: Path, found: Damage | Missing | None) -> str:
+    """What is wrong with the journal of `directory`, and the commands that go on, with what each keeps."""
+    if isinstance(found, Missing):
+        return f"{found}. `flux rebuild {directory} --cut` goes on without them"
+    if found is not None and not found.kept:
+        return f"{found}. `flux rebuild {directory} --cut` does that and keeps all before it"
+    return (
+        f"{found}. `flux rebuild {directory} --salvage` keeps every group that reads, and what the database has of the "
+        f"others; `flux rebuild {directory} --cut` keeps only what is before the damage"
+    )
 
 
 class Damage(NamedTuple):

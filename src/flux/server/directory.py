@@ -18,6 +18,7 @@ import msgspec
 from flux.errors import ConfigError, DataError, InUseError, StorageError
 from flux.fence import sync_folder
 from flux.journal_files import files
+from flux.named_files import read_regular
 from flux.server.origin import Marks, make_origin, marks_of, why_a_copy
 from flux.server.records import FORMAT
 
@@ -68,16 +69,23 @@ class DirectoryLock:
             raise InUseError(f"{directory} is in use by process {_holder(fd, directory)}") from error
 
 
-def _holder(fd: int, directory: Path) -> str:
-    """The pid that holds a lock of this file: as the kernel says, else as DIR/lock does."""
-    inode = os.fstat(fd).st_ino
+def holder(path: Path) -> str:
+    """The pid that holds a lock of this file or directory, as the kernel says; "" where none does. Takes no lock."""
     try:
+        inode = os.stat(path).st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             held = _HELD.match(line)
             if held and int(held[2]) == inode and int(held[1]) > 0:
                 return held[1]
     except OSError:
         pass
+    return ""
+
+
+def _holder(fd: int, directory: Path) -> str:
+    """The pid that holds a lock of this file: as the kernel says, else as DIR/lock does."""
+    if held := holder(Path(f"/proc/self/fd/{fd}")):
+        return held
     try:
         return (directory / "lock").read_text(encoding="ascii", errors="replace")[:32].strip() or "unknown"
     except OSError:
@@ -116,7 +124,7 @@ def read_identity(directory: Path) -> Found | None:
     """What the identity file says, and whether this is the original; None where there is none."""
     path = directory / "identity"
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         if not content.strip(b"\0") and not files(directory):
             return None  # the first start was cut short
         said = msgspec.json.decode(content, type=IdentityFile)

@@ -117,7 +117,9 @@ class LiveView:
         total, refused = self._runs.refused(name, refused_after, committed)
         return RunPosition(committed, incarnation, total, refused)
 
-    def claim_run(self, source_id: str, run: int, token: int) -> bool:
+    def claim_run(self, source_id: str, run: int, token: int) -> bool | None:
+        if self._committer.may_have_forgotten_durable(feed_name(source_id, run)):
+            return None
         incarnation = self._claims.claim(source_id, run, token)
         return bool(incarnation) and self._committer.claimed(feed_name(source_id, run)) >= incarnation
 

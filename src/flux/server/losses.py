@@ -2,7 +2,7 @@
 
     journal         every EPOCH record is a loss (or a copy): it cannot be forgotten by a start that fails after it
     losses          JSON, the server's: what else was noted, numbered from 1 (a cursor ahead, a journal that is gone)
-    acknowledged    JSON, written by `flux doctor --ack-loss`: up to which epoch and which number
+    acknowledged    JSON, written by `flux doctor --ack-loss`: up to which epoch of which store, and which number
 
 The server looks at `acknowledged` every second, so that nobody has to restart it.
 """
@@ -21,6 +21,7 @@ import msgspec
 
 from flux.errors import DataError, StorageError
 from flux.fence import sync_folder
+from flux.named_files import read_regular
 from flux.server.records import EpochRecord
 
 _LOG = logging.getLogger("flux.server")
@@ -42,10 +43,12 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
-    """What the operator has seen: all losses up to these."""
+    """What the operator has seen: all losses up to these. The numbers are the directory's, the epochs a store's."""
 
     epoch: int = 0
     number: int = 0
+    store_id: int = 0
+    """Of which store the epoch is; 0: written by a version that did not say that, and holds for any store."""
 
 
 class Losses:
@@ -59,11 +62,13 @@ class Losses:
         self._known = Acknowledged()
         self._advice = f" (known? `flux doctor --ack-loss {directory}`)"
 
-    def open(self, epochs: Sequence[EpochRecord]) -> dict[str, str]:
-        """Condition -> reason, of all that is not acknowledged. Raises DataError when the file does not read."""
+    def open(self, epochs: Sequence[EpochRecord], store_id: int, parent_store_id: int = 0) -> dict[str, str]:
+        """Condition -> reason, of all that is not acknowledged: `epochs` are those of the store `store_id`, which begin
+        with its parent's. Raises DataError when the file does not read."""
         seen = self.acknowledged()
+        upto = seen.epoch if seen.store_id in (0, store_id, parent_store_id) else 0
         found = {loss.name: self.told(loss.reason) for loss in self._noted() if loss.number > seen.number}
-        begun = [record for record in epochs if record.epoch > seen.epoch]
+        begun = [record for record in epochs if record.epoch > upto]
         if begun:
             earlier = f"; and {len(begun) - 1} epochs before it" if len(begun) > 1 else ""
             found[EPOCH] = self.told(f"epoch {begun[-1].epoch} begins: {begun[-1].reason}{earlier}")
@@ -85,16 +90,16 @@ class Losses:
             still_open.append(Loss(number, name, reason, time.time_ns() // 1_000_000))
             _replace(self._path, msgspec.json.encode(still_open))
 
-    def acknowledge(self, epoch: int) -> None:
-        """All losses up to `epoch` and all that is noted are known. Raises StorageError."""
+    def acknowledge(self, epoch: int, store_id: int) -> None:
+        """All losses up to `epoch` of that store and all that is noted are known. Raises StorageError."""
         number = max([self.acknowledged().number, *(loss.number for loss in self._noted())])
-        _replace(self._acknowledged, msgspec.json.encode(Acknowledged(epoch, number)))
+        _replace(self._acknowledged, msgspec.json.encode(Acknowledged(epoch, number, store_id)))
 
     def acknowledged(self) -> Acknowledged:
         """What the operator has seen; nothing where the file is missing or says nothing that reads, and what it said
         before where it cannot be read now (no descriptor is left, say)."""
         try:
-            self._known = msgspec.json.decode(self._acknowledged.read_bytes(), type=Acknowledged)
+            self._known = msgspec.json.decode(read_regular(self._acknowledged), type=Acknowledged)
         except FileNotFoundError:
             self._known = Acknowledged()
         except OSError as error:
@@ -114,7 +119,7 @@ class Losses:
 
     def _noted(self) -> list[Loss]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[Loss])
+            return msgspec.json.decode(read_regular(self._path), type=list[Loss])
         except FileNotFoundError:
             return []
         except (OSError, msgspec.MsgspecError) as error:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from flux import journal
 from flux.errors import ConfigError, DataError, StorageError
 from flux.journal import JournalFile, Position
-from flux.server.damage import Damage
+from flux.server.damage import Damage, decision
 from flux.server.directory import DirectoryLock, read_identity
 from flux.server.project import Projection
 from flux.server.salvage import fill, go_on_from, holes, open_old, salvage
@@ -70,10 +70,7 @@ def _mend(directory: Path, cut: bool, salvage_all: bool, say: Callable[[str], No
     old = None
     for damage in _damages(directory):
         if not cut and not salvage_all:
-            raise DataError(
-                f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it; `--salvage` keeps "
-                "every group that reads, and what the database has of the others"
-            )
+            raise DataError(decision(directory, damage))
         if salvage_all and damage.kept:
             _salvage(directory, damage, say)
         else:
@@ -81,7 +78,7 @@ def _mend(directory: Path, cut: bool, salvage_all: bool, say: Callable[[str], No
             _cut(directory, damage)
     for missing in missing_between(journal.files(directory), thorough=True):
         if not cut and not salvage_all:
-            raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
+            raise DataError(decision(directory, missing))
         say(f"{missing}: gone on without")
         _join(missing.before, missing.after)
     if salvage_all:

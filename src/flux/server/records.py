@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -123,12 +123,32 @@ def feed_name(source_id: str, run: int) -> str:
     return f"{FEED}{source_id}:{run}"
 
 
+def worth(position: Position, claims: int) -> int:
+    """Which of feeds' runs go first where there are too many: those of the least worth, of them the one of the longest
+    silence. `claims`: how many durable runs have no rows. A claim costs one request, so from a quarter of the places on
+    they go before all that has rows."""
+    if _is_claim(position):
+        return 0 if claims > MAX_RUNS // 4 else 2
+    return 3 if position[1] else 1
+
+
+def _is_claim(position: Position) -> bool:
+    """Whether it is that of a durable run without rows."""
+    return position[0] == 0 and position[1] > 0
+
+
+def count_claims(positions: Iterable[Position]) -> int:
+    """How many are those of durable runs without rows."""
+    return sum(map(_is_claim, positions))
+
+
 def remember(sources: dict[str, Position], moved: Mapping[str, Position]) -> None:
-    """Note where sources have moved to. Of feeds' runs the MAX_RUNS that moved last stay: a run ends with its feed."""
+    """Note where sources have moved to. Of feeds' runs MAX_RUNS stay, as `worth` has it: a run ends with its feed."""
     for name, position in moved.items():
         sources.pop(name, None)
         sources[name] = position
     feeds = [name for name in sources if name.startswith(FEED)] if len(sources) > MAX_RUNS else []
-    feeds.sort(key=lambda name: sources[name][1] > 0)  # durable runs go last
+    claims = count_claims(sources[name] for name in feeds)
+    feeds.sort(key=lambda name: worth(sources[name], claims))
     for name in feeds[: max(0, len(feeds) - MAX_RUNS)]:
         del sources[name]

@@ -33,6 +33,7 @@ from flux.fence import sync_folder
 from flux.journal import Fence, Journal, Position
 from flux.model import State
 from flux.server.committer import Identity
+from flux.server.damage import decision
 from flux.server.directory import DirectoryLock, Found, read_identity, write_identity
 from flux.server.lineage import Beyond, begin_epoch, branch, loss_of
 from flux.server.losses import JOURNAL, Losses
@@ -71,7 +72,10 @@ class Recovered:
     @property
     def conditions(self) -> list[tuple[str, State, str]]:
         """What is not as it should be; the losses until they are acknowledged."""
-        found = [(name, State.DEGRADED, why) for name, why in self.losses.open(self.identity.epochs).items()]
+        known = self.losses.open(
+            self.identity.epochs, self.identity.store_id, self.identity.parent_store_id
+        ).items()
+        found = [(name, State.DEGRADED, why) for name, why in known]
         return [*found, ("store", State.DEGRADED, self.without)] if self.without else found
 
 
@@ -98,10 +102,10 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     if not files:
         return _begin(directory, undo, lock, fence, losses, found, disk=disk, file_bytes=file_bytes)
     for missing in missing_between(files):
-        raise DataError(f"{missing}. `flux rebuild {directory} --cut` goes on without them")
+        raise DataError(decision(directory, missing))
     scanned, damage = scan_file(files[-1])
     if damage is not None or scanned is None:
-        raise DataError(f"{damage}. `flux rebuild {directory} --cut` does that and keeps all before it")
+        raise DataError(decision(directory, damage))
     if found and not found.copy:
         _compare(directory, scanned.heads, found, fence)
     store, beyond = _open_store(directory, scanned)
@@ -198,12 +202,12 @@ def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | 
     """The database, and what it proves of rows that the journal lost: one that was filled beyond the journal's end is
     set aside, and another begun.
 
-    The name it gets says where the journal ended: as long as that is still the end, a start that failed meanwhile has
-    not told anybody of the loss.
+    The name it gets says of which store it is and where the journal ended: as long as that is still the end, a start
+    that failed meanwhile has not told anybody of the loss.
     """
     path, end = directory / DATABASE, scanned.end
-    suffix = f"beyond-{end.file}-{end.offset}"
     of, also, epoch = scanned.heads.store_id, scanned.heads.parent_store_id, scanned.epoch
+    suffix = f"beyond-{of:016x}-{end.file}-{end.offset}"
     store = DuckStore(path, of, also=also, patient=True)
     position = None
     with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows

@@ -221,8 +221,7 @@ class Requests:
 
     def _take(self) -> None:
         for _ in range(REQUESTS_PER_TURN):
-            frames = receive(self.socket)
-            if frames is None:
+            if self._stopping or (frames := receive(self.socket)) is None:
                 return
             self.counts.received += 1
             envelope, body = split(frames)

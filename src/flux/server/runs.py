@@ -12,7 +12,7 @@ import numpy as np
 
 from flux.limits import MAX_REFUSED_LISTED, MAX_RUNS
 from flux.model import REFUSED
-from flux.server.records import Position, SourceRecord, feed_name, pack
+from flux.server.records import Position, SourceRecord, count_claims, feed_name, pack, worth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ _POSITION_BYTES: Final = (
 
 class Runs:
     """The receiver's table of runs: MAX_RUNS places. The run that goes for a new one is that of the longest silence:
-    no row of it came, and nobody asked how far it is. Durable runs go last."""
+    no row of it came, and nobody asked how far it is. Durable runs go last (`records.worth`)."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver = receiver
@@ -46,7 +46,9 @@ class Runs:
         gone: dict[str, Position] = {}
         self._hear()
         if len(self._names) == MAX_RUNS:
-            place = min(range(MAX_RUNS), key=self._worth)
+            at = [self.taken(place) for place in range(MAX_RUNS)]
+            claims = count_claims(at)
+            place = min(range(MAX_RUNS), key=lambda place: (worth(at[place], claims), self._contact[place]))
             before = self._names[place]
             gone[before] = self.taken(place)
             del self._places[before]
@@ -57,16 +59,11 @@ class Runs:
             self._seen.append(position[0])
             self._contact.append(self._added)
         begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
-        assert (
-            self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place) == place
-        )
+        added = self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place)
+        assert added == place
         self._added += 1
         self._places[name] = place
         return place, gone
-
-    def _worth(self, place: int) -> tuple[bool, int]:
-        """What goes last: durable runs, then those that were heard of lately."""
-        return self.receiver.kernel.run_incarnation(place) > 0, self._contact[place]
 
     def _hear(self) -> None:
         """Rows came of these runs since the last run was added."""

@@ -134,13 +134,22 @@ class Server:
 
     def _lowest(self) -> dict[int, int]:
         """The lowest time or trade id (as the signed number of its bits) of each stream; none where the database does
-        not read: then what is older than the rings is taken for possibly seen."""
+        not read, or has not all rows up to the stream's head in the journal: then what is older than the rings is taken
+        for possibly seen."""
+        store, streams = self._recovered.store, self._recovered.streams
         try:
-            found = self._recovered.store.lowest(RowKind.CANDLE) | self._recovered.store.lowest(RowKind.TRADE)
+            heads, found = store.heads(), store.lowest(RowKind.CANDLE) | store.lowest(RowKind.TRADE)
         except (StorageError, DamagedError) as error:
             self._store_read(error)
             return {}
-        return {number: low if low < 2**63 else low - 2**64 for number, low in found.items()}
+        whole = {
+            number
+            for number, head in streams.items()
+            if number in heads and heads[number].last_sequence == head.head
+        }
+        return {
+            number: low if low < 2**63 else low - 2**64 for number, low in found.items() if number in whole
+        }
 
     def _bind(self) -> None:
         config, recovered = self._config, self._recovered
@@ -352,10 +361,11 @@ class Server:
         if running or not answered:
             # What they were lent stays open: the next file opened would get the number of one that was closed.
             self.left_open = True
+            late = ", ".join(running if answered else [*running, "the requests"])
+            disk = ": does the disk stand still?" if committer.is_alive() or projector.is_alive() else "."
             self._failed(
                 StorageError(
-                    f"{', '.join(running) or 'the requests'} did not end within {STOP_S:g} s: does the disk stand "
-                    "still? What was acknowledged is in the journal"
+                    f"{late} did not end within {STOP_S:g} s{disk} What was acknowledged is in the journal"
                 )
             )
         else:

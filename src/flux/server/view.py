@@ -88,8 +88,9 @@ class ServerView(Protocol):
     def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition | None:
         """How far a feed's run is, with the refused rows numbered above `refused_after`; None: it may be forgotten."""
 
-    def claim_run(self, source_id: str, run: int, token: int) -> bool:
-        """Whether the process with this token has the run: false until that stands in the journal."""
+    def claim_run(self, source_id: str, run: int, token: int) -> bool | None:
+        """Whether the process with this token has the run: false until that stands in the journal. None: it may have
+        had rows that are forgotten."""
 
     def store_lags(self) -> bool:
         """Whether rows that memory let go may not be in the store yet: what it lacks is then no hole."""

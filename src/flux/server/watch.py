@@ -75,7 +75,9 @@ class Watch:
         if acknowledged == self._acknowledged:
             return
         try:
-            still_open = self._losses.open(self._identity.epochs)
+            still_open = self._losses.open(
+                self._identity.epochs, self._identity.store_id, self._identity.parent_store_id
+            )
         except DataError as error:
             _LOG.error("%s", error)
             return

@@ -61,7 +61,8 @@ class Store(Protocol):
         """The id of the server's store that these rows belong to."""
 
     def lowest(self, kind: RowKind) -> dict[int, int]:
-        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one)."""
+        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one). Streams of which
+        not all rows from sequence 1 to their last one are here are left out."""
 
     def append(self, batch: StoreBatch, position: tuple[int, int]) -> None:
         """`commit` of one batch that brings no new stream."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
 from flux.fence import sync_folder
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
+from flux.named_files import check_regular
 
 _LOG = logging.getLogger("flux.store")
 
@@ -178,7 +179,10 @@ class Database:
     def _open(self, path: Path, settings: _Settings) -> duckdb.DuckDBPyConnection:
         """A connection whose tables are made or checked."""
         try:
+            check_regular(path)  # DuckDB waits at a FIFO for ever
             connection = duckdb.connect(str(path), config=settings)
+        except OSError as error:
+            raise StorageError.of(path, error) from error
         except duckdb.Error as error:
             raise self._opening(error) from error
         try:

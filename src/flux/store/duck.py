@@ -28,7 +28,10 @@ from flux.store.database import Database, create, insert, one, probe, structured
 
 FORMAT_VERSION = 1
 _TABLES = {RowKind.CANDLE: "candles", RowKind.TRADE: "trades", RowKind.QUOTE: "quotes"}
-_ADVICE = "Stop flux and delete it: it is filled again from the journal at the next start"
+_ADVICE = (
+    "Stop flux and delete it: it is filled again from the journal at the next start (what it alone has since a `flux "
+    "rebuild --salvage` is then lost)"
+)
 
 
 class DuckStore:
@@ -127,11 +130,15 @@ class DuckStore:
         return {row[0]: StreamKey(*row[1:]) for row in found}
 
     def lowest(self, kind: RowKind) -> dict[int, int]:
-        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one)."""
-        of = {RowKind.CANDLE: "min(ts_ms) FROM candles", RowKind.QUOTE: "min(ts_ns) FROM quotes"}
-        what = of.get(kind, "min(trade_id) FROM trades WHERE trade_id > 0")
+        """By stream_id the lowest time of its rows, of trades the lowest id (none: no row has one). Streams of which
+        not all rows from sequence 1 to their last one are here are left out."""
+        of = {RowKind.CANDLE: "min(ts_ms)", RowKind.QUOTE: "min(ts_ns)"}
+        what = of.get(kind, "min(trade_id) FILTER (trade_id > 0)")
         with self._database.reading() as cursor:
-            found = cursor.execute(f"SELECT stream_id, {what} GROUP BY stream_id").fetchall()
+            found = cursor.execute(
+                f"SELECT stream_id, {what} AS low FROM {_TABLES[kind]} GROUP BY stream_id"
+                " HAVING count(*) = max(sequence) AND low IS NOT NULL"
+            ).fetchall()
         return dict(found)
 
     def read(

@@ -29,9 +29,16 @@ from flux.errors import (
     UnavailableError,
     VersionError,
 )
-from flux.limits import ASK_TIMEOUT_MS, MAX_ASKS, MAX_RETRY_AFTER_MS, RECONNECT_MAX_MS, RECONNECT_MIN_MS
+from flux.limits import (
+    ANSWERS_PER_LOOK,
+    ASK_TIMEOUT_MS,
+    MAX_ASKS,
+    MAX_RETRY_AFTER_MS,
+    RECONNECT_MAX_MS,
+    RECONNECT_MIN_MS,
+)
 from flux.schema import messages
-from flux.transport.sockets import Poller, Socket, Sockets, receive, send
+from flux.transport.sockets import Poller, Socket, Sockets, receive_some, send
 
 _ASK_TIMEOUT_S: Final = ASK_TIMEOUT_MS / 1_000
 
@@ -181,7 +188,8 @@ class Requester:
         self._sockets.discard(self._socket)
 
     def _take_all(self) -> None:
-        while (frames := receive(self._socket)) is not None:
+        """At most ANSWERS_PER_LOOK: who sends without end is not to hold the caller past its deadlines."""
+        for frames in receive_some(self._socket, ANSWERS_PER_LOOK):
             self._take(frames)
 
     def _take(self, frames: list[bytes]) -> None:

@@ -13,7 +13,7 @@ import errno
 import ipaddress
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -24,6 +24,7 @@ from flux.errors import ConfigError, FluxError, InUseError
 from flux.limits import (
     INGEST_HWM,
     LINGER_MS,
+    LINK_EVENTS_PER_LOOK,
     LIVE_HWM,
     MAX_ASKS,
     MAX_FRAME_BYTES,
@@ -105,9 +106,9 @@ class Link:
         self.socket = socket
 
     def events(self) -> list[LinkEvent]:
-        """What happened since the last call, in order."""
+        """What happened since the last call, in order; at most LINK_EVENTS_PER_LOOK, the others at the next."""
         out = []
-        while (frames := receive(self.socket)) is not None:
+        for frames in receive_some(self.socket, LINK_EVENTS_PER_LOOK):
             event = _LINK_EVENTS.get(zmq.Event(parse_monitor_message(frames)["event"]))
             if event is not None:
                 out.append(event)
@@ -213,7 +214,7 @@ class Sockets:
         self._all.insert(0, watcher)
 
         def come() -> list[tuple[int, bool]]:
-            events = map(parse_monitor_message, iter(lambda: receive(watcher), None))
+            events = map(parse_monitor_message, receive_some(watcher, LINK_EVENTS_PER_LOOK))
             return [(int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED) for event in events]
 
         return come
@@ -341,6 +342,15 @@ def receive(socket: Socket) -> list[bytes] | None:
         return socket.recv_multipart(zmq.DONTWAIT)
     except zmq.Again:
         return None
+
+
+def receive_some(socket: Socket, most: int) -> Iterator[list[bytes]]:
+    """The messages that are there now, at most so many: a peer that sends faster than they are taken ends no loop."""
+    for _ in range(most):
+        frames = receive(socket)
+        if frames is None:
+            return
+        yield frames
 
 
 def send(socket: Socket, frames: Sequence[bytes]) -> bool:

@@ -1,0 +1,47 @@
+"""Files that a user names: a FIFO, a socket or a device in the place of one is refused before anything waits on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+class NotRegularError(OSError):
+    """What stands there is no regular file; `strerror` says so."""
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """The regular file at `path`, open to be read. Raises `NotRegularError`, and OSError as `open` does."""
+    # Without O_NONBLOCK the open of a FIFO that nobody writes waits for ever, and a signal does not end that.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check(os.fstat(fd).st_mode, path)
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def read_regular(path: Path | str) -> bytes:
+    """All of a regular file. Raises as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def check_regular(path: Path | str) -> None:
+    """For a file that somebody else opens by its name: nothing, or a regular file. Raises as `open_regular` does."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    _check(mode, path)
+
+
+def _check(mode: int, path: Path | str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise NotRegularError(errno.EINVAL, "is no regular file", str(path))
