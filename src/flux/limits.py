@@ -2,7 +2,7 @@
 
 `server_bytes` adds up what a server may take in the worst case. Most bounds are kept where the thing itself is made.
 What peers make libzmq keep is not: it bounds messages, and a message may have parts for ever. So a server watches its
-own memory (`server/memory.py`) against that sum, and drops the connection that was made last while it is over it.
+own memory (`server/memory.py`) against that sum, and drops the connection that sent most of late while over it.
 """
 
 from typing import Final

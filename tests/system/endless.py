@@ -44,12 +44,12 @@ def _read(made: socket.socket, size: int) -> bytes:
     return found
 
 
-def endless(endpoint: str, kind: bytes, part: int, most: int) -> int:
+def endless(made: socket.socket, part: int, most: int) -> int:
     """Send parts of `part` bytes until the server ends the connection or takes no more of it: how many bytes went."""
     frame = b"\x03" + struct.pack(">Q", part) + bytes(part)  # long, and more parts follow
     chunk = frame * max(1, 1_048_576 // len(frame))
     sent = 0
-    with connected(endpoint, kind) as made:
+    with made:
         made.settimeout(CUT_OFF_S)
         try:
             while sent < most:

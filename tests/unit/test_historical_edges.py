@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flux.client.historical import Historical
 from flux.client.ranges import Bounds, History, Page, Range
 from flux.client.starting import TimeStart, begin_of
-from flux.errors import FluxError, StorageError
+from flux.errors import AnswerError, FluxError, StorageError
 from flux.model import TRADE, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.schema import messages
@@ -112,6 +112,23 @@ def test_a_server_in_another_epoch_every_time_ends_the_call() -> None:
 
     with pytest.raises(FluxError, match="another epoch every time"):
         wanted.fetch(page_of)
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (Page(3, rows_at([T0]), False, history=History(STORE_ID, 1)), "with 3 after 1"),
+        (Page(2, rows_at([]), True, history=History(STORE_ID, 1)), "no rows after 1, and with more"),
+    ],
+)
+@pytest.mark.parametrize("way", ["get", "iter"])
+def test_a_short_answer_is_not_taken_for_the_whole(second: Page, said: str, way: str) -> None:
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        return second if after else Page(1, rows_at([T0]), True, history=History(STORE_ID, 1))
+
+    wanted = Range(KEY, Bounds(None, None, None, True))
+    with pytest.raises(AnswerError, match=said):
+        wanted.fetch(page_of) if way == "get" else list(wanted.batches(page_of))
 
 
 # -- bounds to the ns ----------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def _mappings() -> Finding:
 
 
 def _worst_case() -> Finding:
-    """What a server's bounds add up to: beyond that it drops the connection that was made last."""
+    """What a server's bounds add up to: beyond that it drops the connection that sent most of late."""
     few, many = sum(server_bytes(1_000).values()), server_bytes()
     total = sum(many.values())
     parts = ", ".join(f"{name} {size // MIB}" for name, size in many.items())

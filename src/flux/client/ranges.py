@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flux.batch import Batch
 from flux.client.deliver import BATCHES
-from flux.errors import FluxError, StorageError
+from flux.errors import AnswerError, FluxError, StorageError
 from flux.limits import MAX_REPLY_ROWS
 from flux.model import MAX_SEQUENCE, ROW_DTYPES, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
@@ -144,6 +144,7 @@ class Range:
                     raise StorageError(f"{self._key}: the server no longer has {after + 1} to {last}")
                 after = page.first_available - 1
                 continue
+            self._judge(page, after, timed=wanted.start is not None or wanted.end is not None)
             if not len(page.rows):
                 return
             last = page.first + len(page.rows) - 1
@@ -154,6 +155,20 @@ class Range:
             yield page
             if not page.has_more:
                 return
+
+    def _judge(self, page: Page, after: int, *, timed: bool) -> None:
+        """Raise AnswerError for a page that leaves out what no time bound leaves out, or promises more after nothing:
+        the range would be short, in silence. Version 1 has no status for a hole.
+        """
+        if page.has_more and not len(page.rows):
+            raise AnswerError(
+                f"{self._key}: the server answers with no rows after {after}, and with more to come"
+            )
+        if len(page.rows) and page.first > after + 1 and not timed and page.history != NO_HISTORY:
+            raise AnswerError(
+                f"{self._key}: the server answers with {page.first} after {after}, and does not say that rows between "
+                "are gone"
+            )
 
     def _goes_on(self, page: Page, after: int, changed: bool) -> bool:
         """Whether the server is in a later epoch now, in which all that was fetched is still right: then the page is to

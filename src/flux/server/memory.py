@@ -1,9 +1,15 @@
 """A watch on the server's memory: what peers make libzmq keep has no other bound.
 
-    ACCEPTED, DISCONNECTED of every port ──► connections in order ──► over the bound: shutdown(2) of the newest
+    ACCEPTED, DISCONNECTED of every port ──► connections ──► over the bound: shutdown(2) of who sent most of late
 
 libzmq bounds messages and the size of a part, not the parts of a message, and has no call that ends one connection. Its
-monitor gives the descriptor of each, though. What was connected before, and keeps within its bounds, stays.
+monitor gives the descriptor of every one, though, and the system counts the bytes that came by it. Most of late: since
+the last drop, or within the last second or two before the first. Where the bytes do not differ (none came, or the
+system does not count: ipc) the newest goes.
+
+A drop that did not bring the memory within its bound is followed by the next. An innocent peer that came back meanwhile
+is not dropped again before all that were there when the bound was passed, unless the memory still grows fast: then who
+sends most is most likely who makes it grow.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ AGAIN_S: Final = 5.0
 """libzmq frees what a connection held in its own time: so long nobody else is dropped for it ..."""
 GROWN_BYTES: Final = 64 * limits.MIB
 """... unless the memory grows by so much meanwhile."""
-CALM_LOOKS: Final = 20  # looks within the bound before all is well again
+CALM_LOOKS: Final = 20  # looks within the bound before all is well again, and from one mark to the next
 
 
 class Connection(NamedTuple):
@@ -46,11 +52,13 @@ class Connection(NamedTuple):
 
 
 class Connections:
-    """Who is connected, in the order of coming; `comings` are what each port gives (`Sockets.comings`)."""
+    """Who is connected, in the order of coming; `comings` are what every port gives (`Sockets.comings`)."""
 
     def __init__(self, comings: Sequence[Callable[[], list[tuple[int, bool]]]]) -> None:
         self._comings = comings
         self._open: dict[int, Connection] = {}
+        self._leaving: set[int] = set()  # descriptors that may not be closed yet
+        self._sent: dict[int, int] = {}  # by descriptor: what each had sent at the last mark
         self._looks = 0
 
     def follow(self) -> None:
@@ -58,28 +66,56 @@ class Connections:
         self._looks += 1
         for come in self._comings:
             for descriptor, came in come():
-                self._open.pop(descriptor, None)
-                if came and (found := _connection(descriptor)):
+                found = _connection(descriptor)
+                if not came:
+                    self._leaving.add(descriptor)
+                elif found and not self._is(descriptor, found):
                     self._open[descriptor] = found._replace(look=self._looks)
+                    self._sent.pop(descriptor, None)
+        # Ports do not say it in one order: one may have the descriptor already that another port says was left.
+        for descriptor in list(self._leaving):
+            if not self._is(descriptor, _connection(descriptor)):
+                self._leaving.discard(descriptor)
+                self._open.pop(descriptor, None)
+
+    def _is(self, descriptor: int, found: Connection | None) -> bool:
+        held = self._open.get(descriptor)
+        return held is not None and held._replace(look=0) == found
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def drop_last(self) -> str:
-        """End the connection that was made last, of several the one that sent most; who it was, "" if there is none."""
+    @property
+    def looks(self) -> int:
+        """How often it was followed: a time to give to `drop`."""
+        return self._looks
+
+    def mark(self) -> None:
+        """From here on the bytes count that each sends."""
+        self._sent = {descriptor: _sent(descriptor) for descriptor in self._open}
+
+    def drop(self, came_by: int | None = None) -> str:
+        """End the connection that sent most since the mark, of equals the newest, and mark: who it was, "" if there is
+        none. `came_by`: those that came after that many looks are taken only when no other is left.
+        """
+
+        def rank(made: Connection) -> tuple[bool, int, int]:
+            early = came_by is None or made.look <= came_by
+            return early, _sent(made.descriptor) - self._sent.get(made.descriptor, 0), made.look
+
         while self._open:
-            # From the end, for the first of equals is taken.
-            last = max(reversed(self._open.values()), key=lambda made: (made.look, _sent(made.descriptor)))
-            del self._open[last.descriptor]
-            if _connection(last.descriptor) == last._replace(look=0):
+            worst = max(reversed(self._open.values()), key=rank)  # from the end: the first of equals is taken
+            del self._open[worst.descriptor]
+            if _connection(worst.descriptor) == worst._replace(look=0):
                 try:
-                    with _borrowed(last.descriptor) as connection:
+                    with _borrowed(worst.descriptor) as connection:
                         # What still comes is received after a shutdown too: without room for it the end is soon.
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
                         connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue  # it left meanwhile
-                return last.peer
+                self.mark()
+                return worst.peer
         return ""
 
 
@@ -127,6 +163,7 @@ class MemoryWatch:
         self._statm = open("/proc/self/statm", "rb", buffering=0)  # noqa: SIM115  kept: no descriptor may be left later
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._calm = 0
+        self._over_since: int | None = None  # the look at which the memory was found over its bound
         self._again_at = 0.0
         self._grown_at = 0
         self.dropped = 0
@@ -145,31 +182,44 @@ class MemoryWatch:
         self._stopping.set()
 
     def look(self) -> None:
-        """Drop the newest connection if the memory is over the sum of its bounds."""
+        """Drop the connection that sent most of late if the memory is over the sum of its bounds."""
         self._connections.follow()
         bound = sum(limits.server_bytes(self._streams()).values())
         if self._taken() > bound:
             self._give_back()
         taken = self._taken()
         if taken <= bound:
-            self._calm += 1
-            if self._calm == CALM_LOOKS and self._vitals.has("memory"):
-                self._vitals.clear("memory")
-                self._give_back()
+            self._within()
             return
         self._calm = 0
         now = time.monotonic()
         if now < self._again_at and taken < self._grown_at:
             return  # what was dropped last is still being freed
+        growing = self._over_since is None or taken >= self._grown_at
+        if self._over_since is None:
+            self._over_since = self._connections.looks
         self._again_at, self._grown_at = now + AGAIN_S, taken + GROWN_BYTES
-        peer = self._connections.drop_last()
+        peer = self._connections.drop(None if growing else self._over_since)
         self.dropped += bool(peer)
         said = (
-            f"the connection from {peer}, made last, was dropped" if peer else "no connection is left to drop"
+            f"the connection from {peer} was dropped as the likeliest to hold it"
+            if peer
+            else "no connection is left to drop"
         )
         self._vitals.set(
             "memory", State.DEGRADED, f"the memory is over its bound of {bound // limits.MIB} MiB: {said}"
         )
+
+    def _within(self) -> None:
+        """The memory is within its bound; after some looks all is well again."""
+        self._calm += 1
+        if self._calm % CALM_LOOKS:
+            return
+        self._connections.mark()
+        self._over_since = None
+        if self._vitals.has("memory"):
+            self._vitals.clear("memory")
+            self._give_back()
 
     def _give_back(self) -> None:
         """What was freed counts until the system has it back."""

@@ -165,7 +165,7 @@ class Projection:
     def _damaged(self, at: Position) -> DataError:
         return JournalDamageError(
             f"{journal.path_of(self.directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
-            f"read; `flux rebuild {self.directory} --cut` tells what that loses"
+            f"read; `flux rebuild {self.directory}` says what that loses, and what `--salvage` and `--cut` keep"
         )
 
 
