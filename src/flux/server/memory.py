@@ -216,7 +216,7 @@ class MemoryWatch:
         if self._calm % CALM_LOOKS:
             return
         self._connections.mark()
-        self._over_since = None
+        self._over_since, self._again_at = None, 0.0
         if self._vitals.has("memory"):
             self._vitals.clear("memory")
             self._give_back()
