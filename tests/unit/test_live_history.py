@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from flux import codec
-from flux.client.live import Live, StateChange
+from flux.client.deliver import StateChange
+from flux.client.live import Live
 from flux.model import Gap, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.schema import messages
