@@ -27,6 +27,7 @@ WARM = 200
 
 def send(feed: Feed) -> None:
     row = np.zeros(1, CANDLE)
+    row["flags"] = 1
     start = time.monotonic_ns()
     for number in range(ROWS):
         intended = start + number * 1_000_000_000 // RATE

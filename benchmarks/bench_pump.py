@@ -42,7 +42,7 @@ TURNS = 40
 MESSAGES = STREAMS * ROWS_A_TURN * TURNS
 ROUNDS = 5
 STORE = 1
-KEYS = [StreamKey("SIM", f"S{i:02}/USDT", "1m") for i in range(STREAMS)]
+KEYS = [StreamKey("SIM", f"S{i:02}/USDT", "1s") for i in range(STREAMS)]
 PATIENCE_MS = 10_000
 
 C_SOURCE = """
@@ -94,7 +94,7 @@ def send_while_wanted(publisher: Publisher, epoch: int) -> None:
     while True:
         if newest(publisher) != epoch:
             return
-        rows["ts_ms"] = 1_700_000_000_000 + turn * ROWS_A_TURN + np.arange(ROWS_A_TURN)
+        rows["ts_ms"] = 1_700_000_000_000 + 1_000 * (turn * ROWS_A_TURN + np.arange(ROWS_A_TURN))
         taker.kernel.begin()
         for slot in range(STREAMS):
             taker.kernel.offer(slot, rows)

@@ -74,7 +74,7 @@ def one_group(streams: Streams) -> Group:
         streams.add(key, stream_id=number, ring_rows=1_024)
         sequencer.add(0)
     taker, rows = Receiver(None, streams, server=True), np.zeros(ROWS_A_TURN, CANDLE)
-    rows["flags"], rows["ts_ms"] = 1, 1_700_000_000_000 + np.arange(ROWS_A_TURN)
+    rows["flags"], rows["ts_ms"] = 1, 1_700_000_000_000 + 1_000 * np.arange(ROWS_A_TURN)
     taker.kernel.begin()
     for slot in range(STREAMS):
         taker.kernel.offer(slot, rows)

@@ -74,7 +74,7 @@ def write_history(directory: Path) -> int:
     streams, sequencer, group = Streams(STREAMS), Sequencer(), Group(16 << 20)
     receiver = Receiver(None, streams, server=True)
     for number in range(1, STREAMS + 1):
-        key = StreamKey("SIM", f"S{number}", "1m")
+        key = StreamKey("SIM", f"S{number}", "1s")
         streams.add(key, stream_id=number, ring_rows=1_024)
         sequencer.add(0)
         group.append(journal.STREAM, pack(StreamRecord(number, *key)))

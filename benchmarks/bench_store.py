@@ -46,8 +46,9 @@ def rows_of_a_feed(count: int) -> np.ndarray:
 
 
 def project(store: DuckStore, rows: np.ndarray, streams: int, file: int = 1) -> tuple[float, float]:
-    """(seconds of all appends, of the slowest); `file` is the journal's, of which they come."""
-    places = np.arange(len(rows))
+    """(seconds of all appends, of the slowest); `file` is the journal's, of which they come: the rows of the next one
+    have the next sequences."""
+    places = np.arange(len(rows)) + (file - 1) * len(rows)
     ids, sequences = (places % streams + 1).astype(np.uint32), (places // streams + 1).astype(np.uint64)
     epochs = np.ones(len(rows), np.uint32)
     taken = []
