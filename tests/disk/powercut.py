@@ -25,6 +25,7 @@ from tests.disk.lives import Lives, Recording, entries_of
 from tests.disk.log import Kind
 
 FROM_JOURNAL_ALONE = 10  # one image in so many is started without its database too
+ALL_ROWS = 1_000_000  # entries of a log that no life has: it goes on to its last row
 IMAGES_PER_ROUND = 250
 
 
@@ -101,7 +102,9 @@ def first_generation(folder: Path, durability: str, rng: random.Random, kills: i
     for _ in range(kills):
         lives.live(kill_at=rng.randrange(60, 160))
         lives.live(idle=True)  # it answers with what the one before had written, and syncs nothing by itself
-    lives.live(entries=rng.randrange(60, 120), stop=True)
+    lives.live(
+        entries=ALL_ROWS, stop=True
+    )  # so that files are full, however few kills fell behind a rotation
     lives.live(kill_at=rng.randrange(5, 40))
     lives.live(kill_at=rng.randrange(60, 120))
     lives.live(idle=True)
@@ -124,7 +127,7 @@ def second_generation(
     lives.live(kill_at=rng.randrange(5, 60))
     lives.live(kill_at=rng.randrange(60, 160))
     lives.live(idle=True)
-    lives.live(entries=rng.randrange(60, 120), stop=True)
+    lives.live(entries=ALL_ROWS, stop=True)
     lives.live(kill_at=rng.randrange(60, 160))
     return lives.recording
 

@@ -35,7 +35,7 @@ def plan(request: pytest.FixtureRequest, tmp_path: Path) -> Plan:
             made = dataclasses.replace(SHORT, burst=Burst(300, NS_PER_S // 10))
         case "replay":
             file = tmp_path / "day.csv"
-            lines = (f"{1_600_000_000 + t * 60}000,1,1,1,1,1" for t in range(5_000))
+            lines = (f"{1_600_000_020 + t * 60}000,1,1,1,1,1" for t in range(5_000))
             file.write_text("ts_ms,open,high,low,close,volume\n" + "\n".join(lines) + "\n")
             made = dataclasses.replace(SHORT, replay=Replay(str(file), speed=200_000))
         case _:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flux.errors import ConfigError
-from flux.model import StreamKey
 
 NS_PER_S: Final = 1_000_000_000
 _NS_PER_MS: Final = 1_000_000
@@ -62,7 +61,7 @@ class Replay:
 def _times(file: str, speed: float) -> NDArray[np.int64]:
     from flux.feed.replay import CsvSource  # late: only a replay needs it
 
-    source = CsvSource(file, StreamKey("LOAD", "REPLAY", "1s"))
+    source = CsvSource(file)  # whatever its step is
     parts = []
     rows = 0
     try:
