@@ -29,11 +29,11 @@ def test_a_power_cut_at_any_moment(
     told = campaign(tmp_path, durability, count, rng)
     print(
         f"{told.images} images, {told.new_epochs} in a new epoch, {told.rebuilt} with a database to be rebuilt, "
-        f"{told.shown} rows had been shown; {told.rotations} journal files"
+        f"{told.shown} rows had been shown; {told.rotations} rotations"
     )
     assert told.images == count
     assert told.shown > 100 * count, "next to nothing was shown before the cuts: they prove nothing"
-    assert told.rotations > 2, "no rotation was recorded"
+    assert told.rotations, "no rotation was recorded"
     assert told.new_epochs > count // 4, "no epoch was recorded"
     assert not told.violations, f"{len(told.violations)}:\n" + "\n".join(told.violations)
 
