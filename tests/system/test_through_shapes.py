@@ -35,7 +35,7 @@ def plan(request: pytest.FixtureRequest, tmp_path: Path) -> Plan:
             made = dataclasses.replace(SHORT, burst=Burst(300, NS_PER_S // 10))
         case _:
             file = tmp_path / "day.csv"
-            lines = (f"{1_600_000_000 + t * REPLAY_STEP_S}000,1,1,1,1,1" for t in range(REPLAYED))
+            lines = (f"{1_600_000_020 + t * REPLAY_STEP_S}000,1,1,1,1,1" for t in range(REPLAYED))
             file.write_text("ts_ms,open,high,low,close,volume\n" + "\n".join(lines) + "\n")
             made = dataclasses.replace(SHORT, replay=Replay(str(file), speed=120_000))
     return made.checked()
