@@ -200,7 +200,8 @@ def test_a_demo_that_is_ended_takes_its_server_with_it(tmp_path: Path) -> None:
             pass
         server = int(line.split("server ")[1].split(":")[0])
         assert process.stop() == 143
-        # Its server says before that what it replays, where it came so far.
-        assert process.errors().splitlines()[-1] == "flux demo: terminated"
+        *before, last = process.errors().splitlines()
+        assert last == "flux demo: terminated"
+        assert all(line.startswith("flux serve: ") and "SIM/DEMO/1m" in line for line in before), before
     wait_until(lambda: not Path(f"/proc/{server}").exists(), "the end of its server")
     assert list(tmp_path.iterdir()) == []
