@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import itertools
 import random
 import sys
@@ -68,8 +69,16 @@ def _of_mutant(one: Mutant) -> Change:
 
 
 def lines_of(text: bytes, begin: int, end: int) -> range:
-    """The lines of a file, counted from 1, in which a span of its text stands."""
-    return range(text.count(b"\n", 0, begin) + 1, text.count(b"\n", 0, end - 1) + 2)
+    """The lines of a file, counted from 1, in which a span of its text stands. None of a span outside of functions: it
+    runs at an import, not for the test alone during which that was."""
+    first, last = text.count(b"\n", 0, begin) + 1, text.count(b"\n", 0, end - 1) + 1
+    bodies = (
+        node.body
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    inside = any(body[0].lineno <= first and last <= (body[-1].end_lineno or 0) for body in bodies)
+    return range(first, last + 1) if inside else range(0)
 
 
 def _of_planted(one: Planted) -> Change | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coverage import CoverageData
+from coverage.exceptions import CoverageException
 
 from tests.mutants.marked import REPORT, TEST
 from tests.mutants.nearest import ROOMS, ROOT, matching, nearest, sources
@@ -97,7 +98,7 @@ def measured_files() -> list[str]:
 
 def _of_the_tree() -> str:
     """Of all that a test may depend on but its own file."""
-    whole = hashlib.sha256()
+    whole = hashlib.sha256(repr(ROOMS).encode())
     for name in tracked():
         at = Path(name)
         own = at.parts[0] == "tests" and (at.name.startswith("test_") or "mutants" in at.parts)
@@ -120,7 +121,10 @@ def _measured(copy: Copy, file: str) -> Tests:
     lines: dict[str, dict[int, set[str]]] = {}
     for part in folder.glob("seen.*"):
         data = CoverageData(str(part))
-        data.read()
+        try:
+            data.read()
+        except CoverageException:
+            continue  # its process was killed while it wrote
         for seen in data.measured_files():
             path = str(Path(seen).relative_to(copy.root))
             for line, tests in data.contexts_by_lineno(seen).items():

@@ -13,7 +13,9 @@ ROOMS: Final = (
     "src/flux/client",
     "src/flux/protocol",
     "src/flux/journal.py",
+    "src/flux/journal_disk.py",
     "src/flux/journal_files.py",
+    "src/flux/journal_scan.py",
     "src/flux/fence.py",
     "src/flux/feed/push.py",
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import REASONS, drawn, reasons
+from tests.mutants.__main__ import REASONS, drawn, lines_of, reasons
 from tests.mutants.known import Known, measured_files
 from tests.mutants.mutations import changed_line, mutants
 from tests.mutants.nearest import ROOT, matching, named, nearest, sources
@@ -51,6 +51,12 @@ def test_what_is_changed() -> None:
         ("constant", "return rows - (1 + 1) if rows in SEEN else None"),
         ("compare", "return rows - 1 if rows not in SEEN else None"),
     }
+
+
+def test_only_what_stands_in_a_function_has_lines_that_a_test_runs() -> None:
+    at = {one.new: lines_of(SAMPLE, one.begin, one.end) for one in mutants("sample.py", SAMPLE)}
+    assert (at["(250 * 1000)"], at["False"]) == (range(0), range(0)), "they run at the import"
+    assert (at["<="], at["(1 + 1)"]) == (range(9, 10), range(14, 15))
 
 
 def test_a_mutant_differs_in_one_place_and_parses() -> None:
