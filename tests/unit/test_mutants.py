@@ -20,6 +20,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ast
 LIMIT = 250
+Rows: TypeAlias = int | None
+
+@dataclass(frozen=True)
+class Kept:
+    size: int | None = 8
 
 def check(rows, flag=True):
     """Another, a == b."""
@@ -39,6 +44,7 @@ def changes() -> set[tuple[str, str]]:
 def test_what_is_changed() -> None:
     assert changes() == {
         ("constant", "LIMIT = (250 * 1000)"),
+        ("constant", "size: int | None = (8 * 1000)"),
         ("constant", "def check(rows, flag=False):"),
         ("if", "if not (rows < LIMIT and not flag):"),
         ("compare", "if rows <= LIMIT and not flag:"),
@@ -56,7 +62,7 @@ def test_what_is_changed() -> None:
 def test_only_what_stands_in_a_function_has_lines_that_a_test_runs() -> None:
     at = {one.new: lines_of(SAMPLE, one.begin, one.end) for one in mutants("sample.py", SAMPLE)}
     assert (at["(250 * 1000)"], at["False"]) == (range(0), range(0)), "they run at the import"
-    assert (at["<="], at["(1 + 1)"]) == (range(9, 10), range(14, 15))
+    assert (at["<="], at["(1 + 1)"]) == (range(14, 15), range(19, 20))
 
 
 def test_a_mutant_differs_in_one_place_and_parses() -> None:
