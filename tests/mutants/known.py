@@ -24,6 +24,22 @@ from tests.mutants.nearest import ROOMS, ROOT, matching, nearest, sources
 from tests.mutants.trial import Copy, tracked
 
 FOLDER: Final = ROOT / "build" / "mutants"
+_OTHER: Final = (  # in the names of tests of system/ that are long, or of something else
+    *(
+        "bench",
+        "cimport",
+        "codec",
+        "demo",
+        "find_max",
+        "kill",
+        "loadgen",
+        "mutate",
+        "nth_call",
+        "packaging",
+        "peers",
+    ),
+    *("gates", "power_cuts", "through"),
+)
 _SETTINGS: Final = """[run]
 parallel = True
 sigterm = True
@@ -92,8 +108,10 @@ class Known:
 
 
 def measured_files() -> list[str]:
-    """The test files that may run lines of the rooms: all that are near to one, and all of unit/."""
-    return sorted({name for path in sources() for name in nearest(path)} | set(matching("unit/test_*")))
+    """The test files that may run lines of the rooms: all that are near to one, of unit/, and the quick of system/."""
+    near = {name for path in sources() for name in nearest(path)} | set(matching("unit/test_*"))
+    quick = {name for name in matching("system/test_*") if not any(part in name for part in _OTHER)}
+    return sorted(near | quick)
 
 
 def _of_the_tree() -> str:

@@ -81,6 +81,7 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     "src/flux/server/syncer": (*_COMMIT, *_SERVED),
     "src/flux/server/runs": (*_COMMIT, "system/test_feed*"),
     "src/flux/server/inputs": ("unit/test_replay*", *_COMMIT, "system/test_feed*", "system/test_end_to_end*"),
+    "src/flux/server/memory": ("system/test_memory_watch*", "unit/test_gentle*"),
     "src/flux/server/requests": (*_ASKED, "unit/test_requester*", *_SERVED),
     "src/flux/server/answers": (*_ASKED, *_SERVED),
     "src/flux/server/backfill": (*_ASKED, *_SERVED, "system/test_rebuild*"),
