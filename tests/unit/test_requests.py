@@ -402,6 +402,55 @@ def test_what_is_held_past_the_deadline_is_dropped(monkeypatch: pytest.MonkeyPat
         assert (requests.waiting, requests.counts.dropped_full) == (0, 1)
 
 
+def test_what_is_held_goes_in_its_order_and_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ends`: what becomes of the next replies: handed to the socket, not taken by it, or the peer is gone."""
+    sent: list[bytes] = []
+    ends: list[bool | None] = []
+
+    def send_back(_: object, frames: list[bytes]) -> bool | None:
+        end = ends.pop(0)
+        if end:
+            sent.append(frames[-1])
+        return end
+
+    monkeypatch.setattr("flux.server.requests.send_back", send_back)
+    with Sockets() as sockets:
+        requests = Requests(sockets, "tcp://127.0.0.1:*", Answers(candles()))
+        ends = [False]
+        for reply in (b"first", b"second", b"third"):
+            requests._reply([b"one"], reply)  # only the first is tried: the others wait behind it
+        assert (ends, requests.waiting, requests._held[b"one"].bytes) == ([], 3, len(b"firstsecondthird"))
+        ends = [True, False]
+        requests._retry_held()
+        assert (ends, sent, requests.waiting) == ([], [b"first"], 2)
+        assert requests._held[b"one"].bytes == len(b"secondthird")
+        ends = [True, None]
+        requests._retry_held()
+        assert (ends, sent, requests.waiting, requests._held) == ([], [b"first", b"second"], 0, {})
+        counts = requests.counts
+        assert (counts.replied, counts.dropped_gone, counts.dropped_full) == (2, 1, 0)
+        ends = [True]
+        requests._reply([b"one"], b"fourth")
+        assert sent[-1] == b"fourth", "nothing is held, so it is tried at once"
+
+
+def test_what_is_held_at_the_end_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+
+    def send_back(_: object, __: list[bytes]) -> bool:
+        held.set()
+        return False
+
+    monkeypatch.setattr("flux.server.requests.send_back", send_back)
+    with serving(Served(Stream(KEY, 1, rows_at(range(10))))) as it:
+        deaf = it.client(zmq.DEALER)
+        deaf.send(health())
+        assert held.wait(PATIENCE_S)
+        it.requests.stop()
+        counts = it.requests.counts
+        assert (counts.received, counts.dropped_full, it.requests.waiting) == (1, 1, 0)
+
+
 def test_the_figures_that_are_promised() -> None:
     assert limits.MAX_REQUEST_BYTES == 64 * 1_024
     assert (limits.MAX_REPLY_BYTES, limits.MAX_REPLY_ROWS) == (4 * 1_024**2, 10_000)
