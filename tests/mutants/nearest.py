@@ -1,5 +1,5 @@
-"""Which tests are nearest to a file: those of its name first, then those of its room. A table by hand, since what runs
-in a thread or in another process is seen by no measure of coverage that a test run could afford."""
+"""Which tests are nearest to a file: those of its name first, then those of its room. A table by hand, for C, for lines
+that run at an import, and for lines of which it is not known which tests run them (`known.py`)."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
         "system/test_quiet_feeds*",
     ),
     "ext": (
+        "kernels/test_marks*",
         "system/test_commit_path*",
         "system/test_syncs*",
         "kernels/test_bridge*",
