@@ -30,7 +30,7 @@ TOP = {
     "tools",
 }
 
-ZMQ = {"src/flux/transport/sockets.py", "src/flux/transport/keys.py", "src/flux/transport/pump.py"}
+ZMQ = {"src/flux/transport/sockets.py", "src/flux/transport/frames.py", "src/flux/transport/pump.py"}
 
 # Who may import flux.kernels: a door for each, and no one else.
 DOORS = {
