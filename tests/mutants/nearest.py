@@ -13,8 +13,6 @@ ROOMS: Final = (
     "src/flux/client",
     "src/flux/protocol",
     "src/flux/journal",
-    "src/flux/journal/disk.py",
-    "src/flux/journal/scanner.py",
     "src/flux/feed/push.py",
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flux.limits import MAX_RUNS
-from flux.server.claims import Claims, Due
+from flux.server.pipeline.claims import Claims, Due
 
 
 def test_a_claim_is_the_loops_to_carry_out_and_known_when_it_is() -> None:
