@@ -107,6 +107,8 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     ),
     "ext": (
         "kernels/test_marks*",
+        "kernels/test_borrow*",
+        "system/test_borrowed*",
         "system/test_commit_path*",
         "system/test_syncs*",
         "kernels/test_bridge*",
