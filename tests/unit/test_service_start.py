@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,22 @@ def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
         wait_until(lambda: server.inputs_finished(), "the file's end")
     finally:
         server.stop()
+
+
+def test_what_looks_at_the_requests_socket_has_ended_before_it_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch on the memory follows that socket's connections: on a closed one it failed, and `flux serve` ended
+    with 1."""
+    server = Server(config(tmp_path / "data"))
+    server.start()
+    stop, watching = server._requests.stop, []
+
+    def stopped(timeout: float) -> bool:
+        watching.extend(thread.name for thread in threading.enumerate() if thread.name == "flux memory")
+        return stop(timeout)
+
+    monkeypatch.setattr(server._requests, "stop", stopped)
+    server.stop()
+    assert watching == []
+    assert server.failure is None

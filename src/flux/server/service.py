@@ -345,9 +345,9 @@ class Server:
         self.loop.stop()
         projector, committer, heart, loop, memory = self._threads
         loop.join(left())
-        answered = self._requests.stop(left())
         self.memory.stop()
-        memory.join(left())
+        memory.join(left())  # before the requests' socket closes: it looks at who connects to that
+        answered = self._requests.stop(left())
         self.committer.heart.stop()
         heart.join(left())
         self.committer.close()
