@@ -27,6 +27,9 @@ MAX_HEARTBEAT_INTERVAL_MS: Final = 60_000  # that a server may announce
 # Streams and rings
 MAX_STREAMS: Final = 100_000
 MAX_RUNS: Final = 1_024  # feed runs whose position is remembered
+ONE_LIFE_RUNS: Final = (
+    1 << 62
+)  # a number: a feed's run from here on is of one process; below, durable or unregistered
 RING_CLASSES: Final = ((16, 262_144), (64, 65_536), (256, 16_384), (4_096, 1_024), (MAX_STREAMS, 16))
 """(streams up to, rows per ring): the first streams of a process get long rings, later ones short ones."""
 MAX_RING_BYTES: Final = 1 * GIB

@@ -16,6 +16,7 @@ ROOMS: Final = (
     "src/flux/journal_files.py",
     "src/flux/fence.py",
     "src/flux/feed/push.py",
+    "src/flux/feed/delivery.py",
 )
 
 _START: Final = (

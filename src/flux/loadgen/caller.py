@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 from flux.errors import ConfigError, RequestTimeout
 from flux.limits import ASK_TIMEOUT_MS, MAX_ASKS

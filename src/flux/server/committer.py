@@ -29,6 +29,7 @@ from flux.server.records import (
     HeadsRecord,
     StreamHead,
     StreamRecord,
+    is_durable,
     pack,
     remember,
 )
@@ -157,7 +158,8 @@ class Committer:
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
-        found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
+        live = self._runs.committed(name)  # first: a run comes into `_sources` before it is gone from there
+        found = [at for at in (live, self._sources.get(name)) if at is not None]
         return max(found, default=None)
 
     def claimed(self, name: str) -> int:
@@ -175,7 +177,7 @@ class Committer:
             return False
         kept = self._sources | self._runs.all_committed()
         durable = sum(
-            name.startswith(FEED) and rows > 0 < incarnation for name, (rows, incarnation) in kept.items()
+            name.startswith(FEED) and at[0] > 0 and is_durable(name, at) for name, at in kept.items()
         )
         return durable >= MAX_RUNS - 1
 
@@ -263,6 +265,7 @@ class Committer:
             self._journal.take_back(before)
             raise
         remember(self._sources, filled.sources)
+        self._runs.settled(filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record
         self._commits.mark_runs(filled.group)
