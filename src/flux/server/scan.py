@@ -55,6 +55,8 @@ class Scanned:
     closed: bool
     holed: set[int] = field(default_factory=set)
     """Streams of which a HOLE names sequences: how new those rows are only the database knows."""
+    holed_now: set[int] = field(default_factory=set)
+    """Of them those of this epoch: what is lost of the others was reported when theirs ended."""
 
 
 def scan_file(
@@ -196,12 +198,15 @@ def _apply(body: memoryview, kind: int, scanned: Scanned) -> None:
         source = unpack(body, SourceRecord)
         scanned.sources[source.name] = source.position
     elif kind == journal.HOLE:
-        for stream in unpack(body, HoleRecord).streams:
+        hole = unpack(body, HoleRecord)
+        scanned.holed_now |= hole.spans.keys()
+        for stream in hole.streams:
             _apply(memoryview(pack(stream)), journal.STREAM, scanned)
     elif kind == journal.EPOCH:
         epoch = unpack(body, EpochRecord)
         scanned.epoch = epoch.epoch
         scanned.epochs.append(epoch)
+        scanned.holed_now.clear()
 
 
 def _advance(kind: RowKind, gathered: Gathered, scanned: Scanned) -> None:
