@@ -293,7 +293,8 @@ def test_an_assertion_does_nothing() -> None:
     """`python -O` leaves assertions out: what an object is made to do stands outside of them."""
     found = [
         f"{name}:{node.lineno} {ast.unparse(call)}"
-        for name in code(".py", under="src/")
+        for under in ("src/", "benchmarks/")
+        for name in code(".py", under=under)
         for node in ast.walk(tree(name))
         if isinstance(node, ast.Assert)
         for call in ast.walk(node.test)

@@ -96,11 +96,15 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     "src/flux/protocol/sequencer": ("unit/test_sequencer*", *_COMMIT),
     "src/flux/journal": ("unit/test_journal*", "kernels/test_journal*", *_START, *_COMMIT),
     "src/flux/fence": ("unit/test_journal*", *_START, *_COMMIT),
-    "src/flux/feed/push": (
-        "unit/test_descriptors*",
-        "unit/test_threads*",
-        "system/test_feed*",
-        "system/test_quiet_feeds*",
+    **dict.fromkeys(
+        ("src/flux/feed/push", "src/flux/feed/delivery"),
+        (
+            "unit/test_descriptors*",
+            "unit/test_threads*",
+            "unit/test_feed_answers*",
+            "system/test_feed*",
+            "system/test_quiet_feeds*",
+        ),
     ),
     "ext": (
         "system/test_commit_path*",
