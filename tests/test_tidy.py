@@ -30,7 +30,7 @@ TOP = {
     "tools",
 }
 
-ZMQ = {"src/flux/transport/sockets.py", "src/flux/transport/keys.py", "src/flux/transport/pump.py"}
+ZMQ = {"src/flux/transport/sockets.py", "src/flux/transport/frames.py", "src/flux/transport/pump.py"}
 
 # Who may import flux.kernels: a door for each, and no one else.
 DOORS = {
@@ -302,3 +302,17 @@ def test_an_assertion_does_nothing() -> None:
         or (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr != "count")
     ]
     none(found, "call it, then assert what it returned")
+
+
+def test_nothing_waits_for_descriptors_with_select() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name in code(".py")
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("select.select", "select")
+        and any(ast.unparse(sources) != "[]" for sources in node.args[:3])
+        and "select" in imports(name)
+    ]
+    found += [name for name in code(".h", ".c", ".pyx", ".pxi") if re.search(r"\bfd_set\b", text(name))]
+    none(found, "select ends at descriptor 1,023: use poll")

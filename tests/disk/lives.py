@@ -12,7 +12,6 @@ the log, so what had come before an entry was noted was shown by then.
 from __future__ import annotations
 
 import random
-import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from flux.transport.sockets import Sockets
 from flux.transport.topics import BEAT
 from tests.disk import images, log
 from tests.disk.build import environment
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, readable
 from tests.system.processes import Flux, free_port
 
 KEYS = (StreamKey("SIM", "A", "1m"), StreamKey("SIM", "B", "1m"))
@@ -162,7 +161,7 @@ class Lives:
         """Wait until it is ready, and note what it then answers with."""
         assert process.process.stdout is not None
         deadline = time.monotonic() + PATIENCE_S
-        while not select.select([process.process.stdout], [], [], 0.005)[0]:
+        while not readable(process.process.stdout, 0.005):
             subscriber.drain(0)
             assert time.monotonic() < deadline, f"not ready in {PATIENCE_S} s"
         said = process.process.stdout.readline().decode().split()

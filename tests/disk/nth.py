@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import shutil
 import signal
 import time
@@ -34,7 +33,7 @@ from flux.transport.sockets import Sockets
 from tests.disk.build import environment
 from tests.disk.judging import kept_of, original
 from tests.disk.log import Call, Entry, Kind, read
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, readable
 from tests.system.accounts import kept
 from tests.system.checker import Case, judge
 from tests.system.processes import Flux, free_port
@@ -145,7 +144,7 @@ class _Life:
         """Whether it came up; if not, how it ended is noted."""
         out = self._process.process.stdout
         assert out is not None
-        if not select.select([out], [], [], PATIENCE_S)[0]:
+        if not readable(out):
             self._made.problems.append(f"neither ready nor gone in {PATIENCE_S} s")
             self._process.kill()
             return False

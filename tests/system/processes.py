@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import socket
 import subprocess
@@ -14,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from flux.journal import Fence, Position
+from flux.journal import Position
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
-from tests.patience import PATIENCE_S
+from tests.fences import mark_of
+from tests.patience import PATIENCE_S, readable
 
 READY_S = 2 * PATIENCE_S  # the start of a Python is the slowest thing on a loaded machine
 
@@ -46,8 +46,7 @@ class Flux:
     def line(self, timeout: float = READY_S) -> str:
         """The next line on its standard output; fails with its errors when it ends or says nothing."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
-        found = self.process.stdout.readline().decode() if ready else ""
+        found = self.process.stdout.readline().decode() if readable(self.process.stdout, timeout) else ""
         if not found:
             self.kill()
             raise AssertionError(f"no line in {timeout} s; it said: {self.errors()}")
@@ -116,7 +115,7 @@ class FluxServer(Flux):
 
     def committed(self) -> Position:
         """How far its journal is, read from the fence as a stranger would."""
-        mark = Fence(self.data).load()
+        mark = mark_of(self.data)
         return Position(0, 0) if mark is None else Position(mark.file, mark.offset)
 
 
@@ -139,4 +138,4 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = 2 * PA
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout} s: {what}")
-        select.select([], [], [], 0.002)
+        time.sleep(0.002)

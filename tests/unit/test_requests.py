@@ -366,42 +366,6 @@ def test_an_unforeseen_error_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert "the thread flux requests ended" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("size", "kept"),
-    [(10, limits.MAX_HELD_REPLIES), (limits.MAX_REPLY_BYTES // 3, 3), (limits.MAX_REPLY_BYTES, 1)],
-)
-def test_what_is_held_for_one_peer_is_bounded_in_number_and_bytes(
-    size: int, kept: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flux.server.requests.send_back", lambda *_: False)  # it never reads
-    with Sockets() as sockets:
-        requests = Requests(sockets, "tcp://127.0.0.1:*", Answers(candles()))
-        for peer in (b"one", b"two"):
-            for _ in range(kept + 5):
-                requests._reply([peer], bytes(size))
-        assert requests.waiting == 2 * kept
-        assert requests.counts.dropped_full == 2 * 5
-        assert requests.counts.replied == 0
-        monkeypatch.setattr("flux.server.requests.send_back", lambda *_: True)
-        requests._retry_held()
-        assert (requests.waiting, requests.counts.replied) == (0, 2 * kept)
-
-
-def test_what_is_held_past_the_deadline_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux.server.requests.REQUEST_DEADLINE_MS", limits.REQUEST_DEADLINE_MS)
-    monkeypatch.setattr("flux.server.requests.send_back", lambda *_: False)
-    now = 100.0
-    with Sockets() as sockets:
-        requests = Requests(sockets, "tcp://127.0.0.1:*", Answers(candles()), clock=lambda: now)
-        requests._reply([b"one"], b"a reply")
-        now = 101.9
-        requests._retry_held()
-        assert (requests.waiting, requests.counts.dropped_full) == (1, 0)
-        now = 102.1
-        requests._retry_held()
-        assert (requests.waiting, requests.counts.dropped_full) == (0, 1)
-
-
 def test_the_figures_that_are_promised() -> None:
     assert limits.MAX_REQUEST_BYTES == 64 * 1_024
     assert (limits.MAX_REPLY_BYTES, limits.MAX_REPLY_ROWS) == (4 * 1_024**2, 10_000)

@@ -23,6 +23,7 @@ import numpy as np
 from flux import limits
 from flux.errors import (
     AnswerError,
+    FloodError,
     FluxError,
     InUseError,
     InvalidArgumentError,
@@ -72,6 +73,8 @@ class Delivery:
         self.committed = 0
         self.refused: deque[Refused] = deque(maxlen=limits.MAX_FEED_REFUSED)
         self.failure: FluxError | None = None
+        self.trouble = ""
+        """Why nothing is committed, as far as it is known, to be put behind a sentence."""
         self.ended = False
         """Nobody waits any more."""
         self._name = name
@@ -104,7 +107,7 @@ class Delivery:
 
     def _work(self) -> None:
         with Sockets() as made:
-            link = Link(made, self.ingest, self.chunk_rep)
+            link = Link(made, self.ingest, self.chunk_rep, self.wake.set)
             try:
                 while not self.ended:
                     self.turn(link)
@@ -131,11 +134,16 @@ class Delivery:
         unsent = self._registered and self.outbox.resend(everything=False)
         pending = not self._registered or self.committed < self.outbox.kernel.queued
         now = time.monotonic()
+        if self.committed >= (self.outbox.kernel.sent if self._registered else self.outbox.kernel.queued):
+            link.rested(now)
         if link.due_to_ask(now, pending):
             claim = 0 if self._registered or (self._name is None and not self._answers) else self._token
             link.ask(self.source, self.run, now, claim, self._refused_upto - self._before)
         for outcome in link.requester.receive():
-            self._heard(link, outcome.reply, outcome.error)
+            if not link.heard_health(outcome):
+                self._heard(link, outcome.reply, outcome.error)
+        link.ask_health(now)
+        self.trouble = link.trouble()
         pending = pending or self.committed < self.outbox.kernel.queued
         Poller(self.wake, link.requester.socket).wait(
             UNSENT_S if unsent else ASK_EVERY_S if pending else IDLE_S
@@ -145,6 +153,9 @@ class Delivery:
     def _heard(self, link: Link, reply: Any, error: FluxError | None) -> None:
         probed = self._name is None and not self._registered and not self._answers
         link.answered(at_once=probed)
+        if isinstance(error, FloodError):
+            self._unanswered()  # the connection is made again, and its rows are here
+            return
         if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
             raise error  # it will say the same again: whoever waits is to know
         if isinstance(error, NotFoundError | UnavailableError) or error is None:
@@ -156,9 +167,9 @@ class Delivery:
             self._position(link, reply, probed)
         elif not isinstance(error, UnavailableError):
             link.answer_s = min(2 * link.answer_s, ANSWER_MAX_S)
-            self._unanswered(link)
+            self._unanswered()
 
-    def _unanswered(self, link: Link) -> None:
+    def _unanswered(self) -> None:
         """A registration that was not answered may be carried out at any later time, also after the run was had and
         forgotten: its number is not used."""
         if self._name is None and not self._registered:

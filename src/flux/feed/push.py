@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -21,28 +21,19 @@ from flux.config import DEFAULT_INGEST_PULL, endpoints, value
 from flux.errors import (
     BadRowsError,
     FluxError,
-    NotFoundError,
     RequestTimeout,
 )
 from flux.feed.delivery import Delivery, Refused
+from flux.feed.position import FeedPosition as FeedPosition
+from flux.feed.position import last_committed
 from flux.model import StreamKey
-from flux.schema import messages
 from flux.tables import Table, rows_of
 from flux.transport.outbox import NO_ROOM, QUEUED, WOKEN, faults, reason
-from flux.transport.requester import Requester
-from flux.transport.sockets import Sockets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLOSE_S: Final = 5.0
-
-
-class FeedPosition(NamedTuple):
-    """The last row of a stream that the server has committed, and its sequence."""
-
-    sequence: int
-    row: Any
 
 
 class Feed:
@@ -112,30 +103,13 @@ class Feed:
             if not self._changed.wait_for(
                 lambda: self._delivery.failure or self._closing or self._delivery.begun, timeout
             ):
-                raise RequestTimeout(f"{self._chunk_rep}: no answer within {timeout} s")
+                raise RequestTimeout(
+                    f"{self._chunk_rep}: no answer within {timeout} s{self._delivery.trouble}"
+                )
             self._delivery.raise_failure()
             if self._closing:
                 raise self._closed_error()
-        with Sockets() as made:
-            requester = Requester(made, self._chunk_rep)
-            try:
-                status: Any = requester.ask(messages.stream_status_request, key=key, timeout=timeout)
-            except NotFoundError:
-                return None
-            last = status.latest_sequence
-            reply: Any = last and requester.ask(
-                messages.backfill_rows_request,
-                key=key,
-                from_sequence_exclusive=last - 1,
-                limit=1,
-                timeout=timeout,
-            )
-        rows = (
-            [rows for rows in (reply.rows, reply.trades, reply.quotes) if rows is not None and len(rows)]
-            if last
-            else []
-        )
-        return FeedPosition(reply.start_sequence, rows[0][0].copy()) if rows else None
+        return last_committed(self._chunk_rep, key, timeout)
 
     @property
     def refused(self) -> list[Refused]:
@@ -160,6 +134,7 @@ class Feed:
             if not all_in():
                 raise RequestTimeout(
                     f"{self._ingest}: {queued - self._delivery.committed} of {queued} rows not committed in {timeout} s"
+                    + self._delivery.trouble
                 )
 
     @property
@@ -236,7 +211,9 @@ class Feed:
                     raise FluxError(f"{self._closed_error()}; {queued}")
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    error = RequestTimeout(f"{self._ingest}: the server does not take rows; {queued}")
+                    error = RequestTimeout(
+                        f"{self._ingest}: the server does not take rows; {queued}{self._delivery.trouble}"
+                    )
                     error.queued = before
                     raise error
                 self._changed.wait(left)
