@@ -99,7 +99,9 @@ PEERS_BYTES: Final = (
 )  # in libzmq's queues and for peers that do not read: three stopped subscribers, say
 PROGRAM_BYTES: Final = 256 * MIB  # Python and the libraries
 STREAM_BYTES: Final = 4 * KIB  # of a stream, beside its ring: names, heads of messages, tables
-MEMORY_WATCH_MS: Final = 50  # the memory is looked at this often
+MEMORY_WATCH_MS: Final = 50  # the memory, and the descriptors, are looked at this often
+MAX_DESCRIPTORS: Final = 16_384  # a server asks the system for so many; every connection takes one
+FREE_DESCRIPTORS: Final = 256  # kept free of connections, where an eighth of all is not less
 
 # Requests
 MAX_ENVELOPE_FRAMES: Final = 16  # before a request: its peer, and routers on the way

@@ -286,6 +286,7 @@ class Server:
         found = {f"ingest_{name}": n for name, n in self.loop.counters.items()}
         found |= {f"live_{name}": n for name, n in asdict(self.committer.counts).items()}
         found["dropped_for_memory"] = self.memory.dropped
+        found["dropped_for_descriptors"] = self.memory.descriptors.dropped
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
@@ -356,9 +357,9 @@ class Server:
         self.loop.stop()
         projector, committer, heart, loop, memory = self._threads
         loop.join(left())
-        answered = self._requests.stop(left())
-        self.memory.stop()
+        self.memory.stop()  # before a port is closed, and with it what it hears of connections
         memory.join(left())
+        answered = self._requests.stop(left())
         self.committer.heart.stop()
         heart.join(left())
         self.committer.close()
