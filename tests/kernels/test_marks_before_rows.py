@@ -14,11 +14,11 @@ import zmq
 
 from flux import codec, journal
 from flux.journal import Fence, FenceMark, Journal, Position
-from flux.journal_disk import CLOSE_BYTES
+from flux.journal.disk import CLOSE_BYTES
+from flux.journal.records import SourceRecord, pack
 from flux.kernels.journal import COMMIT_SIZE
 from flux.model import ROW_DTYPES, RowKind, StreamKey
-from flux.server.exchange import Exchange
-from flux.server.records import SourceRecord, pack
+from flux.server.pipeline.exchange import Exchange
 from flux.transport import bridge
 from flux.transport.bridge import Commits, Turns
 from flux.transport.pump import Receiver, Streams

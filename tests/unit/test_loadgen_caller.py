@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flux.loadgen import caller
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.requests import Asking, Target
+from flux.loadgen.workers import caller
 from flux.model import StreamKey
 from flux.transport.sockets import Wake
 from tests.high_descriptors import SELECT_ENDS, low_descriptors_taken

@@ -66,7 +66,7 @@ def test_only_what_stands_in_a_function_has_lines_that_a_test_runs() -> None:
 
 
 def test_a_mutant_differs_in_one_place_and_parses() -> None:
-    for path in ("src/flux/protocol/coordinator.py", "src/flux/server/committer.py"):
+    for path in ("src/flux/protocol/coordinator.py", "src/flux/server/pipeline/committer.py"):
         text = (ROOT / path).read_bytes()
         found = mutants(path, text)
         assert len(found) > 50

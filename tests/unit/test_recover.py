@@ -12,10 +12,10 @@ import pytest
 from flux import journal
 from flux.errors import DataError, FluxError, InUseError
 from flux.journal import Fence, Group, Journal
+from flux.journal.records import FORMAT, HeadsRecord, pack
 from flux.model import RowKind
-from flux.server.directory import DirectoryLock, read_identity
-from flux.server.records import FORMAT, HeadsRecord, pack
-from flux.server.recover import recover
+from flux.server.storage.directory import DirectoryLock, read_identity
+from flux.server.storage.recover import recover
 from tests.fences import mark_of
 from tests.unit.lives import BTC, ETH, FILE_BYTES, TRADES, Life, overwrite, rows_of
 

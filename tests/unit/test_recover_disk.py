@@ -10,7 +10,7 @@ from flux import journal
 from flux.errors import StorageError
 from flux.journal import Fence
 from flux.model import RowKind
-from flux.server.recover import Recovered, recover
+from flux.server.storage.recover import Recovered, recover
 from tests.fences import mark_of
 from tests.unit.disk import Disk
 from tests.unit.lives import BTC, FILE_BYTES, Life, overwrite
@@ -104,7 +104,7 @@ def test_a_database_that_was_filled_beyond_the_journals_end(
             raise StorageError("no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr("flux.server.recover.begin_epoch", full)
+            patch.setattr("flux.server.storage.recover.begin_epoch", full)
             with pytest.raises(StorageError, match="no space"):
                 recover(data, disk=True, file_bytes=FILE_BYTES)
     with Life(data) as life:

@@ -102,8 +102,8 @@ class Connections:
         return ""
 
     def drop_newest(self, count: int) -> list[Connection]:
-        """End the newest `count` connections, of the address that has most first, and of those found in one look the ones
-        that sent least: those that were ended."""
+        """End the newest `count` connections, of the address that has most first, of those found in one look those that
+        sent least: which were ended."""
         hosts = Counter(_host(made) for made in self._open.values())
 
         def rank(made: Connection) -> tuple[int, int, int]:

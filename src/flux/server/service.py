@@ -23,21 +23,21 @@ from typing import TYPE_CHECKING, Final
 
 from flux.config import ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
+from flux.journal.records import Position, StreamHead, StreamRecord
 from flux.model import MAX_SEQUENCE, RowKind, State
-from flux.server.answers import Answers
-from flux.server.claims import Claims
-from flux.server.committer import Committer, Faults
-from flux.server.exchange import Exchange
-from flux.server.inputs import ReplayInput, open_replay, pacing_of
-from flux.server.live_view import LiveView
-from flux.server.loop import INGEST_OWNER, Loop
 from flux.server.memory import Connections, MemoryWatch
-from flux.server.project import Persisted, Projector, without_database
-from flux.server.records import Position, StreamHead, StreamRecord
-from flux.server.recover import recover
-from flux.server.requests import Requests
-from flux.server.runs import Runs
-from flux.server.tail import Span, last_rows
+from flux.server.pipeline.claims import Claims
+from flux.server.pipeline.committer import Committer, Faults
+from flux.server.pipeline.exchange import Exchange
+from flux.server.pipeline.inputs import ReplayInput, open_replay, pacing_of
+from flux.server.pipeline.loop import INGEST_OWNER, Loop
+from flux.server.pipeline.sessions import Runs
+from flux.server.requests.answers import Answers
+from flux.server.requests.live_view import LiveView
+from flux.server.requests.router import Requests
+from flux.server.storage.projection import Persisted, Projector, without_database
+from flux.server.storage.recover import recover
+from flux.server.storage.tail import Span, last_rows
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
