@@ -74,7 +74,7 @@ class Delivery:
         self.refused: deque[Refused] = deque(maxlen=limits.MAX_FEED_REFUSED)
         self.failure: FluxError | None = None
         self.trouble = ""
-        """Why nothing is committed, as far as it is known, to be put behind a sentence."""
+        """Why nothing is committed, as far as it is known, to be put after a sentence."""
         self.ended = False
         """Nobody waits any more."""
         self._name = name

@@ -86,7 +86,7 @@ class Link:
         return True
 
     def trouble(self) -> str:
-        """Why nothing is committed, to be put behind a sentence; "" when that is not known."""
+        """Why nothing is committed, to be put after a sentence; "" when that is not known."""
         ingest = self._intake.why if self._intake.dropped > self._drops else ""
         return "".join(f"; {why}" for why in (ingest, self.requester.flood) if why) or self._unwell
 

@@ -3,7 +3,7 @@
 thread      owns                               waits for
 loop        PULL socket, streams, sequencer    messages, inputs, room
 committer   journal, PUB socket                groups, and the heartbeats that it sends
-heart       nothing: makes the heartbeats      each second
+heart       nothing: makes the heartbeats      every second
 projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
 

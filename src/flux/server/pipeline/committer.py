@@ -162,7 +162,7 @@ class Committer:
             filled = self._next()
             if filled is not None:
                 if not self._commit_until_it_holds(filled):
-                    break  # what comes behind a group that is not in the journal must not get there either
+                    break  # what comes after a group that is not in the journal must not get there either
                 self._exchange.give_back(filled)
             elif self._closing.is_set() and self._exchange.empty:
                 break
@@ -247,7 +247,7 @@ class Committer:
         self.counts.groups += 1
 
     def _publish(self, filled: Filled) -> None:
-        # The marks first: a subscriber that is quick to ask behind what it just got must not be ahead of the head.
+        # The marks first: a subscriber that is quick to ask after what it just got must not be ahead of the head.
         self._sender.mark_committed(filled.group)
         order = self._faults(filled.group) if self._faults else None
         self._count(self._sender.send(filled.group, *(order or ())))

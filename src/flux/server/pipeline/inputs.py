@@ -2,7 +2,7 @@
 
     CsvSource ──► reader thread (pacing) ──► two chunks waiting ──► the loop's turn: offered whole, or not yet
 
-A chunk goes into one group together with the position behind it, so a restart goes on exactly behind its last
+A chunk goes into one group together with the position after it, so a restart goes on exactly after its last
 committed row.
 """
 
@@ -86,7 +86,7 @@ class ReplayInput:
         return self._next
 
     def take(self) -> Position:
-        """The peeked chunk went into a group: the position behind it."""
+        """The peeked chunk went into a group: the position after it."""
         assert self._next is not None
         position = self._next.position
         self._next = None

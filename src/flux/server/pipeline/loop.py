@@ -232,7 +232,7 @@ class Loop:
         self._refuse(unknown)
 
     def _refuse(self, unknown: UnknownStream) -> None:
-        """Drop the held message. A feed's rows behind it are not to wait for it: its run goes on."""
+        """Drop the held message. A feed's rows after it are not to wait for it: its run goes on."""
         source = unknown.key[0].decode("latin-1")
         try:
             StreamKey(source, "X", "1m").checked()

@@ -104,7 +104,7 @@ class Requests:
     """Answers requests at `endpoint`, or on a ROUTER that is bound already, from `start` until `stop`.
 
     `store` is read in the worker's thread; without one, what memory lacks is unavailable. `store_read` is called there
-    behind each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
+    after each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
     """
 
     def __init__(

@@ -7,14 +7,14 @@
     4 database   opened, so that everything that somebody else may hold is ours before anything is written
     5 compare    did the journal once reach further, by the fence or by the database? then rows that somebody may have
                  seen are lost
-    6 cut        what stands behind the last COMMIT was shown to nobody
+    6 cut        what stands after the last COMMIT was shown to nobody
     7 project    what the store lacks
       ready      whatever else can refuse the start: ports are bound, files to replay are opened
     8 epoch      after a loss: a new one for the whole store, said loudly until it is acknowledged
       branch     of a copy, since another may go on from the same rows: another store, in a new journal file
     9 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed before
                  they were on the disk
-   10 identity   last, behind all that can refuse a start
+   10 identity   last, after all that can refuse a start
 
 Warming the rings and the first heartbeat follow in `service.py`.
 """
@@ -93,7 +93,7 @@ def recover(
     refuse the start.
 
     Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError, and what `ready`
-    raises. Until the last thing that can refuse is past, nothing was changed but the tail behind the last COMMIT and
+    raises. Until the last thing that can refuse is past, nothing was changed but the tail after the last COMMIT and
     the database: no identity, no epoch.
     """
     with ExitStack() as undo:

@@ -64,7 +64,7 @@ def scan_file(
 ) -> tuple[Scanned | None, Damage | None]:
     """What a journal file says up to its last good group (None: not even its first one reads), and its damage.
 
-    Behind the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
+    After the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
     """
     data = journal.read_file(file.path)
     found = journal.scan(data)
@@ -78,7 +78,7 @@ def scan_file(
         scanned, _ = _scanned(file, data, found)
     whole = scanned is not None and not found.resumes
     if following is None and whole and found.tail > found.committed:
-        _LOG.warning("%s: %d bytes behind the last commit", file.path.name, found.tail - found.committed)
+        _LOG.warning("%s: %d bytes after the last commit", file.path.name, found.tail - found.committed)
     if whole and (following is None or (found.reason == "end" and found.tail == found.committed)):
         return scanned, None
     before = {} if scanned is None else {number: head.head for number, head in scanned.streams.items()}
@@ -164,7 +164,7 @@ def _holes(data: memoryview, records: NDArray[np.void]) -> dict[int, HoleRecord]
 def _out_of_order(
     records: NDArray[np.void], holes: Mapping[int, HoleRecord], streams: Mapping[int, StreamHead]
 ) -> int | None:
-    """The index of the first batch that begins anywhere else than behind the one before it of its stream, or behind
+    """The index of the first batch that begins anywhere else than after the one before it of its stream, or after
     what is known to be lost."""
     (at,) = np.nonzero((records["kind"] != 0) & (records["count"] > 0))
     spans = np.zeros((len(at), 4), np.uint64)
