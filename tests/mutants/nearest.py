@@ -13,8 +13,6 @@ ROOMS: Final = (
     "src/flux/client",
     "src/flux/protocol",
     "src/flux/journal",
-    "src/flux/journal/disk.py",
-    "src/flux/journal/scanner.py",
     "src/flux/feed/push.py",
     "src/flux/feed/delivery.py",
 )
@@ -114,6 +112,8 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     ),
     "ext": (
         "kernels/test_marks*",
+        "kernels/test_borrow*",
+        "system/test_borrowed*",
         "system/test_commit_path*",
         "system/test_syncs*",
         "kernels/test_bridge*",
