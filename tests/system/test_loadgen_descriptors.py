@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flux.loadgen.plan import Plan
-from flux.loadgen.server_process import ServerProcess
+from flux.loadgen.workers.server_process import ServerProcess
 from tests.high_descriptors import low_descriptors_taken
 
 pytestmark = pytest.mark.system
