@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,45 @@ def test_a_short_answer_is_not_taken_for_the_whole(second: Page, said: str, way:
     wanted = Range(KEY, Bounds(None, None, None, True))
     with pytest.raises(AnswerError, match=said):
         wanted.fetch(page_of) if way == "get" else list(wanted.batches(page_of))
+
+
+@pytest.mark.parametrize("way", ["get", "iter"])
+@pytest.mark.parametrize("start", [None, T0 * 1_000_000])
+@pytest.mark.parametrize("has", [0, 1, 3])
+def test_an_answer_short_of_its_own_watermark_is_an_error(has: int, start: int | None, way: str) -> None:
+    """It says that there is no more, and that the server has 5 rows."""
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        times = [T0 + MINUTE * n for n in range(after, has)]
+        return Page(after + 1, rows_at(times), False, history=History(STORE_ID, 1), watermark=5)
+
+    wanted = Range(KEY, Bounds(start, None, None, True))
+    if not has and start is not None:
+        assert len(wanted.fetch(page_of)) == 0, "none of its rows may be after the start"
+        return
+    with pytest.raises(AnswerError, match=f"no rows after {has} and none to come.* up to 5"):
+        wanted.fetch(page_of) if way == "get" else list(wanted.batches(page_of))
+
+
+def test_rows_that_came_while_the_server_answered_are_asked_for() -> None:
+    """A page may be older than the watermark it goes with; what comes still later is no longer waited for."""
+    heads = iter([3, 5, 9, 12])
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        head = next(heads)
+        times = [T0 + MINUTE * n for n in range(after, head)]
+        return Page(after + 1, rows_at(times), False, history=History(STORE_ID, 1), watermark=head + 2)
+
+    assert len(Range(KEY, Bounds(None, None, None, True)).fetch(page_of)) == 5
+
+
+def test_a_list_that_has_more_after_nothing_is_an_error(
+    server: LiveServer, hist: Historical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lie = SimpleNamespace(streams=[], has_more=True)
+    monkeypatch.setattr(hist._requester, "ask", lambda *_, **__: lie)
+    with pytest.raises(AnswerError, match="lists no streams after id 0"):
+        hist.list_streams()
 
 
 # -- bounds to the ns ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any, Self
 from flux.batch import Batch
 from flux.client.ranges import Bounds, History, Page, Range
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
-from flux.errors import ConfigError, FluxError, RequestTimeout, UnavailableError, VersionError
+from flux.errors import AnswerError, ConfigError, FluxError, RequestTimeout, UnavailableError, VersionError
 from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS
 from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
@@ -183,8 +183,12 @@ class Historical:
                         "SOURCE/SYMBOL/INTERVAL"
                     ) from error
                 found += [_status(stream) for stream in reply.streams]
-                if not reply.has_more or not reply.streams:
+                if not reply.has_more:
                     return found
+                if not reply.streams:
+                    raise AnswerError(
+                        f"{self._endpoint} lists no streams after id {after}, and has more to list"
+                    )
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -298,6 +302,7 @@ class Historical:
                     reply.rows_epoch or reply.epoch,
                     History(reply.store_id, reply.epoch),
                     reply.epoch_end_sequence,
+                    reply.watermark_sequence,
                 )
         reply = self._ask(
             messages.backfill_candles_request,
