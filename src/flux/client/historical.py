@@ -23,6 +23,7 @@ from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
+from flux.transport.outbox import answered_rows
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from flux.units import Time, range_ns
@@ -295,7 +296,7 @@ class Historical:
             else:
                 return Page(
                     reply.start_sequence,
-                    reply.rows,
+                    answered_rows(reply, self._endpoint),
                     reply.has_more,
                     PageStatus(reply.status),
                     reply.first_available_sequence,
