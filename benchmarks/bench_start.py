@@ -24,10 +24,10 @@ from benchmarks.bench_store import least, rows_of_a_feed
 from flux import journal
 from flux.client.cache import Cache
 from flux.journal import Group
+from flux.journal.records import StreamRecord, pack
 from flux.limits import GIB
 from flux.model import StreamKey
-from flux.server.records import StreamRecord, pack
-from flux.server.recover import Recovered, recover
+from flux.server.storage.recover import Recovered, recover
 from flux.transport.pump import Receiver, Streams, record
 from tests.oracle.sequencer import Sequencer
 
@@ -84,7 +84,8 @@ def write_history(directory: Path) -> int:
         rows["ts_ms"] = 1_700_000_000_000 + 1_000 * (turn * ROWS_A_TURN + np.arange(ROWS_A_TURN))
         receiver.kernel.begin()
         for slot in range(STREAMS):
-            assert receiver.kernel.offer(slot, rows) == ROWS_A_TURN
+            taken = receiver.kernel.offer(slot, rows)
+            assert taken == ROWS_A_TURN
         runs = sequencer.number(receiver.arrivals[:STREAMS])
         record(
             streams, group, receiver.inbox, runs,

@@ -43,10 +43,11 @@ DOORS = {
     "window": {"src/flux/window.py"},
     "indicator": {"src/flux/indicator.py"},
     "journal": {
-        "src/flux/journal.py",
-        "src/flux/fence.py",
-        "src/flux/journal_disk.py",
-        "src/flux/journal_scan.py",
+        "src/flux/journal/__init__.py",
+        "src/flux/journal/journal.py",
+        "src/flux/journal/fence.py",
+        "src/flux/journal/disk.py",
+        "src/flux/journal/scanner.py",
     },
     "arrow": {"src/flux/batch.py"},
     "pump": {"src/flux/transport/pump.py", "src/flux/transport/outbox.py"},
@@ -54,7 +55,7 @@ DOORS = {
     "admit": {"src/flux/transport/outbox.py"},
     "histogram": {"src/flux/loadgen/histogram.py"},
     "drive": {"src/flux/loadgen/drive.py"},
-    "naps": {"src/flux/server/gentle.py"},
+    "naps": {"src/flux/server/storage/gentle.py"},
 }
 STATIONS = ("codec", "ring", "window", "journal")
 
@@ -229,7 +230,7 @@ def test_a_kernel_is_imported_by_its_door() -> None:
 
 
 def test_every_kernel_has_its_stub() -> None:
-    kernels = [Path(name).stem for name in files() if re.fullmatch(r"ext/\w+\.pyx", name)]
+    kernels = [Path(name).stem for name in files() if re.fullmatch(r"ext/(loadgen/)?\w+\.pyx", name)]
     none(
         [k for k in kernels if f"src/flux/kernels/{k}.pyi" not in files()],
         "a hand-written .pyi for each kernel",
@@ -293,7 +294,8 @@ def test_an_assertion_does_nothing() -> None:
     """`python -O` leaves assertions out: what an object is made to do stands outside of them."""
     found = [
         f"{name}:{node.lineno} {ast.unparse(call)}"
-        for name in code(".py", under="src/")
+        for under in ("src/", "benchmarks/")
+        for name in code(".py", under=under)
         for node in ast.walk(tree(name))
         if isinstance(node, ast.Assert)
         for call in ast.walk(node.test)
@@ -301,3 +303,17 @@ def test_an_assertion_does_nothing() -> None:
         or (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr != "count")
     ]
     none(found, "call it, then assert what it returned")
+
+
+def test_nothing_waits_for_descriptors_with_select() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name in code(".py")
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("select.select", "select")
+        and any(ast.unparse(sources) != "[]" for sources in node.args[:3])
+        and "select" in imports(name)
+    ]
+    found += [name for name in code(".h", ".c", ".pyx", ".pxi") if re.search(r"\bfd_set\b", text(name))]
+    none(found, "select ends at descriptor 1,023: use poll")

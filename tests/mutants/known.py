@@ -17,12 +17,29 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coverage import CoverageData
+from coverage.exceptions import CoverageException
 
 from tests.mutants.marked import REPORT, TEST
 from tests.mutants.nearest import ROOMS, ROOT, matching, nearest, sources
 from tests.mutants.trial import Copy, tracked
 
 FOLDER: Final = ROOT / "build" / "mutants"
+_OTHER: Final = (  # in the names of tests of system/ that are long, or of something else
+    *(
+        "bench",
+        "cimport",
+        "codec",
+        "demo",
+        "find_max",
+        "kill",
+        "loadgen",
+        "mutate",
+        "nth_call",
+        "packaging",
+        "peers",
+    ),
+    *("cli", "gates", "power_cuts", "terminal", "through"),
+)
 _SETTINGS: Final = """[run]
 parallel = True
 sigterm = True
@@ -91,13 +108,15 @@ class Known:
 
 
 def measured_files() -> list[str]:
-    """The test files that may run lines of the rooms: all that are near to one, and all of unit/."""
-    return sorted({name for path in sources() for name in nearest(path)} | set(matching("unit/test_*")))
+    """The test files that may run lines of the rooms: all that are near to one, of unit/, and the quick of system/."""
+    near = {name for path in sources() for name in nearest(path)} | set(matching("unit/test_*"))
+    quick = {name for name in matching("system/test_*") if not any(part in name for part in _OTHER)}
+    return sorted(near | quick)
 
 
 def _of_the_tree() -> str:
     """Of all that a test may depend on but its own file."""
-    whole = hashlib.sha256()
+    whole = hashlib.sha256(repr(ROOMS).encode())
     for name in tracked():
         at = Path(name)
         own = at.parts[0] == "tests" and (at.name.startswith("test_") or "mutants" in at.parts)
@@ -120,7 +139,10 @@ def _measured(copy: Copy, file: str) -> Tests:
     lines: dict[str, dict[int, set[str]]] = {}
     for part in folder.glob("seen.*"):
         data = CoverageData(str(part))
-        data.read()
+        try:
+            data.read()
+        except CoverageException:
+            continue  # its process was killed while it wrote
         for seen in data.measured_files():
             path = str(Path(seen).relative_to(copy.root))
             for line, tests in data.contexts_by_lineno(seen).items():

@@ -13,7 +13,7 @@ from tests.mutants.trial import Copy, Verdict
 
 pytestmark = pytest.mark.system
 
-PATH, TESTS = "src/flux/server/exchange.py", "tests/unit/test_exchange.py"
+PATH, TESTS = "src/flux/server/pipeline/exchange.py", "tests/unit/test_exchange.py"
 TAKES = b"return None if taken is None else self._filled[taken]"
 EMPTY = b"return self.handover.kernel.empty"
 

@@ -14,7 +14,7 @@ from flux.config import Durability, ServeConfig
 from flux.errors import StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
-from flux.fence import Fence, FenceMark
+from flux.journal.fence import Fence, FenceMark
 from flux.model import RowKind, State, StreamKey
 from flux.server.service import Server
 from tests.fences import mark_of

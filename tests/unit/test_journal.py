@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flux import journal, journal_disk
+from flux import journal
 from flux.errors import DataError, StorageError
 from flux.journal import Fence, FenceMark, Group, Journal, Position
+from flux.journal import disk as journal_disk
 from tests.fences import mark_of
 from tests.oracle import journal as oracle
 

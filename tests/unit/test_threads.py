@@ -92,7 +92,7 @@ def test_the_end_of_a_servers_thread_is_an_exit_code(tmp_path: Path, monkeypatch
     from flux.server import foreground
 
     ends = "tcp://127.0.0.1:*"
-    monkeypatch.setattr("flux.server.heart.Heart.frames", fail)
+    monkeypatch.setattr("flux.server.pipeline.heartbeat.Heart.frames", fail)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(FluxError, match="a fault of its own") as raised:
         foreground.serve(ServeConfig(data=tmp_path / "d", live_pub=ends, chunk_rep=ends))
@@ -161,8 +161,8 @@ def test_a_feed_whose_thread_meets_the_unforeseen_fails_every_caller(monkeypatch
 
     sender = threading.Thread(target=send)
     sender.start()
-    feed._turn = fail  # type: ignore[method-assign]  # the fault
-    feed._wake.set()
+    feed._delivery.turn = fail  # type: ignore[method-assign]  # the fault
+    feed._delivery.wake.set()
     sender.join(PATIENCE_S)
     assert len(waiting) == 1
     for call in (feed.flush, feed.close):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zmq
 
-from benchmarks.building import ROOT, compile_c
+from benchmarks.building import ROOT, compile_c, included
 from benchmarks.peers.build import FLAGS
 from benchmarks.peers.bus.spec import HWM, WINDOW, Spec, frame, topics
 from benchmarks.peers.bus.trial import Command
@@ -18,7 +18,8 @@ HERE = Path(__file__).resolve().parent
 
 def library() -> str:
     """The shared object that this process has open; "" when libzmq is a part of pyzmq's own."""
-    assert zmq.zmq_version_info() >= (4, 3)
+    version = zmq.zmq_version_info()
+    assert version >= (4, 3)
     lines = Path("/proc/self/maps").read_text().splitlines()
     return next((line.split()[-1] for line in lines if "/libzmq" in line), "")
 
@@ -34,7 +35,7 @@ def build(folder: Path) -> Command:
     """The command of either end, once the program is in this folder."""
     program = folder / "libzmq"
     libraries = ("-Wl,--no-as-needed", "-ldl", "-lm")
-    compile_c(program, [*FLAGS, "-std=gnu11", f"-I{ROOT / 'ext'}", *libraries], HERE / "libzmq.c")
+    compile_c(program, [*FLAGS, "-std=gnu11", *included(ROOT / "ext"), *libraries], HERE / "libzmq.c")
 
     def command(role: str, spec: Spec, board: Path, _: str) -> Sequence[str]:
         prefix = topics()[0].removesuffix(b"00\x1f").decode()

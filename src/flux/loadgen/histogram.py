@@ -19,6 +19,7 @@ from flux.kernels.histogram import (
     Watch,
     sharpen_sleep,
     sleep_until,
+    wait_readable,
 )
 
 __all__ = [
@@ -36,11 +37,12 @@ __all__ = [
     "sharpen_sleep",
     "sleep_until",
     "summary",
+    "wait_readable",
 ]
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 _TICKS_PER_HALF: Final = 5  # as HdrHistogram's own plotter expects
-_BUCKETS, _SUB_BUCKETS = 27, 2048  # ext/histogram.h: the layout of HdrHistogram(1, 100 s, 3 digits)
+_BUCKETS, _SUB_BUCKETS = 27, 2048  # ext/loadgen/histogram.h: the layout of HdrHistogram(1, 100 s, 3 digits)
 
 
 def percentile(histogram: Histogram, at: float) -> int:

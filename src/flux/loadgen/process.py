@@ -124,7 +124,7 @@ def settle() -> None:
 
 
 class Child:
-    """The parent's side of one process, `python -m flux.loadgen.<name>`."""
+    """The parent's side of one process, `python -m flux.loadgen.workers.<name>`."""
 
     def __init__(self, name: str, pass_fds: Sequence[int] = ()) -> None:
         """`pass_fds`: descriptors that it has too, under the same numbers."""
@@ -132,7 +132,7 @@ class Child:
         # A process group of its own: Ctrl-C on the terminal reaches the parent alone, which asks for the numbers. No
         # session: Linux shares the processor out between sessions first (autogroup), so two ends would compete as two.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"flux.loadgen.{name}"],
+            [sys.executable, "-m", f"flux.loadgen.workers.{name}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,
