@@ -41,9 +41,7 @@ def test_sending_of_a_feed(benchmark: Any, calls: str, way: str, tmp_path: Path)
     parts = [rows[at : at + size] for at in range(0, ROWS, size)]
     with FluxServer(tmp_path, "--ingest", "tcp://127.0.0.1:*", "--durability", "process") as server:
         with Feed("BENCH", ingest=server.ingest, chunk_rep=server.rpc) as feed:
-            feed.send(
-                "BTC", "1m", candles(1)
-            )  # of another stream: the connection stands, the memory is there
+            feed.send("BTC", "1m", candles(1))  # another stream: the connection stands, the memory is there
             feed.flush(FLUSH_S)
 
             def send() -> None:
@@ -55,5 +53,5 @@ def test_sending_of_a_feed(benchmark: Any, calls: str, way: str, tmp_path: Path)
             benchmark.pedantic(send)
             feed.flush(FLUSH_S)
             assert feed.committed == ROWS + 1
-        assert server.heads() == {"BENCH/BTC/1m": 1, "BENCH/BTC/1s": ROWS}
-        assert server.stop() == 0
+        kept, ended = server.heads(), server.stop()
+        assert (kept, ended) == ({"BENCH/BTC/1m": 1, "BENCH/BTC/1s": ROWS}, 0)

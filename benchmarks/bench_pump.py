@@ -103,7 +103,8 @@ def send_while_wanted(publisher: Publisher, epoch: int) -> None:
         group.clear()
         runs = sequencer.number(taker.arrivals[:STREAMS])
         record(streams, group, taker.inbox, runs, store_id=STORE, epoch=epoch, max_rows=1)
-        assert sender.send(group).sent == STREAMS * ROWS_A_TURN
+        sent = sender.send(group).sent
+        assert sent == STREAMS * ROWS_A_TURN
         turn += 1
 
 
@@ -126,7 +127,8 @@ def subscribed(endpoint: str) -> Iterator[tuple[zmq.Socket[bytes], int]]:
     epoch = next(EPOCHS)
     with Sockets() as sockets:
         socket = sockets.subscriber(endpoint, [stream_topic(KEYS[0])[:epoch]], hwm=0)
-        assert socket.poll(PATIENCE_MS), "no message"
+        came = socket.poll(PATIENCE_MS)
+        assert came, "no message"
         yield socket, epoch
 
 
@@ -136,10 +138,12 @@ def by_pump(socket: zmq.Socket[bytes], epoch: int) -> None:
         streams.expect(streams.add(key, ring_rows=4_096), STORE, epoch)
     receiver = Receiver(socket, streams)
     while left > 0:
-        assert socket.poll(PATIENCE_MS), f"{left} messages missing"
+        came = socket.poll(PATIENCE_MS)
+        assert came, f"{left} messages missing"
         arrivals, _ = receiver.receive()
         left -= int(arrivals["rows"].sum())
-    assert sum(streams.ring(slot).contiguous for slot in range(STREAMS)) == MESSAGES - left
+    held = sum(streams.ring(slot).contiguous for slot in range(STREAMS))
+    assert held == MESSAGES - left
 
 
 def by_pyzmq(socket: zmq.Socket[bytes], _: int) -> None:
@@ -161,7 +165,8 @@ def by_c(folder: Path) -> Callable[[zmq.Socket[bytes], int], None] | None:
     calls = [ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names]
 
     def take(socket: zmq.Socket[bytes], _: int) -> None:
-        assert drain(ctypes.c_void_p(socket.underlying), ctypes.c_long(MESSAGES), *calls) == MESSAGES
+        drained = drain(ctypes.c_void_p(socket.underlying), ctypes.c_long(MESSAGES), *calls)
+        assert drained == MESSAGES
 
     return take
 

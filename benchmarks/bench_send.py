@@ -86,7 +86,8 @@ def by_pump(socket: zmq.Socket[bytes], group: Group, streams: Streams) -> Callab
     sender = Sender(socket, streams)
 
     def send() -> None:
-        assert sender.send(group).sent == IN_GROUP
+        sent = sender.send(group).sent
+        assert sent == IN_GROUP
 
     return send
 
@@ -134,7 +135,8 @@ class Sending(NamedTuple):
     def taken(self) -> None:
         """The subscriber has all of a round."""
         assert self.child.stdout is not None
-        assert int(self.child.stdout.readline()) == MESSAGES
+        received = int(self.child.stdout.readline())
+        assert received == MESSAGES
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +152,8 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sending]:
         ) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            assert socket.poll(PATIENCE_MS), "nobody subscribed"
+            subscribed = socket.poll(PATIENCE_MS)
+            assert subscribed, "nobody subscribed"
             made.drain()
             ways = {"flux": by_pump(socket, group, streams), "pyzmq": by_pyzmq(socket, group)}
             yield Sending(ways | {"libzmq in C": by_c(socket, group, folder)}, child)

@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -53,242 +54,209 @@ class Group:
 
 
 class Bound(NamedTuple):
-    """A line of the table. `name` may quote the group's `extra_info`."""
+    """A line of the table: what must be reached of a group. `name` may quote the group's `extra_info`."""
 
-    name: str
-    group: str
     table: float
-    most: bool
     unit: str
-    gate: bool
+    name: str
     figure: Callable[[Group], float]
+    most: bool
+    gate: bool
+
+    def of(self, group: Group) -> Ratio:
+        """The line of a run. Raises KeyError where a way was not measured."""
+        name, value = self.name.format(**group.info), self.figure(group) * UNITS[self.unit]
+        return Ratio(name, value, self.table, self.most, self.unit, self.gate)
+
+
+UNITS: Final = {"x": 1, "s": 1, "ms": 1e3, "ns": 1e9, "M/s": 1e-6, "M rows/s": 1e-6, "GB/s": 1e-9}
+"""What a ratio, seconds, or items a second are multiplied by."""
 
 
 def _most(
-    name: str,
-    group: str,
-    table: float,
-    figure: Callable[[Group], float],
-    unit: str = "x",
-    gate: bool | None = None,
+    table: float, unit: str, name: str, figure: Callable[[Group], float], *, gate: bool | None = None
 ) -> Bound:
-    return Bound(name, group, table, True, unit, unit == "x" if gate is None else gate, figure)
+    return Bound(table, unit, name, figure, True, unit == "x" if gate is None else gate)
 
 
-def _least(name: str, group: str, table: float, figure: Callable[[Group], float], unit: str = "x") -> Bound:
-    return Bound(name, group, table, False, unit, unit == "x", figure)
+def _least(table: float, unit: str, name: str, figure: Callable[[Group], float]) -> Bound:
+    return Bound(table, unit, name, figure, False, unit == "x")
 
 
-BOUNDS: Final = (
-    _most("codec: encode 1 row, from Python", "codec: encode 1 row", 250, lambda t: 1e9 * t["flux"], "ns"),
-    _least(
-        "codec: Python builder / ours", "codec: encode 1 row", 100, lambda t: t["flatbuffers"] / t["flux"]
-    ),
-    _most(
-        "codec: decode 1 row, from Python, beyond the checksum",
-        "codec: decode 1 row",
-        350,
-        lambda t: 1e9 * (t["flux"] - t["its checksum"]),
-        "ns",
-    ),
-    _most(
-        "codec: decode 1,000 rows, beyond the checksum",
-        "codec: decode 1000 rows",
-        350,
-        lambda t: 1e9 * (t["flux"] - t["its checksum"]),
-        "ns",
-    ),
-    _least(
-        "codec: v1 1,000 candles into rows: Python accessors / ours",
-        "codec: decode v1 1000 rows",
-        2000,
-        lambda t: t["flatbuffers"] / t["flux"],
-    ),
-    _most(
-        "codec: in C, encode 1 row, checksum included / flatc C++",
-        "codec in C: encode 1 row",
-        0.25,
-        lambda t: t["flux"] / t["flatc C++"],
-    ),
-    _most(
-        "codec: in C, encode 1,000 rows / (memcpy + checksum)",
-        "codec in C: encode 1000 rows",
-        1.15,
-        lambda t: t["flux"] / t["memcpy + checksum"],
-    ),
-    _least(
-        "codec: v1, encode 1,000 candles: flatc C++ / ours",
-        "codec in C: encode v1 1000 rows",
-        20,
-        lambda t: t["flatc C++"] / t["flux"],
-    ),
-    _most(
-        "codec: in C, verify + view 1 row / C++ Verifier + access",
-        "codec in C: decode 1 row",
-        1.5,
-        lambda t: t["flux, no checksum"] / t["flatc C++"],
-    ),
-    _most(
-        "codec: the checksum, which C++ has not, included",
-        "codec in C: decode 1 row",
-        1.5,
-        lambda t: t["flux"] / t["flatc C++"],
-    ),
-    _most(
-        "codec: by a head that is known, checksum included",
-        "codec in C: decode 1 row",
-        1.5,
-        lambda t: t["flux, known head"] / t["flatc C++"],
-    ),
-    _most(
-        "codec: in C, verify + view 1,000 rows / C++",
-        "codec in C: decode 1000 rows",
-        1.5,
-        lambda t: t["flux, no checksum"] / t["flatc C++"],
-    ),
-    _least(
-        "codec: v1, verify + 1,000 candles into rows: C++ / ours",
-        "codec in C: decode v1 1000 rows",
-        1.5,
-        lambda t: t["flatc C++"] / t["flux"],
-    ),
-    _least("codec: checksum, 8 KiB", "codec in C: checksum", 20, lambda t: 8192e-9 / t["8192 bytes"], "GB/s"),
-    _least(
-        "codec: checksum, 1 MiB",
-        "codec in C: checksum",
-        20,
-        lambda t: (1 << 20) * 1e-9 / t["1048576 bytes"],
-        "GB/s",
-    ),
-    _most("codec: checksum, 256 B", "codec in C: checksum", 20, lambda t: 1e9 * t["256 bytes"], "ns"),
-    _most(
-        "ring: merging {items:,} rows, half of them repeats / memcpy",
-        "ring: merging",
-        1.5,
-        lambda t: t["flux"] / t["memcpy"],
-    ),
-    _least(
-        "ring: merging {items:,} rows, polars / ours", "ring: merging", 3, lambda t: t["polars"] / t["flux"]
-    ),
-    _least(
-        "ring: merging {items:,} rows, pandas / ours", "ring: merging", 3, lambda t: t["pandas"] / t["flux"]
-    ),
-    *(
-        _most(
-            f"ring: one row in order inside C ({memory})",
-            "ring: one row in order inside C",
-            60,
-            lambda t, memory=memory: 1e9 * t[memory],
-            "ns",
-            gate=True,
-        )
-        for memory in ("mapped", "chunk")
-    ),
-    _most(
-        "window: {items:,} rows of 1s into 1m / one read of their bytes",
-        "window: 1s into 1m",
-        1.6,
-        lambda t: t["flux"] / t["one read"],
-    ),
-    *(
-        _least(
-            f"window: {{items:,}} rows of 1s into 1m, {peer} / ours",
-            "window: 1s into 1m",
-            table,
-            lambda t, peer=peer: t[peer] / t["flux"],
-        )
-        for peer, table in (("polars", 2), ("pandas", 3), ("duckdb", 3))
-    ),
-    *(
-        _least(f"{pump}: {peer} / pump", pump, table, lambda t, peer=peer: t.turns(peer, "flux"))
-        for pump in ("pump receive", "pump send")
+def _of(way: str) -> Callable[[Group], float]:
+    return lambda t: t[way]
+
+
+def _over(way: str, other: str) -> Callable[[Group], float]:
+    return lambda t: t[way] / t[other]
+
+
+def _beyond(way: str, other: str) -> Callable[[Group], float]:
+    return lambda t: t[way] - t[other]
+
+
+def _rate(way: str, items: int = 1) -> Callable[[Group], float]:
+    return lambda t: items / t[way]
+
+
+def _pump(name: str) -> list[Bound]:
+    found = [
+        _least(table, "x", f"{name}: {peer} / pump", lambda t, peer=peer: t.turns(peer, "flux"))
         for peer, table in (("pyzmq", 4.5), ("libzmq in C", 0.8))
-    ),
-    *(
-        _least(f"{pump}: messages a second", pump, 1.3, lambda t: 1e-6 / t["flux"], "M/s")
-        for pump in ("pump receive", "pump send")
-    ),
-    _most(
-        "journal: append of {bytes} bytes, a call each / bytearray +=",
-        "journal: append",
-        2,
-        lambda t: t["flux"] / t["bytearray +="],
-    ),
-    _least(
-        "journal: append, a call each from Python", "journal: append", 1, lambda t: 1e-6 / t["flux"], "M/s"
-    ),
-    _most(
-        "journal: scan of {mb:.0f} MB / one checksum of them",
-        "journal: scan",
-        4,
-        lambda t: t["flux"] / t["one checksum"],
-    ),
-    _least("journal: scan, every checksum", "journal: scan", 1, lambda t: 1e-9 / t["flux"], "GB/s"),
-    _most(
-        "journal: commit of 16 MiB, not synced / one write + checksum",
-        "journal: commit of 16 MiB, not synced",
-        1.25,
-        lambda t: t["flux"] / t["write + checksum"],
-    ),
-    _most(
-        "journal: commit of 64 records, synced / write + fdatasync",
-        "journal: commit of 64 records, synced",
-        1.25,
-        lambda t: t.medians("flux", "write + fdatasync"),
-    ),
-    *(
-        _least(f"feed: {name}, Feed.send", f"feed: {name}", table, lambda t: 1e-6 / t["Feed.send"], "M/s")
-        for name, table in (("single rows", 0.4), ("batches of 64", 3))
-    ),
-    _most(
-        "store: projecting / DuckDB's own insert", "store: projecting", 2, lambda t: t["flux"] / t["duckdb"]
-    ),
-    _least(
-        "store: projecting {items:,} rows into DuckDB",
-        "store: projecting",
-        1,
-        lambda t: 1e-6 / t["flux"],
-        "M rows/s",
-    ),
-    _most(
-        "store: backfill from the ring / one copy of its rows",
-        "store: backfill",
-        12,
-        lambda t: t["from the ring"] / t["one copy"],
-    ),
-    *(
+    ]
+    return [*found, _least(1.3, "M/s", f"{name}: messages a second", _rate("flux"))]
+
+
+BOUNDS: Final = {
+    "codec: encode 1 row": [
+        _most(250, "ns", "codec: encode 1 row, from Python", _of("flux")),
+        _least(100, "x", "codec: Python builder / ours", _over("flatbuffers", "flux")),
+    ],
+    "codec: decode 1 row": [
+        _most(
+            350,
+            "ns",
+            "codec: decode 1 row, from Python, beyond the checksum",
+            _beyond("flux", "its checksum"),
+        ),
+    ],
+    "codec: decode 1000 rows": [
+        _most(350, "ns", "codec: decode 1,000 rows, beyond the checksum", _beyond("flux", "its checksum")),
+    ],
+    "codec: decode v1 1000 rows": [
         _least(
-            f"store: backfill {place}",
-            "store: backfill",
-            table,
-            lambda t, place=place: 1e-6 / t[place],
-            "M rows/s",
-        )
-        for place, table in (("from the ring", 5), ("from DuckDB", 1))
-    ),
-    _most("start: client with {rows:,} cached rows", "start: client", 1, lambda t: t["flux"], "s"),
-    _most(
-        "start: server with {millions:g} M rows and a journal of {mb:,.0f} MB",
-        "start: server",
-        3,
-        lambda t: t["flux"],
-        "s",
-    ),
-    _most(
-        "import: flux.codec, beyond numpy",
-        "import",
-        25,
-        lambda t: 1e3 * (t["import flux.codec"] - t["import numpy"]),
-        "ms",
-    ),
-    _most(
-        "import: flux --help, beyond the interpreter",
-        "import",
-        100,
-        lambda t: 1e3 * (t["flux --help"] - t["python"]),
-        "ms",
-    ),
-)
+            2000,
+            "x",
+            "codec: v1 1,000 candles into rows: Python accessors / ours",
+            _over("flatbuffers", "flux"),
+        ),
+    ],
+    "codec in C: encode 1 row": [
+        _most(
+            0.25, "x", "codec: in C, encode 1 row, checksum included / flatc C++", _over("flux", "flatc C++")
+        ),
+    ],
+    "codec in C: encode 1000 rows": [
+        _most(
+            1.15,
+            "x",
+            "codec: in C, encode 1,000 rows / (memcpy + checksum)",
+            _over("flux", "memcpy + checksum"),
+        ),
+    ],
+    "codec in C: encode v1 1000 rows": [
+        _least(20, "x", "codec: v1, encode 1,000 candles: flatc C++ / ours", _over("flatc C++", "flux")),
+    ],
+    "codec in C: decode 1 row": [
+        _most(
+            1.5,
+            "x",
+            "codec: in C, verify + view 1 row / C++ Verifier + access",
+            _over("flux, no checksum", "flatc C++"),
+        ),
+        _most(1.5, "x", "codec: the checksum, which C++ has not, included", _over("flux", "flatc C++")),
+        _most(
+            1.5,
+            "x",
+            "codec: by a head that is known, checksum included",
+            _over("flux, known head", "flatc C++"),
+        ),
+    ],
+    "codec in C: decode 1000 rows": [
+        _most(
+            1.5, "x", "codec: in C, verify + view 1,000 rows / C++", _over("flux, no checksum", "flatc C++")
+        ),
+    ],
+    "codec in C: decode v1 1000 rows": [
+        _least(
+            1.5, "x", "codec: v1, verify + 1,000 candles into rows: C++ / ours", _over("flatc C++", "flux")
+        ),
+    ],
+    "codec in C: checksum": [
+        _least(20, "GB/s", "codec: checksum, 8 KiB", _rate("8192 bytes", 8192)),
+        _least(20, "GB/s", "codec: checksum, 1 MiB", _rate("1048576 bytes", 1 << 20)),
+        _most(20, "ns", "codec: checksum, 256 B", _of("256 bytes")),
+    ],
+    "ring: merging": [
+        _most(
+            1.5, "x", "ring: merging {items:,} rows, half of them repeats / memcpy", _over("flux", "memcpy")
+        ),
+        _least(3, "x", "ring: merging {items:,} rows, polars / ours", _over("polars", "flux")),
+        _least(3, "x", "ring: merging {items:,} rows, pandas / ours", _over("pandas", "flux")),
+    ],
+    "ring: one row in order inside C": [
+        _most(60, "ns", f"ring: one row in order inside C ({memory})", _of(memory), gate=True)
+        for memory in ("mapped", "chunk")
+    ],
+    "window: 1s into 1m": [
+        _most(
+            1.6,
+            "x",
+            "window: {items:,} rows of 1s into 1m / one read of their bytes",
+            _over("flux", "one read"),
+        ),
+        *(
+            _least(table, "x", f"window: {{items:,}} rows of 1s into 1m, {peer} / ours", _over(peer, "flux"))
+            for peer, table in (("polars", 2), ("pandas", 3), ("duckdb", 3))
+        ),
+    ],
+    "pump receive": _pump("pump receive"),
+    "pump send": _pump("pump send"),
+    "journal: append": [
+        _most(
+            2,
+            "x",
+            "journal: append of {bytes} bytes, a call each / bytearray +=",
+            _over("flux", "bytearray +="),
+        ),
+        _least(1, "M/s", "journal: append, a call each from Python", _rate("flux")),
+    ],
+    "journal: scan": [
+        _most(4, "x", "journal: scan of {mb:.0f} MB / one checksum of them", _over("flux", "one checksum")),
+        _least(1, "GB/s", "journal: scan, every checksum", _rate("flux")),
+    ],
+    "journal: commit of 16 MiB, not synced": [
+        _most(
+            1.25,
+            "x",
+            "journal: commit of 16 MiB, not synced / one write + checksum",
+            _over("flux", "write + checksum"),
+        ),
+    ],
+    "journal: commit of 64 records, synced": [
+        _most(
+            1.25,
+            "x",
+            "journal: commit of 64 records, synced / write + fdatasync",
+            lambda t: t.medians("flux", "write + fdatasync"),
+        ),
+    ],
+    "feed: single rows": [_least(0.4, "M/s", "feed: single rows, Feed.send", _rate("Feed.send"))],
+    "feed: batches of 64": [_least(3, "M/s", "feed: batches of 64, Feed.send", _rate("Feed.send"))],
+    "store: projecting": [
+        _most(2, "x", "store: projecting / DuckDB's own insert", _over("flux", "duckdb")),
+        _least(1, "M rows/s", "store: projecting {items:,} rows into DuckDB", _rate("flux")),
+    ],
+    "store: backfill": [
+        _most(
+            12,
+            "x",
+            "store: backfill from the ring / one copy of its rows",
+            _over("from the ring", "one copy"),
+        ),
+        _least(5, "M rows/s", "store: backfill from the ring", _rate("from the ring")),
+        _least(1, "M rows/s", "store: backfill from DuckDB", _rate("from DuckDB")),
+    ],
+    "start: client": [_most(1, "s", "start: client with {rows:,} cached rows", _of("flux"))],
+    "start: server": [
+        _most(3, "s", "start: server with {millions:g} M rows and a journal of {mb:,.0f} MB", _of("flux")),
+    ],
+    "import": [
+        _most(25, "ms", "import: flux.codec, beyond numpy", _beyond("import flux.codec", "import numpy")),
+        _most(100, "ms", "import: flux --help, beyond the interpreter", _beyond("flux --help", "python")),
+    ],
+}
+"""The table, by group."""
 
 
 def lines(told: Mapping[str, Any]) -> list[Ratio]:
@@ -298,14 +266,11 @@ def lines(told: Mapping[str, Any]) -> list[Ratio]:
         if one["group"] and "way" in (one["params"] or {}):
             groups.setdefault(one["group"], []).append(one)
     found = []
-    for bound in BOUNDS:
-        try:
-            group = Group(groups[bound.group])
-            value = bound.figure(group)
-        except KeyError:
-            continue  # its group or one of its ways was not run, or is not installed
-        name = bound.name.format(**group.info)
-        found.append(Ratio(name, value, bound.table, bound.most, bound.unit, bound.gate))
+    for name, bounds in BOUNDS.items():
+        group = Group(groups.get(name, []))
+        for bound in bounds:
+            with suppress(KeyError):  # a way was not run, or is not installed
+                found.append(bound.of(group))
     return found
 
 

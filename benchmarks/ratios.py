@@ -2,9 +2,9 @@
 
 A figure comes from a group of benchmarks (`bounds.py` says how) or, where processes under load are measured, from a
 benchmark of our own, which calls `note_at_least` or `note_at_most`. A gate is a ratio to a peer (or to a floor) and is
-held against half of what design asks. Everything else is of one machine's hour: it is shown, nothing fails of it. The
-table's own figure is judged by hand: on a shared machine a floor moves by a quarter, and a gate that cries wolf is
-turned off.
+held against half of what the table asks. Everything else is of one machine's hour: it is shown, nothing fails of it.
+The table's own figure is judged by hand: on a shared machine a floor moves by a quarter, and a gate that cries wolf
+is turned off.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ TOP = {
     "LICENSE",
     "README.md",
     "benchmarks",
+    "docs",
     "ext",
     "pyproject.toml",
     "schemas",
@@ -113,7 +114,7 @@ def test_the_top_level_is_fixed() -> None:
     top = {name.partition("/")[0] for name in files()}
     none(
         sorted(name for name in top - TOP if not name.startswith(".")),
-        "a new room needs design/house.md first",
+        "a new room needs a line in docs/architecture.md",
     )
 
 
@@ -164,6 +165,22 @@ def test_no_path_of_a_machine() -> None:
                 f"{name}:{at}" for at, line in enumerate(text(name).splitlines(), 1) if path.search(line)
             ]
     none(found, "a path that exists on one machine")
+
+
+def test_documents_that_are_named_are_there() -> None:
+    named = re.compile(r"(?<![\w./-])((?:\.\./)*(?:[\w-]+/)*[\w-]+\.md)\b")
+    found = []
+    for name in files():
+        if name.endswith((".png", ".xz", ".bin", ".json", ".jsonl")) or generated(name):
+            continue
+        for at, line in enumerate(text(name).splitlines(), 1):
+            for document in named.findall(line):
+                beside = (ROOT / name).parent / document
+                if not beside.is_file() and not any(
+                    (ROOT / r / document).is_file() for r in ("", "docs", "benchmarks")
+                ):
+                    found.append(f"{name}:{at} {document}")
+    none(found, "a document that is not in the tree")
 
 
 def test_an_exception_is_silenced_only_with_a_reason() -> None:
@@ -294,7 +311,8 @@ def test_an_assertion_does_nothing() -> None:
     """`python -O` leaves assertions out: what an object is made to do stands outside of them."""
     found = [
         f"{name}:{node.lineno} {ast.unparse(call)}"
-        for name in code(".py", under="src/")
+        for under in ("src/", "benchmarks/")
+        for name in code(".py", under=under)
         for node in ast.walk(tree(name))
         if isinstance(node, ast.Assert)
         for call in ast.walk(node.test)
@@ -302,3 +320,17 @@ def test_an_assertion_does_nothing() -> None:
         or (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr != "count")
     ]
     none(found, "call it, then assert what it returned")
+
+
+def test_nothing_waits_for_descriptors_with_select() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name in code(".py")
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("select.select", "select")
+        and any(ast.unparse(sources) != "[]" for sources in node.args[:3])
+        and "select" in imports(name)
+    ]
+    found += [name for name in code(".h", ".c", ".pyx", ".pxi") if re.search(r"\bfd_set\b", text(name))]
+    none(found, "select ends at descriptor 1,023: use poll")

@@ -153,7 +153,8 @@ def campaign(changes: Sequence[Change], excuses: dict[str, str]) -> int:
     """Judge them one after the other; how many live without a reason."""
     began, ends, unexplained = time.monotonic(), Counter[str](), []
     with Copy() as copy:
-        files = sorted({*measured_files(), *(file for change in changes for file in change.tests)})
+        seen = measured_files() if any(change.lines for change in changes) else []
+        files = sorted({*seen, *(file for change in changes for file in change.tests)})
         known = Known()
         known.measure(copy, files)
         collected = copy.collected(files)

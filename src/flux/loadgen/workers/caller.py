@@ -7,15 +7,21 @@ answer, a wrong one, an error or a time-out. The time of an answer is taken when
 
 from __future__ import annotations
 
-import select
 import sys
 import time
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 from flux.errors import ConfigError, RequestTimeout
 from flux.limits import ASK_TIMEOUT_MS, MAX_ASKS
-from flux.loadgen.histogram import Histogram, Schedule, percentile, sharpen_sleep, summary
+from flux.loadgen.histogram import (
+    Histogram,
+    Schedule,
+    percentile,
+    sharpen_sleep,
+    summary,
+    wait_readable,
+)
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.process import Commands, Message, Usage, packed, settle, tell
 from flux.loadgen.requests import KINDS, Asking, Request, Target, error_class, fault_of
@@ -201,10 +207,10 @@ def call(run: Calling, start_ns: int, commands: Commands) -> int:
 
 def wait(run: Calling, commands: Commands | None, limit_ns: int) -> None:
     """Until there may be an answer, at most so long; to the microsecond, which a zmq poll is not."""
-    sources: list[Any] = [connection.requester.socket for connection in run.connections]
+    sources = [connection.requester.socket.fileno() for connection in run.connections]
     if commands is not None:
-        sources.append(commands.wake)
-    select.select(sources, [], [], max(0.0, limit_ns / NS_PER_S))
+        sources.append(commands.wake.fileno())
+    wait_readable(sources, limit_ns)
     if commands is not None:
         commands.taken()
 
