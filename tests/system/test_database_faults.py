@@ -1,4 +1,5 @@
-"""No fault of the database takes the server down: rows go on, what only it has is unavailable, health says the cure."""
+"""No fault of the database takes the server down: rows go on, what the journal has is answered from there (S20), what
+only the database has is unavailable, and health says the cure."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ SEED = 5
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A directory whose database has ROWS rows; only the last few thousand of them come back into memory."""
+    """A directory whose database and journal have ROWS rows; only the last few thousand come back into memory."""
     with FluxServer(tmp_path / "d", "--ingest", "tcp://127.0.0.1:*") as server:
         send(server, candles(ROWS, SEED))
         assert server.stop() == 0
@@ -51,6 +52,13 @@ class Asking:
 
     def rows(self, after: int, limit: int = 10) -> Any:
         return self(messages.backfill_rows_request, key=KEY, from_sequence_exclusive=after, limit=limit)
+
+    def page_at(self, time_ms: int) -> Any:
+        """The rows from a time on, which only the database can tell, or the error that came instead."""
+        try:
+            return self(messages.backfill_rows_request, key=KEY, start_ts_ms=time_ms, limit=10).rows
+        except FluxError as error:
+            return error
 
     def health(self) -> Any:
         return self(messages.health_request)
@@ -78,15 +86,20 @@ def spoil(path: Path, seed: int) -> None:
             file.write(rng.randbytes(64))
 
 
-def test_a_damaged_block_is_unavailable_and_the_server_lives_also_after_a_restart(
+def test_behind_a_damaged_block_is_the_journal_and_the_server_lives_also_after_a_restart(
     data: Path, sockets: Sockets
 ) -> None:
     spoil(data / "flux.duckdb", SEED)
-    more = candles(ROWS + 200, SEED)[ROWS:]
+    more_and_before = candles(ROWS + 200, SEED)
+    more, times = more_and_before[ROWS:], more_and_before["ts_ms"].tolist()
     for begin in (0, 100):  # two lives
         with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
             ask = Asking(server, sockets)
-            assert any(isinstance(ask.page(after), UnavailableError) for after in range(0, ROWS // 2, 2_000))
+            for after in range(0, ROWS // 2, 2_000):
+                np.testing.assert_array_equal(
+                    ask.page(after)["close"], more_and_before["close"][after : after + 10]
+                )
+            assert any(isinstance(ask.page_at(time), UnavailableError) for time in times[: ROWS // 2 : 2_000])
             health = ask.health()
             assert (health.state, health.ok) == (State.DEGRADED, True)
             assert f"flux rebuild {data}" in health.message
@@ -115,7 +128,8 @@ def test_a_database_that_does_not_open_is_no_reason_not_to_start(
         assert server.state == "DEGRADED"
         ask = Asking(server, sockets)
         assert "the database fails" in ask.health().message
-        assert isinstance(ask.page(0), UnavailableError)
+        np.testing.assert_array_equal(ask.page(0)["close"], candles(ROWS, SEED)["close"][:10])
+        assert isinstance(ask.page_at(0), UnavailableError), "where a time begins only the database can tell"
         # The rings are warm all the same: what a feed sends again is known.
         send(server, candles(ROWS, SEED)[-1_000:])
         assert ask.rows(ROWS - 10).watermark_sequence == ROWS
@@ -123,8 +137,8 @@ def test_a_database_that_does_not_open_is_no_reason_not_to_start(
         more = candles(ROWS + 300_000, SEED)[ROWS:]
         send(server, more)
         assert ask.rows(ROWS + 299_999).watermark_sequence == ROWS + 300_000
-        # Those that the ring let go are in the journal alone: to be had later, and no hole.
-        assert isinstance(ask.page(ROWS + 1), UnavailableError)
+        # Those that the ring let go are in the journal alone.
+        np.testing.assert_array_equal(ask.page(ROWS + 1)["close"], more["close"][1:11])
         assert server.stop() == 0
 
 
@@ -134,11 +148,11 @@ def test_a_database_that_comes_back_is_filled_without_a_restart(data: Path, sock
     path.mkdir()
     with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
         ask = Asking(server, sockets)
-        assert isinstance(ask.page(0), UnavailableError)
+        assert isinstance(ask.page_at(0), UnavailableError)
         send(server, candles(ROWS + 10, SEED)[ROWS:])
         path.rmdir()
         aside.rename(path)
-        wait_until(lambda: not isinstance(ask.page(0), FluxError), "the database is not read again")
+        wait_until(lambda: not isinstance(ask.page_at(0), FluxError), "the database is not read again")
         np.testing.assert_array_equal(ask.rows(0, 100).rows["close"], candles(ROWS, SEED)["close"][:100])
         wait_until(lambda: ask.health().state == State.OK, "it is not well again")
         assert server.stop() == 0
