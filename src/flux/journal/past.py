@@ -4,9 +4,11 @@
              ─► place     by that file's index: at most one place of a stream in 32 KiB (drawn in ext/past.h)
              ─► rows      by pread, each batch verified
 
-A file is looked through when it is first asked for, without the GIL: 256 MiB take some 0.1 s. In the newest one each look
-goes on where the last one ended. So a start reads nothing for it, and committing rows costs nothing. What the indexes
-take is bounded (`limits.INDEX_BYTES`): the one not used for longest goes first, and is made again when it is asked for.
+A file is looked through when it is first asked for, without the GIL: 256 MiB take some 0.1 s. In the newest one each
+look goes on where the last one ended. So a start reads nothing for it, and committing rows costs nothing.
+
+What the indexes take is bounded (`limits.INDEX_BYTES`): the one that was not used for longest goes first, and is made
+again when it is asked for.
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ class _File:
         self._damaged = ""
 
     @property
-    def bytes(self) -> int:
-        """What it takes."""
+    def taken(self) -> int:
+        """Bytes that it takes."""
         latest = 0 if self._latest is None else self._latest.nbytes
         return self.heads.nbytes + self._first.nbytes + self._at.nbytes + self._ids.nbytes + latest
 
@@ -144,9 +146,9 @@ class Past:
         self._places = np.zeros(_LOOK_PLACES, PLACE)
 
     @property
-    def bytes(self) -> int:
-        """What the indexes take."""
-        return sum(file.bytes for file in list(self._files.values()))
+    def taken(self) -> int:
+        """Bytes that the indexes take."""
+        return sum(file.taken for file in list(self._files.values()))
 
     def read(
         self, stream_id: int, kind: RowKind, after: int, last: int, limit: int, since: int = 0
@@ -207,7 +209,7 @@ class Past:
         return file
 
     def _let_go(self) -> None:
-        while len(self._files) > 1 and self.bytes > INDEX_BYTES:
+        while len(self._files) > 1 and self.taken > INDEX_BYTES:
             self._files.popitem(last=False)
 
 

@@ -56,7 +56,7 @@ class Pages:
     def page(
         self, after: int, to: int, limit: int, start_ms: int | None = None, end_ms: int | None = None
     ) -> Page:
-        """At most `limit` (>= 1) rows behind `after`, up to `to`, with start_ms <= time < end_ms.
+        """At most `limit` (>= 1) rows after `after`, up to `to`, with start_ms <= time < end_ms.
 
         `to` is at most the head, `after` at least the oldest row kept less 1.
         """
@@ -67,7 +67,7 @@ class Pages:
         if end_ms is None or not len(window.rows) or self._times(window.rows)[-1] < self._unit(end_ms):
             return self._cut(window, limit)
         last = min(self._last_before(end_ms), to)
-        # Where a row behind the window is inside the bounds, all of the window is.
+        # Where a row after the window is inside the bounds, all of the window is.
         rows, behind = window.rows[: max(0, last - after)], last > after + len(window.rows)
         return self._cut(window._replace(rows=rows, more=window.more and behind), limit)
 
@@ -77,7 +77,7 @@ class Pages:
         return len(rows) > 0 and first == sequence and bool(self._times(rows)[0] < self._unit(end_ms))
 
     def any_before(self, end_ms: int, after: int) -> bool:
-        """Whether some row behind `after` is older than `end_ms`."""
+        """Whether some row after `after` is older than `end_ms`."""
         return self._last_before(end_ms) > after
 
     def _window(self, after: int, to: int, limit: int) -> Page:
@@ -94,7 +94,7 @@ class Pages:
         return window._replace(rows=window.rows[:limit], more=window.more or len(window.rows) > limit)
 
     def _read(self, after: int, last: int) -> tuple[int, Rows]:
-        """Rows behind `after` up to `last`, without a hole among them: (first sequence, rows)."""
+        """Rows after `after` up to `last`, without a hole among them: (first sequence, rows)."""
         stream_id = self.stream.stream_id
         if self.view.ring_first(stream_id) <= after + 1:
             rows = self.view.ring_rows(stream_id, after + 1, last)
@@ -112,7 +112,7 @@ class Pages:
         return first, rows
 
     def _kept(self, store: StoreReader, after: int, last: int) -> tuple[int, Rows]:
-        """The first rows behind `after` up to `last` that journal or store have."""
+        """The first rows after `after` up to `last` that journal or store have."""
         stream_id, kind = self.stream.stream_id, self.stream.key.kind
         near = self.view.journal_rows(stream_id, kind, after, last)
         if near[0] == after + 1:
@@ -126,7 +126,7 @@ class Pages:
         return far if len(far[1]) and (far[0] <= near[0] or not len(near[1])) else near
 
     def _resumes(self, after: int) -> int:
-        """The first sequence behind a hole: the row at `after` + 1 is nowhere."""
+        """The first sequence after a hole: the row at `after` + 1 is nowhere."""
         stream_id, head = self.stream.stream_id, self.stream.head
         in_ring = max(after + 2, min(self.view.ring_first(stream_id), head + 1))
         first, rows = self._kept(self._stored(), after, head)
@@ -148,8 +148,8 @@ class Pages:
         if last < self.stream.first:
             return last
         store = self._stored()
-        for first, rows in self._between(last, newest_first=True):
-            inside = np.flatnonzero(self._times(rows) < bound)
+        for first, between in self._between(last, newest_first=True):
+            inside = np.flatnonzero(self._times(between) < bound)
             if len(inside):
                 return first + int(inside[-1])
         found = store.sequence_range(self.stream.stream_id, self.stream.key.kind, None, end_ms)
@@ -160,10 +160,10 @@ class Pages:
         bound, first = self._unit(start_ms), self._oldest_in_ring()
         if first > self.stream.first:
             found = self._stored().sequence_range(self.stream.stream_id, self.stream.key.kind, start_ms, None)
-            if found:  # a row that the store lacks is behind every row of the store
+            if found:  # a row that the store lacks is after every row of the store
                 return max(found[0], self.stream.first)
-            for sequence, rows in self._between(first - 1):
-                inside = np.flatnonzero(self._times(rows) >= bound)
+            for sequence, between in self._between(first - 1):
+                inside = np.flatnonzero(self._times(between) >= bound)
                 if len(inside):
                     return sequence + int(inside[0])
         while first <= self.stream.head:

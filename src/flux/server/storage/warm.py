@@ -50,15 +50,15 @@ def warm(directory: Path, end: Position, streams: Streams, heads: Mapping[int, S
             rings.append((ring, head.head))
     newest = [file for file in journal.files(directory) if file.number <= end.file][-WARM_FILES:]
     for file in reversed(newest):
-        if all(ring.contiguous == head for ring, head in rings):
+        if all(ring.contiguous == reached for ring, reached in rings):
             break
         upto = end.offset if file.number == end.file else None
         try:
             _refill(file.path, upto, streams, slots)
         except (OSError, StorageError) as error:
             _LOG.warning("the rings begin without the rows of %s: %s", file.path, error)
-    for ring, head in rings:
-        _settle(ring, head)
+    for ring, reached in rings:
+        _settle(ring, reached)
 
 
 def _refill(
