@@ -153,7 +153,7 @@ class Past:
     def read(
         self, stream_id: int, kind: RowKind, after: int, last: int, limit: int, since: int = 0
     ) -> tuple[int, NDArray[Any]]:
-        """The first run of rows behind `after` up to `last`, at most `limit`, without a hole among them: (its first
+        """The first run of rows after `after` up to `last`, at most `limit`, without a hole among them: (its first
         sequence, rows), and (0, none) where there is none in the files numbered `since` and up, or where the row behind
         `after` would stand in an older one.
 

@@ -118,6 +118,6 @@ class Reader:
 
     def _damaged(self, at: Position) -> DataError:
         return JournalDamageError(
-            f"{path_of(self.directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
+            f"{path_of(self.directory, at.file)}: damaged after byte {at.offset}. The rows there cannot be "
             f"read; `flux rebuild {self.directory}` says what that loses, and what `--salvage` and `--cut` keep"
         )

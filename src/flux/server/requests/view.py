@@ -95,7 +95,7 @@ class ServerView(Protocol):
     def journal_rows(
         self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False
     ) -> tuple[int, Rows]:
-        """The first run of rows behind `after` up to `last` out of the journal, as `StoreReader.read` has it: out of
+        """The first run of rows after `after` up to `last` out of the journal, as `StoreReader.read` has it: out of
         those of its files that hold what the store may lack, or out of `all_files`. It may take its time, and raise
         StorageError and DataError: in the worker's thread."""
 

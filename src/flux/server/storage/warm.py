@@ -34,7 +34,7 @@ _ROOM_BYTES: Final = 4 * MIB
 
 def warm(directory: Path, end: Position, streams: Streams, heads: Mapping[int, StreamHead]) -> None:
     """Fill the rings of these streams, which are in the table, with their last rows from before `end`: at most
-    WARM_ROWS of each, as far as the newest WARM_FILES files have them. One that gets none begins behind its head.
+    WARM_ROWS of each, as far as the newest WARM_FILES files have them. One that gets none begins after its head.
 
     A file that does not read leaves rings colder, and is logged.
     """
@@ -71,7 +71,7 @@ def _refill(
             have = read_into(file.fileno(), memoryview(room)[: end - at], at)  # type: ignore[arg-type]  # a buffer
             walked, broken = refill(streams, room, have, end - at, slots)
             if broken:
-                raise StorageError(f"rows behind byte {at + walked} do not verify")
+                raise StorageError(f"rows after byte {at + walked} do not verify")
             if walked == 0:
                 return  # zeros: the file ends here
             at += walked
