@@ -49,6 +49,8 @@ DOORS = {
         "src/flux/journal/fence.py",
         "src/flux/journal/disk.py",
         "src/flux/journal/scanner.py",
+        "src/flux/journal/gather.py",
+        "src/flux/journal/past.py",
     },
     "arrow": {"src/flux/batch.py"},
     "pump": {"src/flux/transport/pump.py", "src/flux/transport/outbox.py"},
