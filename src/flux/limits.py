@@ -3,7 +3,8 @@
 `server_bytes` adds up what a server may take in the worst case. Most bounds are kept where the thing itself is made.
 What peers make libzmq keep is not: it bounds messages, and a message may have parts for ever. So a server watches its
 own memory (`server/memory.py`) against that sum, and drops the connection that sent most of late while over it. A
-client, which shares a process with others, watches its connections (`transport/intake.py`).
+client, which shares a process with others, watches its connections (`transport/intake.py`). Which queue each of these
+bounds, and what happens when it is full: `docs/architecture.md`.
 """
 
 from typing import Final
