@@ -250,7 +250,7 @@ _COMMIT: Final = (
         "        if (flux_commit_group(c, j)) {",
     ),
     Planted("lent-with-disk", "ext/bridge.h", "c->disk ? NULL : &lender", "&lender"),
-    Planted("borrow-noted", "ext/exchange.h", "x->closed || f->noted ||", "x->closed ||"),
+    # Not `f->noted` in flux_exchange_borrow: what is noted is handed to the committer all the same (flux_commit_group).
     Planted("borrow-any-size", "ext/exchange.h", "f->group->used > most)", "0)"),
     Planted(
         "borrow-from-nobody",
