@@ -24,10 +24,10 @@ from benchmarks.bench_store import least, rows_of_a_feed
 from flux import journal
 from flux.client.cache import Cache
 from flux.journal import Group
+from flux.journal.records import StreamRecord, pack
 from flux.limits import GIB
 from flux.model import StreamKey
-from flux.server.records import StreamRecord, pack
-from flux.server.recover import Recovered, recover
+from flux.server.storage.recover import Recovered, recover
 from flux.transport.pump import Receiver, Streams, record
 from tests.oracle.sequencer import Sequencer
 

@@ -35,7 +35,17 @@ def changed(mark: Path, files: Iterable[Path], flags: Sequence[str]) -> str | No
 
 def sources(ext: Path) -> list[Path]:
     """All that is compiled of a folder."""
-    return [path for name in ("*.h", "*.c", "*.pxd", "*.pxi", "*.pyx") for path in ext.glob(name)]
+    return [path for name in ("*.h", "*.c", "*.pxd", "*.pxi", "*.pyx") for path in ext.rglob(name)]
+
+
+def included(ext: Path) -> list[str]:
+    """Where the compiler looks for a folder's headers: there, and in the load generator's part of it."""
+    return [f"-I{ext}", f"-I{ext / 'loadgen'}"]
+
+
+def pyx_of(ext: Path, name: str) -> Path | None:
+    """The source of a kernel; None where a tree has no such kernel."""
+    return next(iter(ext.rglob(f"{name}.pyx")), None)
 
 
 def linked(ext: Path) -> list[Path]:
@@ -48,13 +58,14 @@ def compile_c(made: Path, flags: Sequence[str | Path], *files: Path) -> None:
     subprocess.run(["gcc", *flags, *files, "-o", made], check=True)
 
 
-def _kernel(ext: Path, name: str, package: Path, work: Path, flags: Sequence[str]) -> None:
+def _kernel(ext: Path, pyx: Path, package: Path, work: Path, flags: Sequence[str]) -> None:
     import numpy as np  # late: C programs need none
 
+    name = pyx.stem
     source, suffix = work / f"{name}.c", sysconfig.get_config_var("EXT_SUFFIX")
-    cython = [sys.executable, "-m", "cython", "-3", "--module-name", f"flux.kernels.{name}"]
-    subprocess.run([*cython, ext / f"{name}.pyx", "-o", source], check=True)
-    found = [f"-I{folder}" for folder in (ext, np.get_include(), sysconfig.get_path("include"))]
+    cython = [sys.executable, "-m", "cython", "-3", f"-I{ext}", "--module-name", f"flux.kernels.{name}"]
+    subprocess.run([*cython, pyx, "-o", source], check=True)
+    found = [*included(ext), *(f"-I{folder}" for folder in (np.get_include(), sysconfig.get_path("include")))]
     plain = ["-shared", "-fPIC", "-w", "-DNPY_NO_DEPRECATED_API=0x14"]
     compile_c(package / "kernels" / f"{name}{suffix}", [*flags, *plain, *found], source, *linked(ext))
 
@@ -71,7 +82,7 @@ def package(root: Path, out: Path, kernels: Sequence[str], flags: Sequence[str])
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(python, folder / "flux", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         for name in kernels:
-            if (ext / f"{name}.pyx").exists():
-                _kernel(ext, name, folder / "flux", out, flags)
+            if pyx := pyx_of(ext, name):
+                _kernel(ext, pyx, folder / "flux", out, flags)
         mark.write_text(state)
     return folder

@@ -150,7 +150,7 @@ static inline int flux_write_all(int fd, const uint8_t *data, uint64_t size, uin
     return 0;
 }
 
-/* Replaces the older of the fence's two marks; the layout is flux/fence.py's. -1 when the disk refuses: the newer mark
+/* Replaces the older of the fence's two marks; the layout is flux/journal/fence.py's. -1 when the disk refuses: the newer mark
  * stays as it was. */
 static inline int flux_fence_store(flux_journal_end *j, uint64_t store_id, uint32_t epoch) {
     int slot = 1 - j->slot;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--calls", default="18", help="calls that are made to fail, or `all` of a server's life (18)"
     )
     parser.addoption("--seed", type=int, default=None, help="seed of the random system tests (random)")
+
+
+MOST_LEFT_OPEN = 64
+"""Descriptors; what a test leaves to the garbage collector is fewer. `select` in the libraries below ends at 1,024."""
+
+
+@pytest.fixture(autouse=True)
+def descriptors_are_closed() -> Iterator[None]:
+    """A test that leaves many files or sockets open fails itself, not one that comes after it."""
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    left = len(os.listdir("/proc/self/fd")) - before
+    assert left <= MOST_LEFT_OPEN, f"{left} descriptors more are open than before the test"
 
 
 @pytest.fixture

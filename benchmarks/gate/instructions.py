@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.building import ROOT, changed, compile_c, linked, package, release_flags, sources
+from benchmarks.building import ROOT, changed, compile_c, included, linked, package, release_flags, sources
 
 HERE = Path(__file__).resolve().parent
 OUT = ROOT / "build" / "gate"
@@ -42,7 +42,7 @@ def _compile_in_c(made: Path, flags: Sequence[str], programs: Path, root: Path) 
 def _build_in_c(root: Path, out: Path) -> Path:
     """The programs of this folder against the headers of `root`; where those are too old for them, `root`'s own."""
     made, mark = out / "in_c", out / "in_c.state"
-    flags = [*release_flags(root), "-D_GNU_SOURCE", "-w", f"-I{root / 'ext'}"]  # as Python.h has it
+    flags = [*release_flags(root), "-D_GNU_SOURCE", "-w", *included(root / "ext")]  # as Python.h has it
     if state := changed(mark, [*sources(root / "ext"), *_own_sources()], flags):
         mark.unlink(missing_ok=True)
         own = root / "benchmarks" / "gate"

@@ -17,6 +17,7 @@ FluxError                      exit 1: something went wrong while running
 │   ├── InvalidArgumentError
 │   └── UnavailableError
 ├── AnswerError                the server's answer is none to what was asked, or says what cannot be
+│   └── FloodError             it sent more than a client keeps for it, and its connection was dropped
 ├── RequestTimeout             no answer within the deadline
 └── StorageError               disk full or a database failure: nothing acknowledged is lost
 """
@@ -144,6 +145,11 @@ class UnavailableError(RequestError):
 
 class AnswerError(FluxError):
     """What came as an answer is of another kind, of another stream, or holds a number that cannot be meant."""
+
+
+class FloodError(AnswerError):
+    """The server sent more than a client keeps for it (a message that never ends, say): its connection was dropped,
+    and is made again."""
 
 
 class RequestTimeout(FluxError, TimeoutError):  # noqa: N818  the field calls it a timeout

@@ -2,7 +2,8 @@
 
 `server_bytes` adds up what a server may take in the worst case. Most bounds are kept where the thing itself is made.
 What peers make libzmq keep is not: it bounds messages, and a message may have parts for ever. So a server watches its
-own memory (`server/memory.py`) against that sum, and drops the connection that sent most of late while over it.
+own memory (`server/memory.py`) against that sum, and drops the connection that sent most of late while over it. A
+client, which shares a process with others, watches its connections (`transport/intake.py`).
 """
 
 from typing import Final
@@ -133,6 +134,13 @@ MAX_DELIVERY_BATCHES: Final = 64  # waiting for the consumer
 MAX_NOTICES: Final = 10_000  # state changes waiting for callbacks
 MAX_TURNS: Final = 4  # of the receiving loop before it looks at its other sockets
 MAX_ASKS: Final = 16  # requests in flight per client
+CLIENT_PARTIAL_BYTES: Final = (
+    2 * MAX_FRAME_BYTES
+)  # that came by a connection and are no whole message: more end it
+CLIENT_QUEUE_BYTES: Final = (
+    LIVE_HWM * (MAX_LIVE_ROWS * 64 + MAX_HEAD_BYTES + MAX_TOPIC_BYTES) + CLIENT_PARTIAL_BYTES
+)  # that came by a connection and were not taken, whole messages included: more end it
+ANSWER_LOOK_MS: Final = 100  # who waits for an answer looks this often whether what came is a whole message
 ANSWERS_PER_LOOK: Final = 2 * MAX_ASKS  # frames of a server, then deadlines and stopping are looked at again
 LINK_EVENTS_PER_LOOK: Final = 1_024  # connections made and lost of one socket
 ASK_TIMEOUT_MS: Final = 3_000  # a client waits longer than a server may take
@@ -198,6 +206,8 @@ assert 2 * TURN_BYTES <= GROUP_BYTES  # a turn goes on while the one before is b
 assert GROUP_BYTES * 4 <= JOURNAL_FILE_BYTES
 assert all(rows & (rows - 1) == 0 for _, rows in RING_CLASSES)
 assert MAX_REPLY_ROWS <= MAX_DELIVERY_ROWS
+assert MAX_FRAME_BYTES + MAX_TOPIC_BYTES + KIB < CLIENT_PARTIAL_BYTES  # no whole message is dropped
+assert 2 * MAX_ASKS * MAX_FRAME_BYTES < CLIENT_QUEUE_BYTES
 assert MAX_ASKS <= MAX_REQUESTS_PER_PEER <= MAX_HELD_REPLIES
 assert ASK_TIMEOUT_MS > REQUEST_DEADLINE_MS
 assert HEARTBEAT_MS <= MAX_HEARTBEAT_INTERVAL_MS

@@ -1,7 +1,8 @@
 """An image of the disk, started and judged: a process of its own does it for many (`judge_image`).
 
-The image is brought to life by the steps of a server's start (`flux.server.recover`) on another boot of the machine;
-what it then holds, and what its journal alone gives, go to the checker, with all that was shown before the cut.
+The image is brought to life by the steps of a server's start (`flux.server.storage.recover`) on another boot of the
+machine; what it then holds, and what its journal alone gives, go to the checker, with all that was shown before the
+cut.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from flux.errors import DamagedError, FluxError
 from flux.model import CANDLE
-from flux.server import recover as recovery
-from flux.server.rebuild import rebuild
+from flux.server.storage import recover as recovery
+from flux.server.storage.rebuild import rebuild
 from tests.disk import images
 from tests.disk.lives import FILE_BYTES, KEYS
 from tests.system.checker import Account, Case, digests, judge
@@ -81,7 +82,7 @@ def original(directory: Path, *, rebooted: bool = True) -> None:
     if "inode" in said:
         said["inode"] = path.stat().st_ino
     if said.get("marks"):
-        from flux.server.origin import marks_of  # late: where directories have marks
+        from flux.server.storage.origin import marks_of  # late: where directories have marks
 
         said["marks"] = _marked(said["marks"], marks_of(directory))
     path.write_bytes(json.dumps(said).encode().ljust(len(content) - 1) + b"\n")

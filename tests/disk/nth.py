@@ -27,7 +27,7 @@ from flux.feed import synth
 from flux.feed.push import Feed
 from flux.model import State, StreamKey
 from flux.schema import messages
-from flux.server import recover as recovery
+from flux.server.storage import recover as recovery
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from tests.disk.build import environment

@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from benchmarks.building import ROOT, changed, compile_c, linked, package, sources
+from benchmarks.building import ROOT, changed, compile_c, included, linked, package, sources
 
 HERE = ROOT / "tests" / "fuzz"
 EXT = ROOT / "ext"
@@ -43,7 +43,7 @@ def build_driver(ext: Path = EXT, out: Path = OUT) -> Path:
     if state := changed(mark, [*sources(ext), *_own_sources()], flags):
         mark.unlink(missing_ok=True)
         compile_c(coverage, ["-O2", "-c"], HERE / "coverage.c")
-        found = ["-fsanitize-coverage=trace-pc", f"-I{ext}"]
+        found = ["-fsanitize-coverage=trace-pc", *included(ext)]
         programs = [HERE / name for name in ("driver.c", "target_window.c", "target_indicator.c")]
         compile_c(made, [*flags, *found], *programs, *linked(ext), coverage)
         mark.write_text(state)

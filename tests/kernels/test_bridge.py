@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from flux import codec, journal, limits
 from flux.journal import Group
+from flux.journal.records import SourceRecord, pack, unpack
 from flux.kernels import bridge as kernel
 from flux.model import ARRIVAL, NO_RUN, ROW_DTYPES, RUN, RowKind, StreamKey
-from flux.server.exchange import Exchange
-from flux.server.records import SourceRecord, pack, unpack
-from flux.server.runs import Runs
+from flux.server.pipeline.exchange import Exchange
+from flux.server.pipeline.sessions import Runs
 from flux.transport.bridge import Handover, Turned, Turns
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Sockets, Wake, endpoint_of, send

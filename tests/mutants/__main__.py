@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import itertools
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.mutants.known import Known, measured_files
 from tests.mutants.mutations import Mutant, changed_line, mutants, parses
 from tests.mutants.nearest import ROOT, matching, nearest, sources
 from tests.mutants.planted import PLANTED, Planted
 from tests.mutants.trial import Copy, Kernels, Verdict
 
-AT_A_TIME: Final = 3  # test files; to start pytest for every one takes longer than most of them
+FIRST: Final = 15  # tests: so many are asked before all others
+MOST_S: Final = 240.0  # of tests for one mutant, as long as they take on the unchanged copy
 REASONS: Final = ROOT / "tests" / "mutants" / "survivors.txt"
 
 
@@ -28,7 +30,8 @@ class Change(NamedTuple):
     name: str
     content: bytes
     shown: str  # the line before and after
-    tests: list[str]
+    lines: range  # of the file; of C it is not known which tests run them
+    tests: list[str]  # the files nearest to it, for lines that no test is known to run
 
 
 def reasons(text: str) -> dict[str, str]:
@@ -59,7 +62,23 @@ def _of_mutant(one: Mutant) -> Change:
     text = (ROOT / one.path).read_bytes()
     before, after = changed_line(text, one)
     shown = f"{one.path}: {before} => {after}"
-    return Change(one.path, f"{one.path}:{one.line} {one.what}", one.applied(text), shown, nearest(one.path))
+    lines = lines_of(text, one.begin, one.end)
+    return Change(
+        one.path, f"{one.path}:{one.line} {one.what}", one.applied(text), shown, lines, nearest(one.path)
+    )
+
+
+def lines_of(text: bytes, begin: int, end: int) -> range:
+    """The lines of a file, counted from 1, in which a span of its text stands. None of a span outside of functions: it
+    runs at an import, not for the test alone during which that was."""
+    first, last = text.count(b"\n", 0, begin) + 1, text.count(b"\n", 0, end - 1) + 1
+    bodies = (
+        node.body
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    inside = any(body[0].lineno <= first and last <= (body[-1].end_lineno or 0) for body in bodies)
+    return range(first, last + 1) if inside else range(0)
 
 
 def _of_planted(one: Planted) -> Change | None:
@@ -74,7 +93,7 @@ def _of_planted(one: Planted) -> Change | None:
     except ValueError:  # outside the rooms: its own tests alone
         near = []
     content = text.replace(one.old, one.new).encode()
-    return Change(one.path, one.name, content, one.name, list(dict.fromkeys([*own, *near])))
+    return Change(one.path, one.name, content, one.name, range(0), list(dict.fromkeys([*own, *near])))
 
 
 def planted(names: Sequence[str]) -> tuple[list[Change], list[str]]:
@@ -86,40 +105,39 @@ def planted(names: Sequence[str]) -> tuple[list[Change], list[str]]:
     return [one for one in changes.values() if one], [name for name, one in changes.items() if one is None]
 
 
-def judge(copy: Copy, change: Change) -> Verdict:
-    """Put the change into the copy, ask its tests, and take it out again: the nearest first, a few at a time."""
-    if Path(change.path).suffix == ".h":
-        return _judge_compiled(copy, change)
-    if copy.kernels is Kernels.CHANGED:
+def judge(copy: Copy, change: Change, known: Known, collected: set[str]) -> Verdict:
+    """Put the change into the copy, ask the tests that run it, and take it out again."""
+    compiled = change.path.endswith(".h")
+    if copy.kernels is Kernels.INSTALLED if compiled else copy.kernels is Kernels.CHANGED:
         _build_unchanged(copy)
-    seconds = 0.0
-    for at in range(0, len(change.tests), AT_A_TIME):
-        tests = copy.sound(change.tests[at : at + AT_A_TIME])
-        if not tests:
-            continue
-        copy.write(change.path, change.content)
-        try:
-            verdict = copy.judge(tests)
-        finally:
-            copy.restore(change.path)
-        seconds += verdict.seconds
-        if verdict.killed:
-            return verdict._replace(seconds=seconds)
-    return Verdict(False, seconds, "")
-
-
-def _judge_compiled(copy: Copy, change: Change) -> Verdict:
-    """All of its tests at once, since the kernels are built for it; those that take the least first."""
-    if copy.kernels is Kernels.INSTALLED or not copy.measured(change.tests):
-        _build_unchanged(copy)
-    tests = copy.sound(change.tests)
+    tests = known.running(change.path, change.lines) or known.of_files(change.tests)
     copy.write(change.path, change.content)
-    copy.kernels = Kernels.CHANGED
     try:
-        said = copy.build()
-        return Verdict(True, 0, "it does not compile") if said else copy.judge(copy.quickest_first(tests))
+        if compiled:
+            copy.kernels = Kernels.CHANGED
+            said = copy.build()
+            if said:
+                return Verdict(True, 0, "it does not compile", "")
+        return _asked(copy, [test for test in tests if test in collected], known)
     finally:
         copy.restore(change.path)
+
+
+def _asked(copy: Copy, tests: list[str], known: Known) -> Verdict:
+    """A few first, since most mutants fall at once. What fails is asked again, alone: the machine may be busy."""
+    seconds, spent, size = 0.0, 0.0, FIRST
+    while tests and spent < MOST_S:
+        part, tests = tests[:size], tests[size:]
+        usual = known.seconds(part)
+        verdict = copy.judge(part, usual)
+        seconds, spent, size = seconds + verdict.seconds, spent + usual, size * 4
+        if not verdict.killed:
+            continue
+        if verdict.test not in part or copy.judge([verdict.test], known.seconds([verdict.test])).killed:
+            return verdict._replace(seconds=seconds)
+        print(f"     {verdict.test} failed once and then did not", flush=True)
+        tests = part[part.index(verdict.test) + 1 :] + tests
+    return Verdict(False, seconds, f"{len(tests)} tests more were not asked" if tests else "", "")
 
 
 def _build_unchanged(copy: Copy) -> None:
@@ -129,16 +147,21 @@ def _build_unchanged(copy: Copy) -> None:
     copy.kernels = Kernels.BUILT
 
 
-def campaign(changes: Sequence[Change], known: dict[str, str]) -> int:
+def campaign(changes: Sequence[Change], excuses: dict[str, str]) -> int:
     """Judge them one after the other; how many live without a reason."""
     began, ends, unexplained = time.monotonic(), Counter[str](), []
     with Copy() as copy:
+        files = sorted({*measured_files(), *(file for change in changes for file in change.tests)})
+        known = Known()
+        known.measure(copy, files)
+        collected = copy.collected(files)
+        print(f"{len(collected):,} tests after {time.monotonic() - began:,.0f} s", flush=True)
         for number, change in enumerate(changes, 1):
-            verdict = judge(copy, change)
-            reason = known.get(change.shown, "")
+            verdict = judge(copy, change, known, collected)
+            reason = excuses.get(change.shown, "")
             end = "killed" if verdict.killed else "excused" if reason else "LIVES"
             ends[end] += 1
-            why = verdict.why if verdict.killed else reason
+            why = verdict.why if verdict.killed or not reason else reason
             print(f"{number:>4} {end:<8}{verdict.seconds:5.1f} s  {change.name}  {why[:150]}", flush=True)
             if end == "LIVES":
                 unexplained.append(change.shown)

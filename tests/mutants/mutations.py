@@ -159,8 +159,13 @@ class _Finder(ast.NodeVisitor):
     # ------------------------------------------------------------------ what is left alone
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
+        types = isinstance(node.annotation, ast.Name) and node.annotation.id == "TypeAlias"
+        if node.value is not None and not types:
             self.visit(node.value)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for part in node.body:  # what is frozen or has slots is no promise
+            self.visit(part)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name == "__repr__":

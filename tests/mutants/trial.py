@@ -20,19 +20,29 @@ from typing import Final, NamedTuple
 
 import cython_cmake
 
+from tests.mutants.marked import REPORT
 from tests.mutants.nearest import ROOT
 
 ONE_TEST_S: Final = 60
 SLOWER: Final = 4.0  # a mutant that takes so many times as long as the unchanged code hangs
 SPARE_S: Final = 30.0
-BASELINE_S: Final = 300.0
+FILE_S: Final = 600.0  # all tests of a file on the unchanged copy, watched line by line
+COLLECT_S: Final = 300.0
+SEEDS: Final = ("--seed", "1", "--hypothesis-seed=1", "--cycles", "2")
 _KERNELS: Final = Path("src/flux/kernels")
 
 
 class Verdict(NamedTuple):
     killed: bool
     seconds: float
-    why: str  # the test that failed, or how it ended
+    why: str  # the test that failed and how, or how the run ended
+    test: str  # its name alone, where there is one
+
+
+class Ended(NamedTuple):
+    code: int | None  # None: it hung
+    seconds: float
+    text: str
 
 
 class Kernels(enum.Enum):
@@ -43,12 +53,18 @@ class Kernels(enum.Enum):
     CHANGED = "changed"  # by the last mutant
 
 
+def tracked() -> list[str]:
+    """The project's files, as paths from its root: those of git, and new ones."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.splitlines() if (ROOT / name).is_file()]
+
+
 class Copy:
     """The tree as it stands here, with an environment of its own that has the same packages. Leaving it removes it."""
 
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="flux-mutants-"))
-        self._baselines: dict[str, float | None] = {}  # seconds; None: it fails
         self._configured = False
         self.kernels = Kernels.INSTALLED
         try:
@@ -66,12 +82,9 @@ class Copy:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _fill(self) -> None:
-        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for name in listed.splitlines():
-            if (ROOT / name).is_file():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name)
+        for name in tracked():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, self.root / name)
         installed = Path(sysconfig.get_path("purelib"))
         for kernel in (installed / "flux" / "kernels").glob("*.so"):
             shutil.copy2(kernel, self.root / _KERNELS)
@@ -82,7 +95,10 @@ class Copy:
         # The hook of an editable install is a .pth file, and those are not read of a path that is itself in one.
         own = self.root / ".venv" / "lib" / Path(installed).parent.name / "site-packages"
         own.mkdir(parents=True)
-        (own / "mutants.pth").write_text(f"{self.root / 'src'}\n{installed}\n")
+        watch = (
+            "import os; 'COVERAGE_PROCESS_START' in os.environ and __import__('coverage').process_startup()"
+        )
+        (own / "mutants.pth").write_text(f"{self.root / 'src'}\n{installed}\n{watch}\n")
         (self.root / ".venv" / "bin").mkdir()
         self.python = self.root / ".venv" / "bin" / "python"
         self.python.symlink_to(Path(sys.executable).resolve())
@@ -106,7 +122,15 @@ class Copy:
         folder = self.root / "build" / "mutants"
         if not self._configured:
             kind = ["-DCMAKE_BUILD_TYPE=None", "-DCMAKE_C_FLAGS=-O1 -ffp-contract=off -fno-strict-aliasing"]
-            where = ["-S", self.root, "-B", folder, "-G", "Ninja", f"-DPython_EXECUTABLE={self.python}"]
+            where: list[str | Path] = [
+                "-S",
+                self.root,
+                "-B",
+                folder,
+                "-G",
+                "Ninja",
+                f"-DPython_EXECUTABLE={self.python}",
+            ]
             found = [f"-DCMAKE_MODULE_PATH={Path(cython_cmake.__file__).parent / 'cmake'}"]
             configured = self._run(["cmake", *where, *kind, *found])
             if configured.returncode:
@@ -135,55 +159,40 @@ class Copy:
 
     # ------------------------------------------------------------------ tests
 
-    def measured(self, tests: Sequence[str]) -> bool:
-        """Whether it is known of all of these how they do on the unchanged copy."""
-        return all(test in self._baselines for test in tests)
+    def collected(self, files: Sequence[str]) -> set[str]:
+        """The tests of these files by name. What pytest makes of the files is left in the copy for later runs."""
+        said = self._pytest(["--collect-only", *files], COLLECT_S, {"PYTHONDONTWRITEBYTECODE": ""})
+        return {line.strip() for line in said.text.splitlines() if "::" in line}
 
-    def sound(self, tests: Sequence[str]) -> list[str]:
-        """Those of these test files that pass on the unchanged copy; of the others it is said once that they do not."""
-        for test in tests:
-            if test not in self._baselines:
-                said = self._tests([test], BASELINE_S)
-                self._baselines[test] = None if said.killed else said.seconds
-                if said.killed:
-                    print(f"     {test} fails without a mutant and is left out: {said.why}", flush=True)
-        return [test for test in tests if self._baselines[test] is not None]
+    def run_all(self, file: str, env: dict[str, str]) -> None:
+        """All tests of a file on the unchanged copy, and on after one that fails."""
+        self._pytest([file], FILE_S, env)
 
-    def quickest_first(self, tests: Sequence[str]) -> list[str]:
-        return sorted(tests, key=lambda test: self._baselines[test] or 0)
-
-    def judge(self, tests: Sequence[str]) -> Verdict:
-        """Whether these tests, which are sound, notice what was done to the copy."""
-        usual = sum(self._baselines[test] or 0 for test in tests)
-        return self._tests(tests, usual * SLOWER + SPARE_S)
-
-    def _tests(self, tests: Sequence[str], limit_s: float) -> Verdict:
-        flags = [
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--no-header",
-            "--tb=line",
-            "--timeout",
-            str(ONE_TEST_S),
+    def judge(self, tests: Sequence[str], usual_s: float) -> Verdict:
+        """Whether these tests, which pass on the unchanged copy in about that time, notice what was done to it."""
+        ended = self._pytest(["-x", *tests], usual_s * SLOWER + SPARE_S, {})
+        if ended.code is None:
+            return Verdict(True, ended.seconds, "it hung", "")
+        failed = [
+            line for line in ended.text.splitlines() if line.startswith(("FAILED tests/", "ERROR tests/"))
         ]
+        why = failed[0] if failed else " ".join(ended.text.split())[-300:]
+        test = why.partition(" ")[2].partition(" - ")[0] if failed else ""
+        return Verdict(ended.code != 0, ended.seconds, why if ended.code else "", test)
+
+    def _pytest(self, given: Sequence[str], limit_s: float, more: dict[str, str]) -> Ended:
+        tmp = (
+            self.root / "t"
+        )  # not below the usual place, where what failed would stay; short, for paths of sockets
+        flags = ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--timeout", str(ONE_TEST_S)]
+        flags += ["--basetemp", str(tmp)]
+        if REPORT in more:
+            flags += ["-p", "tests.mutants.marked"]
         env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
-        env |= {"PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": str(self.root / ".venv")}
+        env |= {"PYTHONDONTWRITEBYTECODE": "1", "VIRTUAL_ENV": str(self.root / ".venv")} | more
         began = time.monotonic()
         running = subprocess.Popen(
-            [
-                self.python,
-                "-m",
-                "pytest",
-                *flags,
-                "--seed",
-                "1",
-                "--hypothesis-seed=1",
-                "--cycles",
-                "2",
-                *tests,
-            ],
+            [self.python, "-m", "pytest", *flags, *SEEDS, *given],
             cwd=self.root,
             env=env,
             text=True,
@@ -191,17 +200,16 @@ class Copy:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        code: int | None = None
+        text = ""
         try:
-            said, _ = running.communicate(timeout=limit_s)
+            text, _ = running.communicate(timeout=limit_s)
+            code = running.returncode
         except subprocess.TimeoutExpired:
-            said = "hung"
+            pass
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)  # what a mutant's processes left, too
             running.wait()
-        seconds = time.monotonic() - began
-        if said == "hung":
-            return Verdict(True, seconds, "it hung")
-        failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        why = failed[0] if failed else " ".join(said.split())[-300:]
-        return Verdict(running.returncode != 0, seconds, why if running.returncode else "")
+            shutil.rmtree(tmp, ignore_errors=True)
+        return Ended(code, time.monotonic() - began, text)

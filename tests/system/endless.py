@@ -18,24 +18,24 @@ HWM: Final = 2_000
 CUT_OFF_S: Final = 5.0
 """A connection that was ended by one side may leave the other waiting for room, which will not come."""
 
-_GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\x00" + bytes(31)
+GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\x00" + bytes(31)
 
 
 def connected(endpoint: str, kind: bytes) -> socket.socket:
     """A connection that has greeted a ZMTP 3.0 server as a socket of this kind."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     made = socket.create_connection((host, int(port)))
-    made.sendall(_GREETING)
+    made.sendall(GREETING)
     ready = b"\x05READY" + bytes([11]) + b"Socket-Type" + struct.pack(">I", len(kind)) + kind
     made.sendall(bytes([4, len(ready)]) + ready)
-    _read(made, 64)
-    flags, size = _read(made, 2)
+    read(made, 64)
+    flags, size = read(made, 2)
     assert flags == 4, "a command comes first"
-    _read(made, size)
+    read(made, size)
     return made
 
 
-def _read(made: socket.socket, size: int) -> bytes:
+def read(made: socket.socket, size: int) -> bytes:
     found = b""
     while len(found) < size:
         more = made.recv(size - len(found))

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from flux.journal import Fence, Position
+from flux.journal import Position
 from flux.schema import messages
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
+from tests.fences import mark_of
 from tests.patience import PATIENCE_S, readable
 
 READY_S = 2 * PATIENCE_S  # the start of a Python is the slowest thing on a loaded machine
@@ -114,7 +115,7 @@ class FluxServer(Flux):
 
     def committed(self) -> Position:
         """How far its journal is, read from the fence as a stranger would."""
-        mark = Fence(self.data).load()
+        mark = mark_of(self.data)
         return Position(0, 0) if mark is None else Position(mark.file, mark.offset)
 
 

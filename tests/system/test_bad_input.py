@@ -22,9 +22,9 @@ from flux import journal
 from flux.cli.main import main
 from flux.codec import crc32c
 from flux.feed import synth
+from flux.journal.records import FORMAT, HeadsRecord, pack
 from flux.schema import messages
-from flux.server.directory import DirectoryLock
-from flux.server.records import FORMAT, HeadsRecord, pack
+from flux.server.storage.directory import DirectoryLock
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S

@@ -21,7 +21,7 @@ from tests.system.processes import FluxServer
 
 pytestmark = pytest.mark.system
 
-SLOT = struct.Struct("<QIIQII")  # store_id, epoch, file, offset, serial, CRC: flux/fence.py
+SLOT = struct.Struct("<QIIQII")  # store_id, epoch, file, offset, serial, CRC: flux/journal/fence.py
 PAGE = 4096
 
 

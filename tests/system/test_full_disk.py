@@ -85,8 +85,10 @@ def test_a_full_disk_and_room_again(tmp_path: Path) -> None:
         said = beats.wait_for(State.UNHEALTHY)
         assert said.reason is not None
         assert "No space left on device" in said.reason
-        with pytest.raises(RequestTimeout):
-            feed.flush(0.2)
+        with pytest.raises(
+            RequestTimeout, match=r"rows not committed in 2 s; the server reports: .*No space left"
+        ):
+            feed.flush(2)
         committed = feed.committed
         assert 50_000 <= committed < 70_000
         wait_until(

@@ -20,7 +20,7 @@ from flux.feed.push import Feed
 from flux.feed.synth import candles
 from flux.limits import MAX_CORRELATION_BYTES, MAX_REQUEST_BYTES, MIB
 from flux.model import MARK, QUOTE, TRADE, StreamKey
-from flux.server.answers import Answers
+from flux.server.requests.answers import Answers
 from flux.transport.topics import BEAT, stream_topic
 from tests.patience import PATIENCE_S
 from tests.system.edges import BATCHES, REQUESTS, SHAPES, Edge, correlations, edges, honest

@@ -9,10 +9,10 @@ import pytest
 from flux import testing
 from flux.feed import synth
 from flux.feed.push import Feed
+from flux.journal.records import StreamHead, StreamRecord, pack
 from flux.model import MAX_SEQUENCE, StreamKey
 from flux.schema import messages
-from flux.server.records import StreamHead, StreamRecord, pack
-from flux.server.recover import recover
+from flux.server.storage.recover import recover
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S

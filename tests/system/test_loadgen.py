@@ -131,7 +131,7 @@ def test_ctrl_c_ends_with_the_numbers_so_far() -> None:
 def test_a_process_that_dies_is_an_error_that_names_it() -> None:
     def kill_the_subscriber(_: str) -> None:
         for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
-            if b"flux.loadgen.subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"flux.loadgen.workers.subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGKILL)
 
     plan = Plan(rate=100, duration_ns=60 * NS_PER_S, warmup_ns=0).checked()

@@ -24,8 +24,9 @@ import pytest
 
 from flux.loadgen.faults import Faults
 from flux.loadgen.histogram import Histogram, percentile
+from flux.loadgen.outcome import Outcome
 from flux.loadgen.plan import NS_PER_S, Audience, Plan
-from flux.loadgen.report import Outcome, report
+from flux.loadgen.report import report
 from flux.loadgen.run import run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -109,7 +110,7 @@ def test_a_subscriber_that_stops_for_200_ms() -> None:
 def publisher_of_this_thread() -> int:
     """The pid of the publisher that a run in this thread has started."""
     for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
-        if b"flux.loadgen.publisher" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"flux.loadgen.workers.publisher" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return int(pid)
     raise AssertionError("no publisher")
 

@@ -104,7 +104,7 @@ def test_a_subscriber_that_dies_ends_the_run() -> None:
 
     def kill_the_subscriber(_: str) -> None:
         for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
-            if b"flux.loadgen.subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"flux.loadgen.workers.subscriber" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGKILL)
 
     plan = Plan(saturate=True, duration_ns=60 * NS_PER_S, warmup_ns=0).checked()

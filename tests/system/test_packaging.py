@@ -12,7 +12,7 @@ import pytest
 from tests.system.packages import run
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = sorted(path.stem for path in (ROOT / "ext").glob("*.pyx"))
+KERNELS = {path.stem: str(path.relative_to(ROOT)) for path in sorted((ROOT / "ext").rglob("*.pyx"))}
 
 pytestmark = pytest.mark.system
 
@@ -44,7 +44,7 @@ def test_the_sdist_holds_what_builds_and_nothing_else(sdist: Path) -> None:
         "ext/row.h",
     ):
         assert needed in names
-    assert {f"ext/{kernel}.pyx" for kernel in KERNELS} <= names
+    assert set(KERNELS.values()) <= names
     assert {"schemas/market_data.fbs", "schemas/loadgen_report.schema.json"} <= names
     for name in names:
         assert not name.startswith(("tests/", "benchmarks/", "tools/", "build/", ".ci/", ".git/")), name

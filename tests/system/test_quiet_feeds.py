@@ -26,7 +26,12 @@ KEY = StreamKey("FEED", "QUIET", "1m")
 
 @pytest.fixture(autouse=True)
 def _few_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("flux.limits", "flux.server.runs", "flux.server.records", "flux.server.committer"):
+    for module in (
+        "flux.limits",
+        "flux.server.pipeline.sessions",
+        "flux.journal.records",
+        "flux.server.pipeline.committer",
+    ):
         monkeypatch.setattr(f"{module}.MAX_RUNS", PLACES)
     monkeypatch.setattr("flux.feed.link.QUIET_S", PATIENCE_S)
 

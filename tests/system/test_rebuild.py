@@ -15,14 +15,14 @@ from flux.cli.main import main
 from flux.config import Replay, ServeConfig
 from flux.errors import RequestError
 from flux.feed import synth
+from flux.journal.records import FORMAT, HeadsRecord, pack
 from flux.limits import GROUP_BYTES
 from flux.model import StreamKey
 from flux.schema import messages
-from flux.server.backfill import PageStatus
-from flux.server.directory import DirectoryLock
-from flux.server.records import FORMAT, HeadsRecord, pack
-from flux.server.scan import scan_file
+from flux.server.requests.backfill import PageStatus
 from flux.server.service import Server
+from flux.server.storage.directory import DirectoryLock
+from flux.server.storage.scan import scan_file
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S

@@ -14,7 +14,7 @@ import flux
 from flux import journal
 from flux.feed.push import Feed
 from flux.feed.synth import candles
-from flux.journal_disk import known_synced
+from flux.journal.disk import known_synced
 from flux.limits import MAX_LIVE_ROWS, MIB
 from flux.model import State, StreamKey
 from flux.schema import messages

@@ -18,7 +18,7 @@ from tests.system.processes import FluxServer, wait_until
 
 pytestmark = pytest.mark.system
 
-MARK = struct.Struct("<QIIQI")  # store_id, epoch, file, offset, serial: flux/fence.py
+MARK = struct.Struct("<QIIQI")  # store_id, epoch, file, offset, serial: flux/journal/fence.py
 
 
 class Synced:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flux.errors import ConfigError
+from flux.loadgen.outcome import Outcome
 from flux.loadgen.plan import Plan, Servers
-from flux.loadgen.report import Outcome, report
+from flux.loadgen.report import report
 from flux.loadgen.run import run
 from tests.system.processes import FluxServer
 

@@ -10,9 +10,9 @@ import numpy as np
 from flux import codec
 from flux.model import MARK, StreamKey
 from flux.schema import messages
-from flux.server.answers import Answers
-from flux.server.requests import Requests
-from flux.server.view import StoreReader
+from flux.server.requests.answers import Answers
+from flux.server.requests.router import Requests
+from flux.server.requests.view import StoreReader
 from flux.transport.sockets import Sockets, endpoint_of
 from flux.transport.topics import BEAT, stream_topic
 from tests.patience import PATIENCE_S

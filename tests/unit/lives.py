@@ -11,12 +11,12 @@ import numpy as np
 
 from flux import journal
 from flux.journal import Position
+from flux.journal.records import SourceRecord, StreamRecord, pack
 from flux.model import ROW_DTYPES, RowKind, StreamKey
-from flux.server.committer import Committer
-from flux.server.exchange import Exchange
-from flux.server.records import SourceRecord, StreamRecord, pack
-from flux.server.recover import recover
-from flux.server.runs import Runs
+from flux.server.pipeline.committer import Committer
+from flux.server.pipeline.exchange import Exchange
+from flux.server.pipeline.sessions import Runs
+from flux.server.storage.recover import recover
 from flux.server.vitals import Vitals
 from flux.store.base import Rows
 from flux.transport.pump import Receiver, Streams, record

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from flux.loadgen.histogram import Histogram
+from flux.loadgen.outcome import Outcome, Received, Sent
 from flux.loadgen.plan import NS_PER_S, Plan
-from flux.loadgen.report import Outcome, Received, Sent
 
 
 def histogram(*values: int) -> Histogram:

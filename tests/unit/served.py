@@ -12,9 +12,9 @@ from flux import codec
 from flux.limits import MAX_REPLY_BYTES
 from flux.model import REFUSED, ROW_DTYPES, RowKind, State, StreamKey
 from flux.schema import messages
-from flux.server.answers import Answers
-from flux.server.listing import AGAIN
-from flux.server.view import Health, Rows, RunPosition, StreamView
+from flux.server.requests.answers import Answers
+from flux.server.requests.listing import AGAIN
+from flux.server.requests.view import Health, Rows, RunPosition, StreamView
 
 KEY = StreamKey("SIM", "TEST", "1s")
 TRADES = StreamKey("SIM", "TEST", "trade")

@@ -12,8 +12,8 @@ from flux import codec
 from flux.limits import MAX_CORRELATION_BYTES, MAX_LIST_STREAMS, MAX_REQUEST_BYTES
 from flux.model import State, StreamKey
 from flux.schema import messages
-from flux.server.answers import Answers
-from flux.server.view import Health
+from flux.server.requests.answers import Answers
+from flux.server.requests.view import Health
 from tests.unit.served import (
     KEY,
     OTHER,
@@ -189,7 +189,7 @@ def test_a_flood_of_unknown_names_costs_few_searches(monkeypatch: pytest.MonkeyP
         compared.append(len(names))
         return get_close_matches(wanted, names, most, cutoff)
 
-    monkeypatch.setattr("flux.server.answers.get_close_matches", close)
+    monkeypatch.setattr("flux.server.requests.answers.get_close_matches", close)
     server = Served(*(Stream(StreamKey("SIM", f"BTCUSD{n}", "1m"), n, rows_at([])) for n in range(1, 400)))
     now = 0
     answers = Answers(server, now_ms=lambda: now)

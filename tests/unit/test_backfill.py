@@ -12,7 +12,7 @@ from flux.errors import StorageError
 from flux.limits import MAX_REPLY_ROWS
 from flux.model import RowKind, StreamKey
 from flux.schema import messages
-from flux.server.answers import Answers
+from flux.server.requests.answers import Answers
 from tests.unit.served import (
     KEY,
     OTHER,

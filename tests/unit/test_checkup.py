@@ -11,10 +11,10 @@ import pytest
 from flux import journal
 from flux.cli.main import main
 from flux.errors import DataError
-from flux.server.checkup import troubles
-from flux.server.losses import Losses
-from flux.server.rebuild import rebuild
-from flux.server.recover import recover
+from flux.server.storage.checkup import troubles
+from flux.server.storage.losses import Losses
+from flux.server.storage.rebuild import rebuild
+from flux.server.storage.recover import recover
 from tests.unit.lives import BTC, FILE_BYTES, Life
 
 

@@ -13,15 +13,21 @@ import msgspec
 import pytest
 
 from flux.errors import ConfigError, DataError, InUseError
-from flux.server.directory import DirectoryLock, IdentityFile, machine_boot, read_identity, write_identity
-from flux.server.origin import ORIGIN, birth_ns, marks_of, why_a_copy
-from flux.server.records import FORMAT
+from flux.journal.records import FORMAT
+from flux.server.storage.directory import (
+    DirectoryLock,
+    IdentityFile,
+    machine_boot,
+    read_identity,
+    write_identity,
+)
+from flux.server.storage.origin import ORIGIN, birth_ns, marks_of, why_a_copy
 
 HOLD = """
 import sys
 import time
 from pathlib import Path
-from flux.server.directory import DirectoryLock
+from flux.server.storage.directory import DirectoryLock
 lock = DirectoryLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

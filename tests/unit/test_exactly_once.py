@@ -12,7 +12,7 @@ import pytest
 from flux.errors import DamagedError, StorageError
 from flux.journal import FILE_HEADER_BYTES, Position
 from flux.model import RowKind
-from flux.server.project import Projection
+from flux.server.storage.projection import Projection
 from flux.store.base import StoreBatch
 from flux.store.duck import DuckStore
 from tests.unit.lives import BTC, Life, rows_of

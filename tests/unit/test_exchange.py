@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from flux import journal
-from flux.server.exchange import Exchange
-from flux.server.records import StreamRecord
+from flux.journal.records import StreamRecord
+from flux.server.pipeline.exchange import Exchange
 from tests.patience import PATIENCE_S
 
 BODY = bytes(100)

@@ -14,9 +14,10 @@ from flux.config import Durability, ServeConfig
 from flux.errors import StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
-from flux.fence import Fence, FenceMark
+from flux.journal.fence import Fence, FenceMark
 from flux.model import RowKind, State, StreamKey
 from flux.server.service import Server
+from tests.fences import mark_of
 from tests.patience import PATIENCE_S
 from tests.system.processes import wait_until
 from tests.unit.lives import BTC, ETH, Life, rows_of
@@ -145,6 +146,6 @@ def test_a_mark_that_is_refused_leaves_the_one_before(tmp_path: Path) -> None:
     os.dup2(kept, descriptor)
     for each in (kept, full):
         os.close(each)
-    assert fence.load() == Fence(tmp_path).load() == FenceMark(1, 1, 1, 100)
+    assert fence.load() == mark_of(tmp_path) == FenceMark(1, 1, 1, 100)
     fence.store(1, 1, 1, 300)
-    assert Fence(tmp_path).load() == FenceMark(1, 1, 1, 300)
+    assert mark_of(tmp_path) == FenceMark(1, 1, 1, 300)

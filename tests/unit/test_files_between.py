@@ -12,9 +12,9 @@ import pytest
 from flux import journal
 from flux.errors import DataError
 from flux.journal import Group, Journal
-from flux.server.rebuild import rebuild
-from flux.server.recover import recover
-from flux.server.scan import missing_between, scan_file
+from flux.server.storage.rebuild import rebuild
+from flux.server.storage.recover import recover
+from flux.server.storage.scan import missing_between, scan_file
 from flux.store.duck import DuckStore
 from tests.oracle import journal as oracle
 from tests.unit.lives import BTC, ETH, FILE_BYTES, Life

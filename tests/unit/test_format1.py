@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from flux import journal
+from flux.journal.records import FORMAT
 from flux.model import CANDLE, RowKind
-from flux.server.directory import read_identity
-from flux.server.records import FORMAT
+from flux.server.storage.directory import read_identity
 from flux.store.base import Rows
 from tests.unit.lives import BTC, ETH, Life, rows_of
 

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from flux.server import gentle
-from flux.server.gentle import NICE, Gentle
+from flux.server.storage import gentle
+from flux.server.storage.gentle import NICE, Gentle
 from tests.patience import PATIENCE_S
 
 
@@ -78,7 +78,7 @@ def test_what_it_raises_is_raised_to_who_asked() -> None:
 TAKEN = """
 import signal
 signal.signal(signal.SIGRTMIN + 5, lambda *_: None)
-from flux.server.gentle import Gentle
+from flux.server.storage.gentle import Gentle
 with Gentle("test") as thread:
     print(thread.run(lambda: sum(range(1_000_000)), lambda: False), thread.naps)
 """

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flux import journal, journal_disk
+from flux import journal
 from flux.errors import DataError, StorageError
 from flux.journal import Fence, FenceMark, Group, Journal, Position
+from flux.journal import disk as journal_disk
+from tests.fences import mark_of
 from tests.oracle import journal as oracle
 
 FILE_BYTES = 64 * 1024
@@ -118,7 +120,7 @@ def test_older_copy_ends_before_what_was_shown(tmp_path: Path) -> None:
     log.close(clean=False)
     path.write_bytes(copy)
     found = journal.scan(journal.read_file(path))
-    mark = Fence(tmp_path).load()
+    mark = mark_of(tmp_path)
     assert mark is not None
     assert (found.number, found.committed) < (mark.file, mark.offset)
 
@@ -318,7 +320,7 @@ def test_killed_process_loses_nothing_it_said(tmp_path: Path, lines: int) -> Non
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= said
     assert not found.resumes
-    mark = Fence(tmp_path).load()
+    mark = mark_of(tmp_path)
     assert mark is not None
     assert (mark.file, mark.offset) <= (found.number, found.committed)
 
@@ -342,9 +344,9 @@ def test_fence_alternates_and_survives_a_torn_slot(tmp_path: Path) -> None:
         assert torn.load() == older
         torn.store(*newer)  # goes into the torn slot: the older one is untouched
         torn.close()
-        assert Fence(tmp_path).load() == newer
+        assert mark_of(tmp_path) == newer
     path.write_bytes(b"")
-    assert Fence(tmp_path).load() is None
+    assert mark_of(tmp_path) is None
 
 
 def test_fence_knows_the_newer_slot_when_its_serial_wraps(tmp_path: Path) -> None:
@@ -352,7 +354,7 @@ def test_fence_knows_the_newer_slot_when_its_serial_wraps(tmp_path: Path) -> Non
     fence._serial = 2**32 - 2
     for offset in (8, 16, 24):
         fence.store(1, 1, 1, offset)
-        assert Fence(tmp_path).load() == FenceMark(1, 1, 1, offset)
+        assert mark_of(tmp_path) == FenceMark(1, 1, 1, offset)
 
 
 def test_group_says_what_is_wrong() -> None:

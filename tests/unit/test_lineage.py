@@ -11,10 +11,10 @@ import pytest
 from flux import journal
 from flux.errors import InUseError
 from flux.model import RowKind
-from flux.server import recover as recovering
-from flux.server.directory import read_identity, write_identity
-from flux.server.rebuild import rebuild
-from flux.server.recover import recover
+from flux.server.storage import recover as recovering
+from flux.server.storage.directory import read_identity, write_identity
+from flux.server.storage.rebuild import rebuild
+from flux.server.storage.recover import recover
 from tests.unit.lives import BTC, FILE_BYTES, Life, overwrite, rows_of
 from tests.unit.test_recover import begun, journal_bytes, refused
 

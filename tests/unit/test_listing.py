@@ -10,10 +10,10 @@ import zmq
 from flux import codec, limits
 from flux.model import StreamKey
 from flux.schema import messages
-from flux.server.view import StreamView
+from flux.server.requests.view import StreamView
 from tests.patience import PATIENCE_S
 from tests.unit.served import Served, Stream, rows_at
-from tests.unit.test_requests import WAIT_MS, health, serving
+from tests.unit.test_router import WAIT_MS, health, serving
 
 
 class Many(Served):

@@ -14,8 +14,8 @@ from flux.client.live import Live
 from flux.model import Gap, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.schema import messages
-from flux.server.answers import Answers
-from flux.server.backfill import CandlesBackfill, RowsBackfill
+from flux.server.requests.answers import Answers
+from flux.server.requests.backfill import CandlesBackfill, RowsBackfill
 from flux.transport.topics import stream_topic, v1_topic
 from tests.unit.followed import KEY, check, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually

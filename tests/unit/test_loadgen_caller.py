@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from flux.loadgen import caller
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.requests import Asking, Target
+from flux.loadgen.workers import caller
 from flux.model import StreamKey
 
 PLAN = Plan(mode="rpc", rate=50, duration_ns=NS_PER_S // 5, warmup_ns=0)

@@ -16,17 +16,20 @@ from flux import codec
 from flux.cli.loadgen import main
 from flux.cli.loadgen_flags import parser, plan_of
 from flux.errors import ConfigError, NotFoundError, RequestTimeout, UnavailableError
-from flux.loadgen import caller, report, requests, rpc, solo, sub
-from flux.loadgen import codec as codec_mode
+from flux.loadgen import report, requests
 from flux.loadgen.faults import Faults
 from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram
+from flux.loadgen.modes import codec as codec_mode
+from flux.loadgen.modes import one_process as solo
+from flux.loadgen.modes import rpc, sub
 from flux.loadgen.plan import NS_PER_S, Audience, Plan, Servers
 from flux.loadgen.plot import plot
 from flux.loadgen.requests import MIX, PAGE_ROWS, Asking, Request, Target, error_class, fault_of
 from flux.loadgen.run import run
 from flux.loadgen.sample import SAMPLE_ROWS, Sample, key_of, stream_of
 from flux.loadgen.schedule import Burst
+from flux.loadgen.workers import caller
 from flux.schema import messages
 from tests.unit.report_schema import check
 

@@ -11,10 +11,10 @@ import pytest
 
 from flux.cli.main import main
 from flux.errors import ConfigError, DataError, InUseError
-from flux.server import advice
-from flux.server.directory import read_identity, write_identity
-from flux.server.losses import Losses
-from flux.server.records import EpochRecord
+from flux.journal.records import EpochRecord
+from flux.server.storage import advice
+from flux.server.storage.directory import read_identity, write_identity
+from flux.server.storage.losses import Losses
 from tests.unit.lives import BTC, Life
 
 STORE = 7
@@ -59,7 +59,7 @@ class TestLosses:
         for _ in range(2):
             caplog.clear()
             with monkeypatch.context() as without:
-                without.setattr("flux.server.losses.read_regular", no_descriptor)
+                without.setattr("flux.server.storage.losses.read_regular", no_descriptor)
                 assert [losses.acknowledged() for _ in range(3)] == [known] * 3
             assert len(caplog.records) == 1
             assert "cannot be read" in caplog.text

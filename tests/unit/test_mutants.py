@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.mutants.__main__ import REASONS, drawn, reasons
+from tests.mutants.__main__ import REASONS, drawn, lines_of, reasons
+from tests.mutants.known import Known, measured_files
 from tests.mutants.mutations import changed_line, mutants
 from tests.mutants.nearest import ROOT, matching, named, nearest, sources
 from tests.mutants.planted import PLANTED
@@ -17,6 +20,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ast
 LIMIT = 250
+Rows: TypeAlias = int | None
+
+@dataclass(frozen=True)
+class Kept:
+    size: int | None = 8
 
 def check(rows, flag=True):
     """Another, a == b."""
@@ -36,6 +44,7 @@ def changes() -> set[tuple[str, str]]:
 def test_what_is_changed() -> None:
     assert changes() == {
         ("constant", "LIMIT = (250 * 1000)"),
+        ("constant", "size: int | None = (8 * 1000)"),
         ("constant", "def check(rows, flag=False):"),
         ("if", "if not (rows < LIMIT and not flag):"),
         ("compare", "if rows <= LIMIT and not flag:"),
@@ -50,8 +59,14 @@ def test_what_is_changed() -> None:
     }
 
 
+def test_only_what_stands_in_a_function_has_lines_that_a_test_runs() -> None:
+    at = {one.new: lines_of(SAMPLE, one.begin, one.end) for one in mutants("sample.py", SAMPLE)}
+    assert (at["(250 * 1000)"], at["False"]) == (range(0), range(0)), "they run at the import"
+    assert (at["<="], at["(1 + 1)"]) == (range(14, 15), range(19, 20))
+
+
 def test_a_mutant_differs_in_one_place_and_parses() -> None:
-    for path in ("src/flux/protocol/coordinator.py", "src/flux/server/committer.py"):
+    for path in ("src/flux/protocol/coordinator.py", "src/flux/server/pipeline/committer.py"):
         text = (ROOT / path).read_bytes()
         found = mutants(path, text)
         assert len(found) > 50
@@ -99,3 +114,31 @@ def test_every_survivor_has_a_reason_and_its_place() -> None:
         before = change.partition(" => ")[0]
         text = (ROOT / path).read_text()
         assert before in " ".join(text.split()), f"{Path(path).name} has no such line any more: {before}"
+
+
+def known_from(folder: Path, lines: dict[str, dict[str, list[str]]], **seconds: float) -> Known:
+    """As if that were remembered of this file."""
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    remembered = folder / f"tests.unit.test_mutants.py.{digest}.json"
+    remembered.write_text(json.dumps([{f"{THIS}::{test}": took for test, took in seconds.items()}, lines]))
+    known = Known(folder)
+    known.measure(None, [THIS])
+    return known
+
+
+THIS = "tests/unit/test_mutants.py"
+
+
+def test_the_tests_that_run_a_line_come_the_quickest_first(tmp_path: Path) -> None:
+    a, b, c = (f"{THIS}::{test}" for test in "abc")
+    lines = {"src/x.py": {"3": [a, b], "4": [c], "7": []}}
+    known = known_from(tmp_path, lines, a=2.0, b=1.0, c=1.5, d=0.1)
+    assert known.running("src/x.py", range(3, 5)) == [b, c, a]
+    assert known.running("src/x.py", range(4, 8)) == [c]
+    assert known.running("src/x.py", range(7, 8)) == known.running("src/y.py", range(3, 5)) == []
+    assert known.of_files([THIS]) == [f"{THIS}::d", b, c, a]
+    assert known.seconds([a, b]) == 3.0
+
+
+def test_every_test_file_that_is_nearest_to_one_is_measured() -> None:
+    assert {name for path in sources() for name in nearest(path)} <= set(measured_files())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.model import RowKind, StreamKey
-from flux.server.pages import NeedsStore, Page, Pages
+from flux.server.requests.pages import NeedsStore, Page, Pages
 from tests.unit.served import KEY, Served, Stream, rows_at
 
 

@@ -15,9 +15,9 @@ from flux.errors import DamagedError, FluxError, StorageError
 from flux.journal import Position
 from flux.limits import PROJECT_MAX_ROWS
 from flux.model import State
-from flux.server import project
-from flux.server.gentle import NICE
-from flux.server.project import Persisted, Projection, Projector
+from flux.server.storage import projection as project
+from flux.server.storage.gentle import NICE
+from flux.server.storage.projection import Persisted, Projection, Projector
 from flux.server.vitals import Vitals
 from tests.patience import PATIENCE_S
 from tests.unit.lives import BTC, Life

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flux.errors import DataError
-from flux.limits import MAX_RUNS
-from flux.model import StreamKey
-from flux.server.records import (
+from flux.journal.records import (
     FORMAT,
     EpochRecord,
     HeadsRecord,
@@ -24,6 +22,8 @@ from flux.server.records import (
     remember,
     unpack,
 )
+from flux.limits import MAX_RUNS
+from flux.model import StreamKey
 
 IDS = st.integers(0, 2**32 - 1)
 SEQUENCES = st.integers(0, 2**63 - 1)

@@ -12,10 +12,11 @@ import pytest
 from flux import journal
 from flux.errors import DataError, FluxError, InUseError
 from flux.journal import Fence, Group, Journal
+from flux.journal.records import FORMAT, HeadsRecord, pack
 from flux.model import RowKind
-from flux.server.directory import DirectoryLock, read_identity
-from flux.server.records import FORMAT, HeadsRecord, pack
-from flux.server.recover import recover
+from flux.server.storage.directory import DirectoryLock, read_identity
+from flux.server.storage.recover import recover
+from tests.fences import mark_of
 from tests.unit.lives import BTC, ETH, FILE_BYTES, TRADES, Life, overwrite, rows_of
 
 
@@ -324,12 +325,12 @@ class TestForAPerson:
                 life.write(BTC, 10)
         path = journal.path_of(data, 1)
         overwrite(path, kept.offset + 200, b"\xa5")
-        before, fence = journal_bytes(data), Fence(data).load()
+        before, fence = journal_bytes(data), mark_of(data)
         said = str(refused(data, "damaged at byte"))
         lost = "would be lost: at least 3 groups with 30 rows of 1 streams"
         assert f" bytes behind byte {kept.offset} {lost}" in said
         assert said.index(f"`flux rebuild {data} --salvage`") < said.index(f"`flux rebuild {data} --cut`")
-        assert (journal_bytes(data), Fence(data).load()) == (before, fence), "nothing was changed"
+        assert (journal_bytes(data), mark_of(data)) == (before, fence), "nothing was changed"
 
     def test_a_file_that_is_no_journal(self, data: Path) -> None:
         with Life(data) as life:

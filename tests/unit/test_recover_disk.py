@@ -9,7 +9,8 @@ import pytest
 from flux import journal
 from flux.errors import StorageError
 from flux.journal import Fence
-from flux.server.recover import Recovered, recover
+from flux.server.storage.recover import Recovered, recover
+from tests.fences import mark_of
 from tests.unit.disk import Disk
 from tests.unit.lives import BTC, FILE_BYTES, Life
 
@@ -60,13 +61,13 @@ def test_a_fresh_store_is_on_the_disk_before_it_is_shown(data: Path, monkeypatch
 def test_a_disk_that_does_not_sync_is_no_start(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Life(data, disk=False) as life:
         life.write(BTC, 100)
-    fence = Fence(data).load()
+    fence = mark_of(data)
     with monkeypatch.context() as patch:
         seen = Disk(patch)
         seen.failing = 100
         with pytest.raises(StorageError, match="Input/output error"):
             recover(data, disk=True, file_bytes=FILE_BYTES)
-    assert Fence(data).load() == fence
+    assert mark_of(data) == fence
     with Life(data) as life:
         assert (life.epoch, life.heads, life.reasons) == (1, {"BTC 1m": 100}, "")
 
@@ -102,7 +103,7 @@ def test_a_database_that_was_filled_beyond_the_journals_end(
             raise StorageError("no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr("flux.server.recover.begin_epoch", full)
+            patch.setattr("flux.server.storage.recover.begin_epoch", full)
             with pytest.raises(StorageError, match="no space"):
                 recover(data, disk=True, file_bytes=FILE_BYTES)
     with Life(data) as life:

@@ -23,8 +23,8 @@ from flux.errors import (
 from flux.limits import MAX_ASKS
 from flux.model import StreamKey
 from flux.schema import messages
-from flux.server.answers import Answers
-from flux.server.requests import Requests
+from flux.server.requests.answers import Answers
+from flux.server.requests.router import Requests
 from flux.transport.requester import Outcome, Requester
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S

@@ -10,8 +10,8 @@ import pytest
 
 from flux import journal
 from flux.model import MAX_SEQUENCE, RowKind
-from flux.server.rebuild import Rebuilt, rebuild
-from flux.server.scan import missing_between, scan_file
+from flux.server.storage.rebuild import Rebuilt, rebuild
+from flux.server.storage.scan import missing_between, scan_file
 from flux.store.base import Rows
 from flux.store.duck import DuckStore
 from tests.unit.lives import BTC, ETH, FILE_BYTES, TRADES, Life, overwrite, rows_of

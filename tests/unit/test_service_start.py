@@ -13,13 +13,14 @@ from flux.config import Replay, ServeConfig
 from flux.errors import StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
-from flux.fence import Fence
+from flux.journal.fence import Fence
 from flux.model import StreamKey
 from flux.schema import messages
-from flux.server import recover, service
-from flux.server.heart import Heart
-from flux.server.inputs import ReplayInput
+from flux.server import service
+from flux.server.pipeline.heartbeat import Heart
+from flux.server.pipeline.inputs import ReplayInput
 from flux.server.service import Server
+from flux.server.storage import recover
 from flux.store.duck import DuckStore
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets

@@ -19,8 +19,8 @@ from flux.errors import InUseError, StorageError
 from flux.feed import synth
 from flux.journal import Group, Journal, Position
 from flux.server import service
-from flux.server.directory import DirectoryLock
-from flux.server.requests import Requests
+from flux.server.requests.router import Requests
+from flux.server.storage.directory import DirectoryLock
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 

@@ -92,7 +92,7 @@ def test_the_end_of_a_servers_thread_is_an_exit_code(tmp_path: Path, monkeypatch
     from flux.server import foreground
 
     ends = "tcp://127.0.0.1:*"
-    monkeypatch.setattr("flux.server.heart.Heart.frames", fail)
+    monkeypatch.setattr("flux.server.pipeline.heartbeat.Heart.frames", fail)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(FluxError, match="a fault of its own") as raised:
         foreground.serve(ServeConfig(data=tmp_path / "d", live_pub=ends, chunk_rep=ends))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zmq
 
-from benchmarks.building import ROOT, compile_c
+from benchmarks.building import ROOT, compile_c, included
 from benchmarks.peers.build import FLAGS
 from benchmarks.peers.bus.spec import HWM, WINDOW, Spec, frame, topics
 from benchmarks.peers.bus.trial import Command
@@ -34,7 +34,7 @@ def build(folder: Path) -> Command:
     """The command of either end, once the program is in this folder."""
     program = folder / "libzmq"
     libraries = ("-Wl,--no-as-needed", "-ldl", "-lm")
-    compile_c(program, [*FLAGS, "-std=gnu11", f"-I{ROOT / 'ext'}", *libraries], HERE / "libzmq.c")
+    compile_c(program, [*FLAGS, "-std=gnu11", *included(ROOT / "ext"), *libraries], HERE / "libzmq.c")
 
     def command(role: str, spec: Spec, board: Path, _: str) -> Sequence[str]:
         prefix = topics()[0].removesuffix(b"00\x1f").decode()

@@ -2,7 +2,7 @@
 
 Each check says what was found; a failing one also what follows from it. Nothing is changed, but for a file that is
 written into the data directory and taken away again; and where it is asked to, what a server believes of its
-directory (`server/advice.py`).
+directory (`server/storage/advice.py`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _decide(arguments: argparse.Namespace) -> int:
-    from flux.server import advice  # late: the checks need no database
+    from flux.server.storage import advice  # late: the checks need no database
 
     if arguments.same_store:
         print(f"flux doctor: {advice.same_store(arguments.same_store)}")
@@ -123,7 +123,7 @@ def _kept(directory: Path) -> Iterator[Finding]:
     if not directory.is_dir():
         return
     try:
-        from flux.server import checkup  # late: the other checks need no database and no kernel
+        from flux.server.storage import checkup  # late: the other checks need no database and no kernel
     except ImportError as error:
         yield Finding("kept", False, f"what is kept in {directory} cannot be looked at: {error}")
         return

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from flux.server.rebuild import rebuild  # late: --help needs no database
+    from flux.server.storage.rebuild import rebuild  # late: --help needs no database
 
     done = rebuild(arguments.directory, cut=arguments.cut, salvage_all=arguments.salvage, say=_say)
     aside = f"; the old database is {done.aside.name}" if done.aside else ""

@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Historical:
     `timeout`: seconds for every call, the repetitions of its requests included: one that the server cannot serve now,
     or that gets no answer, is asked again with growing pauses. Methods raise `RequestTimeout` or `UnavailableError`
     after that, `NotFoundError` for a stream that the server does not know, `VersionError` for a server of
-    another major version, `FluxError` after `close`.
+    another major version, `AnswerError` for an answer that cannot be (`FloodError`: for more bytes than any answer has;
+    the connection is made again), `FluxError` after `close`.
     """
 
     def __init__(self, *, rep: str | None = None, timeout: float = 10.0) -> None:
@@ -61,7 +63,10 @@ class Historical:
         self._closed = False
         self._random = random.Random()
         self._sockets = Sockets()
-        self._requester = Requester(self._sockets, self._endpoint)
+        look = weakref.WeakMethod(self._look)  # the thread that calls it keeps nobody alive
+        self._requester = Requester(
+            self._sockets, self._endpoint, look=lambda: None if (alive := look()) is None else alive()
+        )
 
     def get_range(
         self,
@@ -186,6 +191,15 @@ class Historical:
         with self._lock:
             self._closed = True
             self._sockets.close()
+
+    def _look(self) -> None:
+        """Between two calls: take what came, which nobody waits for."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._closed:
+                    self._requester.receive()
+            finally:
+                self._lock.release()
 
     @contextmanager
     def _open(self) -> Iterator[None]:

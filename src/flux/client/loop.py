@@ -27,11 +27,12 @@ from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, StateCh
 from flux.client.outbox import Outbox
 from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, FluxError, InvalidNameError, VersionError
-from flux.limits import MAX_STREAMS, MAX_TURNS
+from flux.limits import CLIENT_QUEUE_BYTES, MAX_STREAMS, MAX_TURNS
 from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol import effects as fx
 from flux.protocol.coordinator import Coordinator
 from flux.transport.drops import DropLog
+from flux.transport.intake import Watched
 from flux.transport.pump import Drained, Receiver, Streams, UnknownStream
 from flux.transport.requester import Requester
 from flux.transport.sockets import LinkEvent, Poller, Sockets, Wake, subscribe
@@ -75,7 +76,7 @@ class Loop:
         self.coordinator = Coordinator(random.Random(), live=endpoints.live_pub, requests=endpoints.chunk_rep)
         self.streams = Streams()
         self._receiver = Receiver(None, self.streams)  # `run` gives it a socket
-        self._beyond_bounds = 0
+        self._beyond_bounds = self._drops = 0
         outbox = self._outbox = Outbox(self.coordinator, self.streams, handover, keeper)
         self.assumed_source = ""  # that of subscriptions which named none
         self._version = 2
@@ -138,8 +139,18 @@ class Loop:
 
     def _run(self, sockets: Sockets) -> None:
         self._live, link = sockets.watched_subscriber(self._endpoints.live_pub, [BEAT])
-        self._requester = Requester(sockets, self._endpoints.chunk_rep)
+        self._requester = Requester(sockets, self._endpoints.chunk_rep, look=self._wake.set)
         self._receiver = Receiver(self._live, self.streams)
+        intake = sockets.watch(
+            self._live,
+            Watched(
+                self._endpoints.live_pub,
+                link.comings,
+                self._receiver.taken,
+                self._wake.set,
+                CLIENT_QUEUE_BYTES,
+            ),
+        )
         asked = self._requester.socket
         poller = Poller(self._live, link.socket, asked, self._wake)
         drops = DropLog(self, self._endpoints.live_pub)
@@ -147,7 +158,7 @@ class Loop:
             poller.wait(self._patience())
             self._wake.clear()
             for event in link.events():
-                self._link(event)
+                self._link(event, intake)
             self._do_posted()
             self._receive()
             drops.look()
@@ -177,12 +188,13 @@ class Loop:
             if after_end or not ended:
                 act()
 
-    def _link(self, event: LinkEvent) -> None:
+    def _link(self, event: LinkEvent, intake: Watched) -> None:
         now = time.monotonic_ns()
         if event is LinkEvent.UP:
             self.coordinator.link_up(now)
         elif event is LinkEvent.DOWN:
-            self.coordinator.link_down(now)
+            dropped, self._drops = intake.dropped > self._drops, intake.dropped
+            self.coordinator.link_down(now, intake.why if dropped else "")
         else:
             self.coordinator.refuse(
                 f"{self._endpoints.live_pub} refused this client's keys: check them on both sides", now

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from flux import limits
-from flux.codec import SourcePositionResponse
+from flux.codec import HealthResponse, SourcePositionResponse
 from flux.errors import AnswerError, StorageError
+from flux.model import State
 from flux.schema import messages
-from flux.transport.requester import Requester
+from flux.transport.requester import Outcome, Requester
 from flux.transport.sockets import Sockets
 
 ASK_EVERY_S: Final = 0.02  # while something is pending
@@ -20,6 +22,8 @@ STALL_S: Final = 0.5  # a position that stands still this long: send again; doub
 STALL_MAX_S: Final = 8.0
 ANSWER_S: Final = 1.0  # wait so long for a position: a killed server never answers; doubled for a slow one
 ANSWER_MAX_S: Final = limits.ASK_TIMEOUT_MS / 1_000
+UNWELL_S: Final = 0.2  # a position that stands still this long: ask how the server is
+HEALTH_EVERY_S: Final = 0.5
 QUIET_S: Final = (
     1.0  # rows sent less than this ago are not taken, and their run forgotten again, before one answer
 )
@@ -31,14 +35,20 @@ UNKNOWN_S: Final = (
 class Link:
     """The sockets to one server and when to say what on them."""
 
-    def __init__(self, sockets: Sockets, ingest: str, chunk_rep: str) -> None:
-        self.pusher = sockets.pusher(ingest)
-        self.requester = Requester(sockets, chunk_rep)
+    def __init__(
+        self, sockets: Sockets, ingest: str, chunk_rep: str, look: Callable[[], None] | None = None
+    ) -> None:
+        self.pusher, self._intake = sockets.watched_pusher(ingest)
+        self.requester = Requester(sockets, chunk_rep, look=look)
+        self._drops = 0  # when the position moved last
+        self._health = 0  # the request for it that is not answered yet
+        self._health_at = 0.0
+        self._unwell = ""  # what the server's health said last, unless it was well
         self.asked = False
         self.answer_s = ANSWER_S
         self._ask_at = 0.0
         self._patience = STALL_S
-        self._moved_at = self._rest_at = time.monotonic()
+        self._moved_at = self._rest_at = self._still_since = time.monotonic()
         self._unknown_since: float | None = None
 
     def due_to_ask(self, now: float) -> bool:
@@ -56,9 +66,33 @@ class Link:
         self.asked = True
         self._ask_at = now + ASK_EVERY_S
 
+    def ask_health(self, now: float) -> None:
+        """Ask how the server is, when the position has stood still for a while."""
+        if now - self._still_since < UNWELL_S:
+            self._unwell = ""
+        elif not self._health and now >= self._health_at:
+            self._health = self.requester.send(messages.health_request, timeout=self.answer_s)
+            self._health_at = now + HEALTH_EVERY_S
+
+    def heard_health(self, outcome: Outcome) -> bool:
+        """Take the answer to that; False when the outcome is another's."""
+        if outcome.id != self._health:
+            return False
+        self._health = 0
+        said = outcome.reply
+        if isinstance(said, HealthResponse):
+            well = said.ok and said.state == State.OK
+            self._unwell = "" if well else f"; the server reports: {said.message}"
+        return True
+
+    def trouble(self) -> str:
+        """Why nothing is committed, to be put behind a sentence; "" when that is not known."""
+        ingest = self._intake.why if self._intake.dropped > self._drops else ""
+        return "".join(f"; {why}" for why in (ingest, self.requester.flood) if why) or self._unwell
+
     def rested(self, now: float) -> None:
         """Nothing was sent at this time that is not committed."""
-        self._rest_at = now
+        self._rest_at = self._still_since = now
 
     def known(self) -> None:
         """The server knows the run."""
@@ -79,7 +113,8 @@ class Link:
         return now - self._ask_at <= self.answer_s
 
     def moved(self, now: float) -> None:
-        self._moved_at = now
+        self._moved_at = self._still_since = now
+        self._drops = self._intake.dropped
         self._patience = STALL_S
 
     def stalled(self, now: float) -> bool:

@@ -26,6 +26,7 @@ from flux.config import DEFAULT_INGEST_PULL, endpoints, value
 from flux.errors import (
     AnswerError,
     BadRowsError,
+    FloodError,
     FluxError,
     InUseError,
     InvalidArgumentError,
@@ -35,13 +36,21 @@ from flux.errors import (
     UnavailableError,
     VersionError,
 )
-from flux.feed.link import ANSWER_MAX_S, ANSWER_S, ASK_EVERY_S, Link, forgotten, judge, run_of
+from flux.feed.link import (
+    ANSWER_MAX_S,
+    ANSWER_S,
+    ASK_EVERY_S,
+    Link,
+    forgotten,
+    judge,
+    run_of,
+)
+from flux.feed.position import FeedPosition as FeedPosition
+from flux.feed.position import last_committed
 from flux.model import StreamKey
-from flux.schema import messages
 from flux.tables import Table, rows_of
 from flux.threads import WatchedThread
 from flux.transport.outbox import NO_ROOM, QUEUED, WOKEN, Outbox, faults, reason
-from flux.transport.requester import Requester
 from flux.transport.sockets import Poller, Sockets, Wake
 
 if TYPE_CHECKING:
@@ -62,13 +71,6 @@ class Refused(NamedTuple):
     row: Any
     reason: str
     number: int = 0
-
-
-class FeedPosition(NamedTuple):
-    """The last row of a stream that the server has committed, and its sequence."""
-
-    sequence: int
-    row: Any
 
 
 class Feed:
@@ -100,6 +102,7 @@ class Feed:
         self._refused: deque[Refused] = deque(maxlen=limits.MAX_FEED_REFUSED)
         self._refused_upto = 0  # the run's number of the last one that the server told of
         self._before = 0  # rows that were committed under runs that the server forgot
+        self._trouble = ""  # why nothing is committed, as far as it is known
         self._failure: FluxError | None = None
         self._closing = False  # no more rows are taken
         self._ended = False  # nor waited for
@@ -146,30 +149,11 @@ class Feed:
         key = StreamKey.parse(key) if isinstance(key, str) else key.checked()
         with self._changed:
             if not self._changed.wait_for(lambda: self._failure or self._closing or self._begun, timeout):
-                raise RequestTimeout(f"{self._chunk_rep}: no answer within {timeout} s")
+                raise RequestTimeout(f"{self._chunk_rep}: no answer within {timeout} s{self._trouble}")
             self._raise_failure()
             if self._closing:
                 raise self._closed_error()
-        with Sockets() as made:
-            requester = Requester(made, self._chunk_rep)
-            try:
-                status: Any = requester.ask(messages.stream_status_request, key=key, timeout=timeout)
-            except NotFoundError:
-                return None
-            last = status.latest_sequence
-            reply: Any = last and requester.ask(
-                messages.backfill_rows_request,
-                key=key,
-                from_sequence_exclusive=last - 1,
-                limit=1,
-                timeout=timeout,
-            )
-        rows = (
-            [rows for rows in (reply.rows, reply.trades, reply.quotes) if rows is not None and len(rows)]
-            if last
-            else []
-        )
-        return FeedPosition(reply.start_sequence, rows[0][0].copy()) if rows else None
+        return last_committed(self._chunk_rep, key, timeout)
 
     @property
     def refused(self) -> list[Refused]:
@@ -192,6 +176,7 @@ class Feed:
             if not all_in():
                 raise RequestTimeout(
                     f"{self._ingest}: {queued - self._committed} of {queued} rows not committed in {timeout} s"
+                    + self._trouble
                 )
 
     @property
@@ -274,7 +259,9 @@ class Feed:
                     raise FluxError(f"{self._closed_error()}; {queued}")
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    error = RequestTimeout(f"{self._ingest}: the server does not take rows; {queued}")
+                    error = RequestTimeout(
+                        f"{self._ingest}: the server does not take rows; {queued}{self._trouble}"
+                    )
                     error.queued = before
                     raise error
                 self._changed.wait(left)
@@ -284,7 +271,7 @@ class Feed:
 
     def _work(self) -> None:
         with Sockets() as made:
-            link = Link(made, self._ingest, self._chunk_rep)
+            link = Link(made, self._ingest, self._chunk_rep, self._wake.set)
             self._outbox.connect(link.pusher)
             try:
                 while not self._ended:
@@ -328,7 +315,10 @@ class Feed:
                 self._refused_upto - self._before,
             )
         for outcome in link.requester.receive():
-            self._heard(link, outcome.reply, outcome.error)
+            if not link.heard_health(outcome):
+                self._heard(link, outcome.reply, outcome.error)
+        link.ask_health(now)
+        self._trouble = link.trouble()
         asking = asking or self._committed < self._outbox.kernel.queued
         Poller(self._wake, link.requester.socket).wait(
             UNSENT_S if unsent else ASK_EVERY_S if asking else IDLE_S
@@ -337,6 +327,8 @@ class Feed:
 
     def _heard(self, link: Link, reply: Any, error: FluxError | None) -> None:
         link.asked = False
+        if isinstance(error, FloodError):
+            return  # the connection is made again, and its rows are here
         if isinstance(error, VersionError | AnswerError | InvalidArgumentError):
             raise error  # it will say the same again: whoever waits is to know
         if isinstance(error, NotFoundError):

@@ -1,4 +1,4 @@
-"""The loops of the load generator's processes, without the GIL (`ext/drive.h`). No object here is thread-safe.
+"""The loops of the load generator's processes, without the GIL (`ext/loadgen/drive.h`). No object here is thread-safe.
 
 Addresses are of C structs that whoever calls keeps alive, and so are buffers, writable and contiguous. Times are
 CLOCK_MONOTONIC ns where they are not said to be of the run.

@@ -65,7 +65,7 @@ class Histogram:
 
 @final
 class Schedule:
-    """When message k of a run is intended (`ext/schedule.h`), in whole ns, absolute and without drift.
+    """When message k of a run is intended (`ext/loadgen/schedule.h`), in whole ns, absolute and without drift.
 
     The constructor is the constant rate: message k at `start_ns` + floor(k * 1e9 / rate), `rate` 1 to 1e9 messages
     per second. Times are CLOCK_MONOTONIC ns; each maker raises ValueError where its numbers are out of range.
@@ -103,7 +103,7 @@ def sharpen_sleep() -> None:
 
 @final
 class Load:
-    """What message k of a run is (`ext/load.h`): stream k mod `streams`, its next `rows` sequences.
+    """What message k of a run is (`ext/loadgen/load.h`): stream k mod `streams`, its next `rows` sequences.
 
     Publisher `part` of `parts` has streams and messages mod `parts` = `part`, and counts its own from 0. Raises
     ValueError where `parts` does not divide `streams`.
@@ -175,7 +175,7 @@ class Tally:
 
 @final
 class Watch:
-    """Accounts by sequence for streams of which nothing is known beforehand (`ext/watch.h`); at most `limit`.
+    """Accounts by sequence for streams of which nothing is known beforehand (`ext/loadgen/watch.h`); at most `limit`.
 
     The first sequence seen of a stream is its start. Rows are counted, neither kept nor read.
     """

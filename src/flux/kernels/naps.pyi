@@ -1,4 +1,4 @@
-"""Stub of ext/naps.pyx. The door `flux.server.gentle` begins and ends in the thread that made them."""
+"""Stub of ext/naps.pyx. The door `flux.server.storage.gentle` begins and ends in the thread that made them."""
 
 from typing import final
 

@@ -1,7 +1,7 @@
 """The door of the drive kernel: the loops of publisher, feeder and subscriber, from one told second to the next.
 
-What is due goes out, and what comes is accounted for, in compiled code without the GIL (`ext/drive.h` draws it). Python
-comes round for what the parent says, for each second that is told, and for what is out of the ordinary.
+What is due goes out, and what comes is accounted for, in compiled code without the GIL (`ext/loadgen/drive.h` draws
+it). Python comes round for what the parent says, for each second that is told, and for what is out of the ordinary.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from flux.loadgen.gates import Gate, met
+from flux.loadgen.outcome import Outcome
 from flux.loadgen.plan import MAX_RATE, NS_PER_S, Plan
-from flux.loadgen.report import Outcome, value_text
+from flux.loadgen.report import value_text
 from flux.loadgen.search import RESOLUTION, Trial, confirmations, highest_confirmed, search
 
 SLO: Final = "p99<1ms,missing==0"

@@ -40,7 +40,7 @@ __all__ = [
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 _TICKS_PER_HALF: Final = 5  # as HdrHistogram's own plotter expects
-_BUCKETS, _SUB_BUCKETS = 27, 2048  # ext/histogram.h: the layout of HdrHistogram(1, 100 s, 3 digits)
+_BUCKETS, _SUB_BUCKETS = 27, 2048  # ext/loadgen/histogram.h: the layout of HdrHistogram(1, 100 s, 3 digits)
 
 
 def percentile(histogram: Histogram, at: float) -> int:

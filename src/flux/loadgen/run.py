@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from flux.loadgen.outcome import Outcome
 from flux.loadgen.plan import Plan
-from flux.loadgen.report import Outcome
 
 
 class Mode(Protocol):
@@ -19,11 +19,11 @@ class Mode(Protocol):
 
 # By name and not imported here: a run needs the sockets and processes of its own mode alone.
 _MODULES: Final = {
-    "pubsub": "flux.loadgen.pubsub",
-    "through": "flux.loadgen.through",
-    "sub": "flux.loadgen.sub",
-    "rpc": "flux.loadgen.rpc",
-    "codec": "flux.loadgen.codec",
+    "pubsub": "flux.loadgen.modes.pubsub",
+    "through": "flux.loadgen.modes.through",
+    "sub": "flux.loadgen.modes.sub",
+    "rpc": "flux.loadgen.modes.rpc",
+    "codec": "flux.loadgen.modes.codec",
 }
 
 

@@ -38,7 +38,7 @@ from flux.protocol.answers import answered
 from flux.protocol.core import RECENT_NS, RESYNC, Core
 from flux.protocol.effects import AskKind, Deliver, Effect
 from flux.protocol.lookout import Lookout
-from flux.protocol.replies import Beat, Reply, TimedOut
+from flux.protocol.replies import Beat, Refusal, Reply, TimedOut
 from flux.protocol.schedule import MS
 from flux.protocol.stream_state import HOLDING, JOINING, LIVE, RECEIVING, RingLike, Stream, StreamState
 from flux.protocol.wildcards import Wildcards
@@ -162,9 +162,10 @@ class Coordinator:
             self._linked_ns = now
             core.show_all(now)
 
-    def link_down(self, now: int) -> None:
-        """The live socket lost its peer; it reconnects by itself."""
+    def link_down(self, now: int, why: str = "") -> None:
+        """The live socket lost its peer, or this side dropped it and says why; it reconnects by itself."""
         core = self._core
+        core.cut = why or core.cut
         core.linked = core.ready = core.beats_missing = False
         for stream in core.streams.values():
             stream.left_at = stream.left_at or stream.ring.contiguous
@@ -197,6 +198,7 @@ class Coordinator:
         if self._beat_from is not None and self._beat_from[0] == source[0] and source[1] < self._beat_from[1]:
             return  # late, from before the epoch changed
         first_on_link, self._beat_ns = self._beat_ns is None, now
+        core.cut = ""
         self._beat_interval_ns = max(1, beat.interval_ms) * MS
         self._alive(now)
         if core.beats_missing:
@@ -237,6 +239,7 @@ class Coordinator:
             return
         self._alive(now)
         core, columns = self._core, self._core.columns
+        core.cut = ""
         outcome = batch["outcome"]
         strays = outcome == OTHER_EPOCH
         ours = batch[~strays] if strays.any() else batch
@@ -311,6 +314,7 @@ class Coordinator:
         if ask is None:
             return
         core.unanswered = isinstance(reply, TimedOut)
+        core.refusal = reply.message if isinstance(reply, Refusal) else ""
         if ask.kind is AskKind.LIST:
             self._wildcards.answered(ask, reply, now)
         else:

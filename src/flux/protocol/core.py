@@ -66,6 +66,8 @@ class Core:
         self.requests = requests or "the server"
         self.wanted = False  # something was subscribed
         self.unanswered = False  # the last request that ended got no answer at all
+        self.refusal = ""  # the error that the last one ended with
+        self.cut = ""  # why this side ended the live connection, until the server shows that it lives
         self.unknown: dict[int, str] = {}  # slots of streams that the server does not know, and what it said
         self.max_asks = max_asks
         self.streams: dict[int, Stream] = {}
@@ -364,7 +366,7 @@ class Core:
         if not self.linked:
             return self.unlinked()
         if state is StreamState.CONNECTING:
-            return f"{self.live} is connected: its first heartbeat is waited for"
+            return self.cut or f"{self.live} is connected: its first heartbeat is waited for"
         if state is STALLED:
             if self.unanswered:
                 return f"{self.requests} does not answer requests"
@@ -372,13 +374,16 @@ class Core:
                 return "heartbeats are missing"
             if stream.room() <= 0:
                 return "the consumer is behind"
-            return f"{self.head(stream) - stream.ring.contiguous} rows are missing and requests fail"
+            missing = self.head(stream) - stream.ring.contiguous
+            return f"{missing} rows are missing and requests fail" + (self.refusal and f": {self.refusal}")
         if stream.known:
             return ""
         return self.unknown.get(stream.slot) or "the server does not know this stream (yet)"
 
     def unlinked(self) -> str:
         """Why the link is not there."""
+        if self.cut:
+            return self.cut
         if self.was_linked:
             return (
                 f"the connection to {self.live} broke: it is made again as soon as somebody publishes there"

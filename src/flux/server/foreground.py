@@ -14,8 +14,8 @@ from typing import Final
 
 from flux.config import ServeConfig
 from flux.errors import FluxError
-from flux.server.committer import Faults
-from flux.server.inputs import ReplayInput
+from flux.server.pipeline.committer import Faults
+from flux.server.pipeline.inputs import ReplayInput
 from flux.server.service import Server
 
 EXIT_INTERRUPTED: Final = 130

@@ -14,41 +14,29 @@ sends most is most likely who makes it grow.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
 import os
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from flux import limits
 from flux.model import State
+from flux.transport.connections import Connection, connection_at, end, received_bytes
 
 if TYPE_CHECKING:
     from flux.server.vitals import Vitals
 
 _LOG: Final = logging.getLogger("flux.server")
 
-_BYTES_RECEIVED: Final = 128  # of Linux' struct tcp_info
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 AGAIN_S: Final = 5.0
 """libzmq frees what a connection held in its own time: so long nobody else is dropped for it ..."""
 GROWN_BYTES: Final = 64 * limits.MIB
 """... unless the memory grows by so much meanwhile."""
 CALM_LOOKS: Final = 20  # looks within the bound before all is well again, and from one mark to the next
-
-
-class Connection(NamedTuple):
-    """A peer of one of the ports. The inode tells its socket from another that got the number since."""
-
-    descriptor: int
-    inode: int
-    peer: str
-    look: int = 0  # those found in one look have no order among them
 
 
 class Connections:
@@ -66,7 +54,7 @@ class Connections:
         self._looks += 1
         for come in self._comings:
             for descriptor, came in come():
-                found = _connection(descriptor)
+                found = connection_at(descriptor)
                 if not came:
                     self._leaving.add(descriptor)
                 elif found and not self._is(descriptor, found):
@@ -74,7 +62,7 @@ class Connections:
                     self._sent.pop(descriptor, None)
         # Ports do not say it in one order: one may have the descriptor already that another port says was left.
         for descriptor in list(self._leaving):
-            if not self._is(descriptor, _connection(descriptor)):
+            if not self._is(descriptor, connection_at(descriptor)):
                 self._leaving.discard(descriptor)
                 self._open.pop(descriptor, None)
 
@@ -92,7 +80,7 @@ class Connections:
 
     def mark(self) -> None:
         """From here on the bytes count that each sends."""
-        self._sent = {descriptor: _sent(descriptor) for descriptor in self._open}
+        self._sent = {descriptor: received_bytes(descriptor) for descriptor in self._open}
 
     def drop(self, came_by: int | None = None) -> str:
         """End the connection that sent most since the mark, of equals the newest, and mark: who it was, "" if there is
@@ -101,55 +89,15 @@ class Connections:
 
         def rank(made: Connection) -> tuple[bool, int, int]:
             early = came_by is None or made.look <= came_by
-            return early, _sent(made.descriptor) - self._sent.get(made.descriptor, 0), made.look
+            return early, received_bytes(made.descriptor) - self._sent.get(made.descriptor, 0), made.look
 
         while self._open:
             worst = max(reversed(self._open.values()), key=rank)  # from the end: the first of equals is taken
             del self._open[worst.descriptor]
-            if _connection(worst.descriptor) == worst._replace(look=0):
-                try:
-                    with _borrowed(worst.descriptor) as connection:
-                        # What still comes is received after a shutdown too: without room for it the end is soon.
-                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-                        connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # it left meanwhile
+            if end(worst):
                 self.mark()
                 return worst.peer
         return ""
-
-
-@contextlib.contextmanager
-def _borrowed(descriptor: int) -> Iterator[socket.socket]:
-    """libzmq's own descriptor as a socket, which stays open: a copy of it might not be had. Raises OSError."""
-    held = socket.socket(fileno=descriptor)
-    try:
-        yield held
-    finally:
-        held.detach()
-
-
-def _connection(descriptor: int) -> Connection | None:
-    """What a descriptor is now, if it is a connection."""
-    try:
-        inode = os.fstat(descriptor).st_ino
-        with _borrowed(descriptor) as connection:
-            name = connection.getpeername()
-    except OSError:
-        return None
-    return Connection(
-        descriptor, inode, ":".join(map(str, name[:2])) if isinstance(name, tuple) else str(name)
-    )
-
-
-def _sent(descriptor: int) -> int:
-    """Bytes that a peer sent so far; 0 where the system does not say."""
-    try:
-        with _borrowed(descriptor) as connection:
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
-    except OSError:
-        return 0
-    return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder)
 
 
 class MemoryWatch:

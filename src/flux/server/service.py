@@ -25,21 +25,21 @@ from flux.config import Replay, ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
+from flux.journal.records import StreamHead, StreamRecord
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
-from flux.server.answers import Answers
-from flux.server.claims import Claims
-from flux.server.committer import Committer, Faults
-from flux.server.exchange import Exchange
-from flux.server.inputs import ReplayInput
-from flux.server.live_view import LiveView
-from flux.server.loop import INGEST_OWNER, Loop
 from flux.server.memory import Connections, MemoryWatch
-from flux.server.project import Persisted, Projector, without_database
-from flux.server.records import StreamHead, StreamRecord
-from flux.server.recover import recover
-from flux.server.requests import Requests
-from flux.server.runs import Runs
-from flux.server.tail import Span, last_rows
+from flux.server.pipeline.claims import Claims
+from flux.server.pipeline.committer import Committer, Faults
+from flux.server.pipeline.exchange import Exchange
+from flux.server.pipeline.inputs import ReplayInput
+from flux.server.pipeline.loop import INGEST_OWNER, Loop
+from flux.server.pipeline.sessions import Runs
+from flux.server.requests.answers import Answers
+from flux.server.requests.live_view import LiveView
+from flux.server.requests.router import Requests
+from flux.server.storage.projection import Persisted, Projector, without_database
+from flux.server.storage.recover import recover
+from flux.server.storage.tail import Span, last_rows
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread

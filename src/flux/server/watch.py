@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from flux.errors import DataError
 from flux.model import State
-from flux.server.losses import NAMES
+from flux.server.storage.losses import NAMES
 
 if TYPE_CHECKING:
     from flux.journal import Journal
-    from flux.server.committer import Identity
-    from flux.server.directory import DirectoryLock
-    from flux.server.losses import Losses
+    from flux.server.identity import Identity
+    from flux.server.storage.directory import DirectoryLock
+    from flux.server.storage.losses import Losses
     from flux.server.vitals import Vitals
 
 _LOG = logging.getLogger("flux.server")

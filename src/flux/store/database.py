@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
-from flux.fence import sync_folder
+from flux.journal.fence import sync_folder
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
 from flux.named_files import check_regular
 

@@ -20,6 +20,7 @@ from flux import limits
 from flux.kernels import pump as kernel
 from flux.model import ARRIVAL, CANDLE, GATHERED, HEAD, QUOTE, TRADE, RowKind, StreamKey
 from flux.ring import Arena, Ring
+from flux.transport.intake import Taken
 from flux.transport.topics import stream_topic, v1_topic
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ class Receiver:
         self.native = NATIVE if native is None else native
         self._socket = socket  # keeps the socket behind the pointer alive
         self._streams = streams
+        self._looks = self._emptied = 0
         self.arrivals = np.zeros(limits.MAX_ARRIVALS, ARRIVAL)
         self.inbox = np.zeros(limits.INBOX_BYTES if server else 0, np.uint8)
         max_rows = limits.MAX_INGEST_ROWS if server else limits.MAX_REPLY_ROWS
@@ -223,10 +225,20 @@ class Receiver:
         Raises `zmq.ZMQError` on a socket error, `zmq.ContextTerminated` when the context has ended; what had arrived
         before that is returned first. A signal's handler runs between two messages, and its exception costs none.
         """
+        self._looks += 1
         count, status = self.kernel.receive()
+        if status == Drained.EMPTY:
+            self._emptied = self._looks
         if status == Drained.SOCKET_ERROR and count == 0 and not self.others:
             raise _error(self.kernel.socket_errno)
         return self.arrivals[:count], Drained(status)
+
+    def taken(self) -> Taken:
+        """What was taken from the socket so far, for the watch on it; from any thread."""
+        counted, taken = self.kernel.counters(), Taken()
+        taken.messages, taken.bytes, taken.odd = (counted[name] for name in ("messages", "bytes", "frames"))
+        taken.looks, taken.emptied = self._looks, self._emptied
+        return taken
 
     @property
     def others(self) -> list[bytes]:

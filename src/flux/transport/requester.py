@@ -2,7 +2,8 @@
 
 `send` never waits and `receive` waits only as long as it is told, so a loop can poll `socket` beside its
 others. Each request ends in exactly one `Outcome`: a reply, the server's error translated, or a time-out by
-the monotonic clock. A connection on which nothing at all came back in time is taken for dead and made anew,
+the monotonic clock. What was asked over a connection that was dropped because too much came by it (`intake.py`) ends
+as FloodError. A connection on which nothing at all came back in time is taken for dead and made anew,
 at growing intervals (libzmq itself reconnects where TCP notices; this is for where it does not, and empties
 the queue of what is stale).
 """
@@ -21,6 +22,7 @@ from flux.codec.bounds import beyond_bounds
 from flux.errors import (
     AnswerError,
     DecodeError,
+    FloodError,
     FluxError,
     InvalidArgumentError,
     NotFoundError,
@@ -30,6 +32,7 @@ from flux.errors import (
     VersionError,
 )
 from flux.limits import (
+    ANSWER_LOOK_MS,
     ANSWERS_PER_LOOK,
     ASK_TIMEOUT_MS,
     MAX_ASKS,
@@ -38,10 +41,12 @@ from flux.limits import (
     RECONNECT_MIN_MS,
 )
 from flux.schema import messages
+from flux.transport.intake import Taken
 from flux.transport.sockets import Poller, Socket, Sockets, receive_some, send
 
 _ASK_TIMEOUT_S: Final = ASK_TIMEOUT_MS / 1_000
 
+_FRAMES: Final = 2  # of an answer: an empty one, which some servers leave out, and the payload
 _MAX_ID_DIGITS: Final = (
     20  # ours are numbers from 1; Python refuses to read thousands of digits, by an exception
 )
@@ -100,13 +105,17 @@ class Requester:
         *,
         version: int = 2,
         clock: Callable[[], float] = time.monotonic,
+        look: Callable[[], None] | None = None,
     ) -> None:
+        """`look` has `receive` called soon, by whoever may: it is called by another thread, when much came and nobody
+        looked. Without it that is noticed by a `receive` that waits, or by the next one.
+        """
         self.version = version
         self.endpoint = endpoint
         self.strays = 0  # replies to what was not asked, or no longer
         self.bad_frames = 0
-        self.bytes_received = 0  # payloads
         self.reopened = 0
+        self.flood = ""  # why the connection was dropped, until an answer comes
         self._sockets = sockets
         self._clock = clock
         self._next_id = 1
@@ -116,7 +125,15 @@ class Requester:
         self._silent_rounds = 0
         self._echoes_no_ids = False
         self._reopen_at = 0.0
-        self._socket = sockets.dealer(endpoint)
+        self._taken = Taken()
+        self._look = look
+        self._drops = 0
+        self._socket, self._watched = sockets.watched_dealer(endpoint, self._taken, look)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of all payloads so far."""
+        return self._taken.bytes
 
     @property
     def socket(self) -> Socket:
@@ -154,7 +171,7 @@ class Requester:
         until = self._clock() + timeout
         self._take_all()
         while not self._ended and (patience := min(until, self.next_deadline()) - self._clock()) > 0:
-            if not Poller(self._socket).wait(patience):
+            if not self._wait(patience):
                 break
             self._take_all()
         self._expire()
@@ -187,15 +204,42 @@ class Requester:
         self._ended.clear()
         self._sockets.discard(self._socket)
 
+    def _wait(self, patience: float) -> bool:
+        """Whether something came, or ended, within `patience` seconds."""
+        poller = Poller(self._socket)
+        while patience > 0:
+            step = min(patience, ANSWER_LOOK_MS / 1_000)
+            if poller.wait(step):
+                return True
+            self._take_all()  # there is nothing: the watch on what comes is to know
+            if self._ended:
+                return True
+            patience -= step
+        return False
+
     def _take_all(self) -> None:
         """At most ANSWERS_PER_LOOK: who sends without end is not to hold the caller past its deadlines."""
+        self._taken.looks += 1
+        found = 0
         for frames in receive_some(self._socket, ANSWERS_PER_LOOK):
+            found += 1
             self._take(frames)
+        if found < ANSWERS_PER_LOOK:
+            self._taken.emptied = self._taken.looks
+        if self._drops != self._watched.dropped:
+            self._drops = self._watched.dropped
+            asked, self._asked = self._asked, {}
+            self.flood = self._watched.why
+            self._ended += [Outcome(request, None, FloodError(self.flood)) for request in asked]
 
     def _take(self, frames: list[bytes]) -> None:
         self._heard = self._clock()
         self._silent_rounds = 0
-        self.bytes_received += len(frames[-1])
+        if len(frames) > _FRAMES:
+            self._taken.odd += 1
+        else:
+            self._taken.messages += 1
+            self._taken.bytes += len(frames[-1])
         try:
             reply = codec.decode(frames[-1])
         except DecodeError:
@@ -206,6 +250,7 @@ class Requester:
             self.strays += 1
             return
         asked = self._asked.pop(request)
+        self.flood = ""
         error = _error_of(reply, asked.what, self.endpoint) or _mismatch(reply, asked, self.endpoint)
         self._ended.append(Outcome(request, None if error else reply, error))
 
@@ -238,7 +283,8 @@ class Requester:
 
     def _reopen(self, now: float) -> None:
         self._sockets.discard(self._socket)
-        self._socket = self._sockets.dealer(self.endpoint)
+        self._socket, self._watched = self._sockets.watched_dealer(self.endpoint, self._taken, self._look)
+        self._drops = 0
         self.reopened += 1
         pause = min(RECONNECT_MAX_MS, RECONNECT_MIN_MS << min(self._silent_rounds, 10)) / 1_000
         self._silent_rounds += 1

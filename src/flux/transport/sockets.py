@@ -1,4 +1,4 @@
-"""Sockets: the only place, with `keys.py` and `pump.py`, that imports zmq.
+"""Sockets: the only place, with `frames.py` and `pump.py`, that imports zmq.
 
 Every socket is bounded in messages and in bytes per message (`limits.py`). None sets HEARTBEAT_IVL: a ZMTP
 PING kills a v1 peer, so liveness is our own heartbeat message, and TCP keepalive finds dead connections.
@@ -10,18 +10,19 @@ threads may do to a loop that polls is `Wake.set`.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
-import re
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from flux.errors import ConfigError, FluxError, InUseError
 from flux.limits import (
+    CLIENT_QUEUE_BYTES,
     INGEST_HWM,
     LINGER_MS,
     LINK_EVENTS_PER_LOOK,
@@ -36,10 +37,17 @@ from flux.limits import (
     REQUEST_HWM,
     SUBSCRIPTIONS_PER_LOOK,
 )
+from flux.transport.endpoints import is_local as is_local
+from flux.transport.endpoints import malformed, refusal
+from flux.transport.frames import Socket as Socket
+from flux.transport.frames import receive as receive
+from flux.transport.frames import receive_some as receive_some
+from flux.transport.frames import send as send
+from flux.transport.frames import send_back as send_back
+from flux.transport.frames import writable as writable
+from flux.transport.intake import Intake, Taken, Watched
 from flux.transport.topics import Subscriptions
 from flux.transport.wake import Wake as Wake
-
-Socket: TypeAlias = "zmq.Socket[bytes]"
 
 _LOG: Final = logging.getLogger("flux.transport")
 
@@ -50,8 +58,6 @@ _KEEPALIVE: Final = (
     (zmq.TCP_KEEPALIVE_INTVL, 10),
     (zmq.TCP_KEEPALIVE_CNT, 3),
 )
-
-_MAX_PORT: Final = 65_535
 
 
 class Poller:
@@ -93,10 +99,19 @@ class LinkEvent(Enum):
 
 
 _LINK_EVENTS: Final = {
+    zmq.EVENT_CONNECTED: None,  # it has not greeted yet
     zmq.EVENT_HANDSHAKE_SUCCEEDED: LinkEvent.UP,
     zmq.EVENT_DISCONNECTED: LinkEvent.DOWN,
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: LinkEvent.REFUSED,
 }
+
+
+_COMINGS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+
+
+def _coming(said: Mapping[str, Any]) -> tuple[int, bool]:
+    """A descriptor, and False if its connection is no more."""
+    return int(said["value"]), said["event"] in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED)
 
 
 class Link:
@@ -104,12 +119,20 @@ class Link:
 
     def __init__(self, socket: Socket) -> None:
         self.socket = socket
+        self._comings: deque[tuple[int, bool]] = deque()
+
+    def comings(self) -> list[tuple[int, bool]]:
+        """As `Sockets.comings` gives, of the events that were seen; from another thread."""
+        return [self._comings.popleft() for _ in range(len(self._comings))]
 
     def events(self) -> list[LinkEvent]:
         """What happened since the last call, in order; at most LINK_EVENTS_PER_LOOK, the others at the next."""
         out = []
         for frames in receive_some(self.socket, LINK_EVENTS_PER_LOOK):
-            event = _LINK_EVENTS.get(zmq.Event(parse_monitor_message(frames)["event"]))
+            said = parse_monitor_message(frames)
+            event = _LINK_EVENTS.get(zmq.Event(said["event"]))
+            if said["event"] & _COMINGS:
+                self._comings.append(_coming(said))
             if event is not None:
                 out.append(event)
         return out
@@ -160,6 +183,10 @@ class Sockets:
             raise FluxError(f"cannot begin with sockets: {error.strerror}") from error
         self._insecure = insecure
         self._all: list[Socket] = []
+        self._intake = Intake()
+        self._watched: dict[Socket, Watched] = {}
+        self._monitors: dict[Socket, Socket] = {}
+        weakref.finalize(self, self._intake.stop, wait=False).atexit = False
 
     def publisher(self, endpoint: str, *, hwm: int = LIVE_HWM) -> Publisher:
         """A bound XPUB; it never waits: a subscriber that is `hwm` messages behind loses the next ones."""
@@ -202,22 +229,30 @@ class Sockets:
     ) -> tuple[Socket, Link]:
         """A `subscriber`, and what tells how its connection fares."""
         socket = self._subscriber(prefixes, hwm)
-        watcher: Socket = socket.get_monitor_socket(sum(_LINK_EVENTS))
-        self._all.insert(0, watcher)  # closed before what it watches
+        watcher = self._monitor(socket, sum(_LINK_EVENTS))
         return self._connect(socket, endpoint), Link(watcher)
 
     def comings(self, socket: Socket) -> Callable[[], list[tuple[int, bool]]]:
-        """What gives, at each call, who came to a bound socket since the last one: (descriptor, False if it left)."""
-        watcher: Socket = socket.get_monitor_socket(
-            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
-        )
-        self._all.insert(0, watcher)
+        """What gives, at each call, which connections of a socket were made since the last one: (descriptor,
+        False if it is no more)."""
+        watcher = self._monitor(socket, _COMINGS)
 
         def come() -> list[tuple[int, bool]]:
-            events = map(parse_monitor_message, receive_some(watcher, LINK_EVENTS_PER_LOOK))
-            return [(int(event["value"]), event["event"] == zmq.EVENT_ACCEPTED) for event in events]
+            return [
+                _coming(parse_monitor_message(frames))
+                for frames in receive_some(watcher, LINK_EVENTS_PER_LOOK)
+            ]
 
         return come
+
+    def watch(self, socket: Socket, watched: Watched) -> Watched:
+        """Have a connecting socket's intake watched until it or all are closed; `watched` is given back."""
+        try:
+            self._intake.add(watched)
+        except RuntimeError as error:
+            raise FluxError(f"cannot begin a thread: {error}") from error
+        self._watched[socket] = watched
+        return watched
 
     def _subscriber(self, prefixes: Sequence[bytes], hwm: int) -> Socket:
         # No bound on sending: what it sends are our own subscriptions, and libzmq drops them beyond a bound.
@@ -228,29 +263,69 @@ class Sockets:
 
     def dealer(self, endpoint: str) -> Socket:
         """A DEALER that connects, for many requests in flight."""
-        socket = self._make(
+        return self._connect(self._dealer(), endpoint)
+
+    def watched_dealer(
+        self, endpoint: str, taken: Taken, look: Callable[[], None] | None = None
+    ) -> tuple[Socket, Watched]:
+        """A `dealer`, and the watch on what comes (see `Watched`)."""
+        socket = self._dealer()
+        watched = Watched(endpoint, self.comings(socket), lambda: taken, look, CLIENT_QUEUE_BYTES)
+        self._connect(socket, endpoint)
+        return socket, self.watch(socket, watched)
+
+    def _dealer(self) -> Socket:
+        return self._make(
             zmq.DEALER, send=2 * MAX_ASKS, receive=2 * MAX_ASKS, frame=MAX_FRAME_BYTES, linger=0
         )
-        return self._connect(socket, endpoint)
 
     def pusher(self, endpoint: str, *, hwm: int = INGEST_HWM) -> Socket:
         """A PUSH that connects. IMMEDIATE: it queues only towards a server that is there."""
+        return self._connect(self._pusher(hwm), endpoint)
+
+    def watched_pusher(self, endpoint: str) -> tuple[Socket, Watched]:
+        """A `pusher`, and the watch on what comes: nothing is to come."""
+        socket = self._pusher(INGEST_HWM)
+        watched = Watched(endpoint, self.comings(socket), Taken)
+        self._connect(socket, endpoint)
+        return socket, self.watch(socket, watched)
+
+    def _pusher(self, hwm: int) -> Socket:
         socket = self._make(zmq.PUSH, send=hwm, receive=1, frame=MAX_FRAME_BYTES, linger=LINGER_MS)
         socket.setsockopt(zmq.IMMEDIATE, 1)
-        return self._connect(socket, endpoint)
+        return socket
 
     def release(self, socket: Socket) -> None:
         """Close one socket; libzmq goes on sending what it holds, at most LINGER_MS."""
-        self._all.remove(socket)
+        self._forget(socket)
         socket.close()
 
     def discard(self, socket: Socket) -> None:
         """Close one socket now, with what it had still to send."""
-        self._all.remove(socket)
+        self._forget(socket)
         socket.close(linger=0)
+
+    def _forget(self, socket: Socket) -> None:
+        self._all.remove(socket)
+        if (watched := self._watched.pop(socket, None)) is not None:
+            self._intake.remove(watched)
+        if (watcher := self._monitors.pop(socket, None)) is not None:
+            socket.disable_monitor()
+            watcher.close()
+
+    def _monitor(self, socket: Socket, events: int) -> Socket:
+        """What the socket's events come by. Disabled before it is closed: libzmq would wait to say the next one."""
+        watcher: Socket = socket.get_monitor_socket(events)
+        self._monitors[socket] = watcher
+        return watcher
 
     def close(self) -> None:
         """Close every socket and the context; waits at most LINGER_MS for what is still to be sent."""
+        self._intake.stop()
+        for watched, watcher in self._monitors.items():
+            watched.disable_monitor()
+            watcher.close()
+        self._monitors.clear()
         for socket in self._all:
             socket.close()
         self._all.clear()
@@ -283,7 +358,7 @@ class Sockets:
         if not is_local(endpoint):
             if not self._insecure:
                 self.discard(socket)
-                raise ConfigError(_refusal(endpoint))
+                raise ConfigError(refusal(endpoint))
             _LOG.warning("%s is open to every machine that reaches it: no key is asked for", endpoint)
         try:
             socket.bind(endpoint)
@@ -304,14 +379,9 @@ class Sockets:
         return socket
 
     def _check(self, socket: Socket, endpoint: str) -> None:
-        if "://" not in endpoint:
+        if why := malformed(endpoint):
             self.discard(socket)
-            raise ConfigError(f"{endpoint!a} is no endpoint: write it like tcp://127.0.0.1:5556")
-        # libzmq keeps the low 16 bits of a larger port and binds another one than was asked for.
-        port = endpoint.rpartition(":")[2]
-        if endpoint.startswith("tcp://") and port.isdigit() and int(port) > _MAX_PORT:
-            self.discard(socket)
-            raise ConfigError(f"{endpoint!a}: a port is at most {_MAX_PORT}")
+            raise ConfigError(why)
 
 
 def libzmq_version() -> str:
@@ -334,66 +404,3 @@ def endpoint_of(socket: Socket) -> str:
     told = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(told, bytes)
     return told.rstrip(b"\0").decode()
-
-
-def receive(socket: Socket) -> list[bytes] | None:
-    """The next message's frames, copied; None when there is none now."""
-    try:
-        return socket.recv_multipart(zmq.DONTWAIT)
-    except zmq.Again:
-        return None
-
-
-def receive_some(socket: Socket, most: int) -> Iterator[list[bytes]]:
-    """The messages that are there now, at most so many: a peer that sends faster than they are taken ends no loop."""
-    for _ in range(most):
-        frames = receive(socket)
-        if frames is None:
-            return
-        yield frames
-
-
-def send(socket: Socket, frames: Sequence[bytes]) -> bool:
-    """Queue one message if there is room for it now; False when there is none."""
-    try:
-        socket.send_multipart(frames, zmq.DONTWAIT)
-    except zmq.Again:
-        return False
-    return True
-
-
-def writable(socket: Socket) -> bool:
-    """Whether a message would be queued now."""
-    return bool(socket.poll(0, zmq.POLLOUT))
-
-
-def send_back(socket: Socket, frames: Sequence[bytes]) -> bool | None:
-    """As `send`, by a router, whose first frame is the peer; None when that peer is gone."""
-    try:
-        return send(socket, frames)
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EHOSTUNREACH:
-            return None
-        raise
-
-
-def is_local(endpoint: str) -> bool:
-    """Whether only this machine can reach a bound endpoint."""
-    if endpoint.startswith(("inproc://", "ipc://")):
-        return True
-    host = re.fullmatch(r"tcp://\[?([^\]]*?)\]?:(?:\d+|\*)", endpoint)
-    if host is None:
-        return False
-    try:
-        return ipaddress.ip_address(host[1]).is_loopback
-    except ValueError:
-        return host[1] in ("localhost", "lo")
-
-
-def _refusal(endpoint: str) -> str:
-    port = endpoint.rpartition(":")[2]
-    return (
-        f"{endpoint!a} can be reached from other machines, and nothing would ask them for a key. Either bind "
-        f"tcp://127.0.0.1:{port} and let others in through a tunnel (ssh -L); or give both sides CURVE keys "
-        f"(flux keygen, in a later version); or say --insecure, and whoever reaches the port may read and ask"
-    )

@@ -1,0 +1,1 @@
+"""The modes of the load generator, a module each: the parent's side of a run."""

@@ -1,0 +1,1 @@
+"""From rows taken in to rows committed and published: the loop, the committer and what they pass on."""

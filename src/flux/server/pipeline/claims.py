@@ -1,0 +1,66 @@
+"""Durable runs of feeds, and the processes that take them over: asked by requests, carried out by the loop.
+
+    request ── claim ──► due ──► loop: incarnation + 1, its SOURCE record ──► journal ──► request: it is yours
+
+A message of an older incarnation is dropped from the moment the loop has carried a claim out, and the record that says
+so follows all rows that came before it. So what is committed once that record is, is where the claimer goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from flux.journal.records import feed_name
+from flux.limits import MAX_RUNS
+
+_NOT_YET: Final = 0
+
+
+class Due(NamedTuple):
+    """A claim that the loop has still to carry out."""
+
+    source_id: str
+    run: int
+    token: int
+
+
+class Claims:
+    """Who claimed which run last, at most MAX_RUNS of them: the claims of others are forgotten, not undone."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._claimed: dict[str, tuple[int, int]] = {}  # run -> token, incarnation
+        self._due: deque[Due] = deque()
+
+    def claim(self, source_id: str, run: int, token: int) -> int:
+        """The incarnation that the process with this token has become; 0 while the loop has not got to it."""
+        name = feed_name(source_id, run)
+        with self._lock:
+            known, incarnation = self._claimed.get(name, (0, _NOT_YET))
+            if known == token:
+                return incarnation
+            self._claimed.pop(name, None)
+            self._claimed[name] = (token, _NOT_YET)
+            if len(self._claimed) > MAX_RUNS:
+                del self._claimed[next(iter(self._claimed))]
+            self._due.append(Due(source_id, run, token))
+            while len(self._due) > MAX_RUNS:
+                self._due.popleft()
+        self._wake()
+        return _NOT_YET
+
+    def take(self) -> Due | None:
+        """The next claim to carry out, if there is one; for the loop."""
+        with self._lock:
+            return self._due.popleft() if self._due else None
+
+    def done(self, due: Due, incarnation: int) -> None:
+        """It was carried out, unless another claim has come meanwhile."""
+        name = feed_name(due.source_id, due.run)
+        with self._lock:
+            if self._claimed.get(name, (0, 0))[0] == due.token:
+                self._claimed[name] = (due.token, incarnation)

@@ -1,0 +1,271 @@
+"""The server's loop: receive, sequence, record. A handful of calls per turn, whatever the number of messages.
+
+    PULL socket ─┐                          ┌─► rings
+    inputs ──────┴─► inbox ─► sequencer ─► record
+                                            └─► group ─► committer
+
+It owns the table of streams and the feeds' positions as recorded. It waits for messages or a wake-up, for room in a
+group, or, when a ring is full of rows that the store does not have yet, for the projection: then its inputs wait too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from flux import journal, limits
+from flux.errors import InvalidNameError
+from flux.journal.records import Position, SourceRecord, StreamRecord, feed_name, pack, remember
+from flux.model import StreamKey
+from flux.protocol.sequencer import refusal
+from flux.server.pipeline.inputs import ReplayInput
+from flux.transport.bridge import Turned, Turns
+from flux.transport.drops import DropLog
+from flux.transport.pump import Streams, UnknownStream
+from flux.transport.sockets import Poller, Socket, Wake
+
+if TYPE_CHECKING:
+    from flux.server.identity import Identity
+    from flux.server.pipeline.claims import Claims
+    from flux.server.pipeline.exchange import Exchange, Filled
+    from flux.server.pipeline.sessions import Runs
+    from flux.server.vitals import Vitals
+
+_LOG = logging.getLogger("flux.server")
+
+INGEST_OWNER: Final = 1
+"""The input that every feed writes through; replayed files are owners 2 and up."""
+
+TURNS_S: Final = 5.0
+IDLE_S: Final = 0.25
+HELD_S: Final = 0.05
+
+
+class Loop:
+    """See the module; `run` is the thread's body, `stop` ends it after the turn it is in."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        streams: Streams,
+        runs: Runs,
+        exchange: Exchange,
+        vitals: Vitals,
+        wake: Wake,
+        puller: Socket | None,
+        next_stream_id: int,
+        positions: dict[str, Position],
+        hurry: threading.Event,
+        claims: Claims,
+    ) -> None:
+        self._streams = streams
+        self._exchange = exchange
+        self._vitals = vitals
+        self._wake = wake
+        self._receiver = runs.receiver
+        self._runs = runs
+        self._turns = Turns(
+            exchange.handover,
+            runs.receiver,
+            puller,
+            wake,
+            store_id=identity.store_id,
+            epoch=identity.epoch,
+        )
+        self._inputs: deque[ReplayInput] = deque()
+        self._next_stream_id = next_stream_id
+        self._positions = positions
+        self._hurry = hurry
+        self._claims = claims
+        self._unrecorded: list[StreamRecord] = []
+        self._drops = DropLog(self._receiver, "ingest")
+        self._moved: dict[str, Position] = {}  # runs that went on without rows, or lost their place
+        self._stopping = threading.Event()
+        self._more = False
+        self.held = False
+        """Whether it waits for the projection to make room in a ring; read by other threads."""
+        self.refusals: dict[str, int] = {}
+
+    # ------------------------------------------------------------------ before and after running
+
+    def add_input(self, source: ReplayInput) -> None:
+        """Take rows of this input too; it is the owner of its stream, unless an input before it is (S19)."""
+        slot = self._streams.slot(source.key)
+        if slot is None:
+            slot = self._add_stream(source.key, source.owner)
+        if all(other.key != source.key for other in self._inputs):
+            self._streams.kernel.own(slot, source.owner)
+        else:
+            _LOG.warning("%s is not written by %s: an input before it has it", source.key, source.name)
+        self._inputs.append(source)
+
+    def ring_rows(self, key: StreamKey) -> int:
+        """Rows of the ring that this stream has, or would get."""
+        slot = self._streams.slot(key)
+        return limits.ring_rows(len(self._streams)) if slot is None else self._streams.ring(slot).capacity
+
+    def stop(self) -> None:
+        """End `run` after its turn; from any thread or a signal handler."""
+        self._stopping.set()
+        self._wake.set()
+
+    def turned_ns(self) -> int:
+        """When it last came round without Python (monotonic); from any thread."""
+        return self._turns.turned_ns
+
+    def look(self) -> None:
+        """Say in the log what was dropped since the last look; from one thread."""
+        self._drops.look()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was received and what became of it, since the start."""
+        return self._receiver.counters | {f"refused_{why}": n for why, n in self.refusals.items()}
+
+    # ------------------------------------------------------------------ turns
+
+    def run(self) -> None:
+        """Turn until stopped."""
+        awake = Poller(self._wake)
+        while not self._stopping.is_set():
+            if self.held:
+                self._hurry.set()
+                awake.wait(HELD_S)
+            self._carry_out_claims()
+            if self._note_moved():
+                self.held = False
+                turned = self._turns.run(0 if self._more else TURNS_S)
+                self._wake.clear()  # before anything is looked at that it may have been raised for
+                self._decide(turned)
+                self._offer_inputs()
+            self._vitals.turned()
+
+    def _carry_out_claims(self) -> None:
+        """Give durable runs to the processes that claim them; what they are told stands in the journal first."""
+        while (due := self._claims.take()) is not None:
+            place = self._runs.find(due.source_id.encode(), due.run)
+            if place is None:
+                place = self._add_run(due.source_id.encode(), due.run)
+            position = self._runs.claim(place)
+            self._moved[self._runs.name(place)] = position
+            self._claims.done(due, position[1])
+
+    def _note_moved(self) -> bool:
+        """Put new streams and positions that moved without rows into the group; False while there is no room."""
+        if not self._unrecorded and not self._moved:
+            return True
+        if not self._exchange.wait_for_room(limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S):
+            return False
+        with self._exchange.fill() as filled:
+            for stream in self._unrecorded:
+                filled.group.append(journal.STREAM, pack(stream))
+                filled.streams.append(stream)
+            self._unrecorded.clear()
+            self._put(filled, self._moved)
+            self._moved = {}
+        return True
+
+    def _put(self, filled: Filled, moved: dict[str, Position]) -> None:
+        for name, position in moved.items():
+            filled.group.append(journal.SOURCE, pack(SourceRecord(name, position)))
+        filled.sources.update(moved)
+        remember(self._positions, moved)
+
+    def _offer_inputs(self) -> None:
+        """A turn of what this process reads itself."""
+        self._more = False
+        if not self._inputs or not self._exchange.wait_for_room(
+            limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S
+        ):
+            return
+        self._receiver.kernel.begin()
+        taken = [source for source in self._inputs if self._offer(source)]
+        self._inputs.rotate(-1)  # what filled the inbox this time comes last the next time
+        if taken:
+            with self._exchange.fill() as filled:
+                self._turns.record()
+                self._put(filled, {source.name: source.take() for source in taken})
+
+    def _offer(self, source: ReplayInput) -> bool:
+        """Lay the input's next chunk into the inbox, whole or not at all."""
+        chunk = source.peek()
+        slot = self._streams.slot(source.key)
+        if chunk is None or slot is None:
+            return False
+        kernel = self._receiver.kernel
+        if kernel.arrival_count == limits.MAX_ARRIVALS or kernel.room(slot) < len(chunk.rows):
+            self.held = True
+            return False
+        kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8), source.owner)
+        self._more = True
+        return True
+
+    # ------------------------------------------------------------------ what is out of the ordinary
+
+    def _decide(self, turned: Turned) -> None:
+        """See to what ended the turns."""
+        if turned is Turned.UNKNOWN_STREAM:
+            self._decide_stream()
+        elif turned is Turned.UNKNOWN_RUN:
+            self._decide_run()
+        elif turned is Turned.HELD:
+            self.held = True
+        elif turned is Turned.SOCKET_ERROR:
+            self._receiver.receive()  # raises what it was
+
+    def _decide_stream(self) -> None:
+        unknown = self._receiver.unknown
+        assert unknown is not None
+        decision = refusal(unknown.key, unknown.kind, len(self._streams))
+        if isinstance(decision, StreamKey):
+            self._add_stream(decision, INGEST_OWNER)
+            return
+        why = decision.partition(":")[0]
+        self.refusals[why] = self.refusals.get(why, 0) + 1
+        if self.refusals[why] == 1:
+            _LOG.warning("refused a stream: %s", decision)
+        self._refuse(unknown)
+
+    def _refuse(self, unknown: UnknownStream) -> None:
+        """Drop the held message. A feed's rows behind it are not to wait for it: its run goes on."""
+        source = unknown.key[0].decode("latin-1")
+        try:
+            StreamKey(source, "X", "1m").checked()
+        except InvalidNameError:
+            self._receiver.discard()  # no source that could have a position
+            return
+        place = self._runs.find(unknown.key[0], unknown.store_id)
+        if place is None:
+            place = self._add_run(unknown.key[0], unknown.store_id)
+        self._receiver.kernel.refuse(place)
+        self._moved[self._runs.name(place)] = self._runs.taken(place)
+
+    def _decide_run(self) -> None:
+        unknown = self._receiver.unknown
+        assert unknown is not None
+        source, run = unknown.key[0], unknown.store_id
+        name = feed_name(source.decode(), run)
+        if unknown.start > 1 and name not in self._positions and len(self._positions) >= limits.MAX_RUNS:
+            self._receiver.discard()  # maybe one that was forgotten: its feed is told when it asks, and goes on anew
+            return
+        self._add_run(source, run)
+
+    def _add_run(self, source: bytes, run: int) -> int:
+        """Go on with a feed's run where the journal has it; its place in the table."""
+        position = self._positions.get(feed_name(source.decode(), run), (0, 0))
+        place, gone = self._runs.add(source, run, position, INGEST_OWNER)
+        self._moved |= gone
+        remember(self._positions, gone)
+        return place
+
+    def _add_stream(self, key: StreamKey, owner: int) -> int:
+        slot = self._streams.add(key, stream_id=self._next_stream_id, owner=owner)
+        self._streams.ring(slot).keep = 0  # nothing of it is in the store yet
+        self._unrecorded.append(StreamRecord(self._next_stream_id, *key))
+        self._next_stream_id += 1
+        return slot

@@ -1,0 +1,251 @@
+"""The start, step by step: from a directory in any state to a store that may go on.
+
+    1 lock       one owner; a second server is told the pid
+    2 identity   is this the original, or a copy of it?
+    3 scan       every file goes on where the one before it ends; then from the HEADS of the last one: heads, epochs,
+                 positions of sources
+    4 database   opened, so that everything that somebody else may hold is ours before anything is written
+    5 compare    did the journal once reach further, by the fence or by the database? then rows that somebody may have
+                 seen are lost
+    6 cut        what stands behind the last COMMIT was shown to nobody
+    7 project    what the store lacks
+    8 epoch      after a loss: a new one for the whole store, said loudly until it is acknowledged
+      branch     of a copy, since another may go on from the same rows: another store, in a new journal file
+    9 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed before
+                 they were on the disk
+   10 identity   last, behind all that can refuse a start
+
+Warming the rings, binding and the first heartbeat follow in `service.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from flux import journal
+from flux.errors import DamagedError, DataError, StorageError
+from flux.journal import Fence, Journal, Position
+from flux.journal.fence import sync_folder
+from flux.journal.records import (
+    FIRST_EPOCH,
+    HeadsRecord,
+    StreamHead,
+    pack,
+)
+from flux.journal.records import Position as SourcePosition
+from flux.model import State
+from flux.server.identity import Identity
+from flux.server.storage.damage import decision
+from flux.server.storage.directory import DirectoryLock, Found, read_identity, write_identity
+from flux.server.storage.lineage import Beyond, begin_epoch, branch, loss_of
+from flux.server.storage.losses import JOURNAL, Losses
+from flux.server.storage.projection import Projection, without_database
+from flux.server.storage.scan import Scanned, higher, missing_between, scan_file
+from flux.store.duck import DuckStore
+
+_LOG = logging.getLogger("flux.server")
+
+DATABASE: Final = "flux.duckdb"
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a start found, and what it opened; the caller closes `journal`, `store` and `lock`."""
+
+    lock: DirectoryLock
+    identity: Identity
+    journal: Journal
+    fence: Fence
+    store: DuckStore
+    projection: Projection
+    losses: Losses
+    streams: dict[int, StreamHead]
+    sources: dict[str, SourcePosition]
+    without: str = ""
+    """Why there is no database for now."""
+
+    @property
+    def conditions(self) -> list[tuple[str, State, str]]:
+        """What is not as it should be; the losses until they are acknowledged."""
+        known = self.losses.open(
+            self.identity.epochs, self.identity.store_id, self.identity.parent_store_id
+        ).items()
+        found = [(name, State.DEGRADED, why) for name, why in known]
+        return [*found, ("store", State.DEGRADED, self.without)] if self.without else found
+
+
+def recover(directory: Path, *, disk: bool, file_bytes: int) -> Recovered:
+    """Bring a directory to life, making it where there is none.
+
+    Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError. Until the last
+    thing that can refuse is past, nothing but the tail behind the last COMMIT was changed.
+    """
+    with ExitStack() as undo:
+        recovered = _recover(directory, undo, disk=disk, file_bytes=file_bytes)
+        undo.pop_all()
+        return recovered
+
+
+def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -> Recovered:
+    lock = DirectoryLock(directory)
+    undo.callback(lock.release)
+    found = read_identity(directory)
+    fence = Fence(directory)
+    undo.callback(fence.close)
+    losses = Losses(directory)
+    files = journal.files(directory)
+    if not files:
+        return _begin(directory, undo, lock, fence, losses, found, disk=disk, file_bytes=file_bytes)
+    for missing in missing_between(files):
+        raise DataError(decision(directory, missing))
+    scanned, damage = scan_file(files[-1])
+    if damage is not None or scanned is None:
+        raise DataError(decision(directory, damage))
+    if found and not found.copy:
+        _compare(directory, scanned.heads, found, fence)
+    store, beyond = _open_store(directory, scanned)
+    undo.callback(store.close)
+    loss = loss_of(scanned, fence, found.said if found else None, beyond)
+    log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
+    undo.callback(log.close, clean=False)
+    projection = Projection(
+        directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES), log.position
+    )
+    without = ""
+    try:
+        while projection.position < log.position:
+            projection.step(log.position)
+        _newest_of_holes(scanned, store)
+    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
+        without = without_database(directory, error)
+    identity = Identity(
+        scanned.heads.store_id,
+        scanned.epoch,
+        secrets.randbits(63),
+        scanned.epochs,
+        scanned.heads.parent_store_id,
+        scanned.heads.branch_epoch,
+    )
+    copy = found.copy if found else "identity is missing"
+    if copy:
+        branch(identity, log, scanned, loss, copy)
+    elif loss.reason:
+        begin_epoch(identity, log, scanned, loss)
+    if store.store_id != identity.store_id:
+        store.adopt(identity.store_id)
+    fence.store(identity.store_id, identity.epoch, *log.position)
+    fence.sync()  # a fence of an earlier epoch than the journal's says that nothing was shown in this one
+    write_identity(directory, identity.store_id, process=not disk, began=log.position)
+    return Recovered(
+        lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources, without
+    )
+
+
+def _newest_of_holes(scanned: Scanned, store: DuckStore) -> None:
+    """How new the rows are that a salvage found in the database alone: else they would be new when they come again."""
+    for number in scanned.holed:
+        head = scanned.streams[number]
+        found = store.newest(number, head.stream.key.kind)
+        if found is not None:
+            last, latest, highest = found
+            scanned.streams[number] = msgspec.structs.replace(
+                head,
+                latest_ts=latest if last == head.head else head.latest_ts,
+                highest=higher(head.stream.key.kind, head.highest, highest),
+            )
+
+
+def _begin(
+    directory: Path,
+    undo: ExitStack,
+    lock: DirectoryLock,
+    fence: Fence,
+    losses: Losses,
+    found: Found | None,
+    *,
+    disk: bool,
+    file_bytes: int,
+) -> Recovered:
+    """A new store, with a new store_id: whatever an identity says, its sequences begin again at 1."""
+    mark = fence.load()
+    if mark is not None:
+        raise DataError(
+            f"{directory} had a journal (epoch {mark.epoch}) and has none now: bring it back, or move the whole "
+            "directory away to begin a new store"
+        )
+    identity = Identity(secrets.randbits(62) + 1, FIRST_EPOCH, secrets.randbits(63))
+    path = directory / DATABASE
+    if path.exists():
+        of = f"store {found.said.store_id:016x}" if found else "another store"
+        losses.note(
+            JOURNAL,
+            f"the journal of {of} is gone, and store {identity.store_id:016x} was begun in its place; the database was "
+            f"set aside in {directory}",
+        )
+        _moved(path, f"before-{identity.store_id:016x}")
+    write_identity(directory, identity.store_id, process=not disk)
+    log = Journal.create(directory, pack(identity.heads([], {})), file_bytes=file_bytes)
+    undo.callback(log.close, clean=False)
+    store = DuckStore(path, identity.store_id, patient=True)
+    undo.callback(store.close)
+    fence.store(identity.store_id, identity.epoch, *log.position)
+    fence.sync()
+    projection = Projection(directory, store, Position(1, journal.FILE_HEADER_BYTES), log.position)
+    return Recovered(lock, identity, log, fence, store, projection, losses, {}, {})
+
+
+def _compare(directory: Path, heads: HeadsRecord, found: Found, fence: Fence) -> None:
+    """Whether identity and fence of an original are of the journal's store. Raises DataError.
+
+    A copy becomes another store, whatever they say; one that was killed on the way left its parent's id in both.
+    """
+    mark = fence.load()
+    for name, store_id in (("identity", found.said.store_id), ("fence", mark.store_id if mark else None)):
+        if store_id not in (heads.store_id, None):
+            raise DataError(
+                f"{directory} holds parts of two stores: its journal is of {heads.store_id:016x}, its {name} of "
+                f"{store_id:016x}. Bring back the one that belongs to it, or move {directory / name} away"
+            )
+
+
+def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | None]:
+    """The database, and what it proves of rows that the journal lost: one that was filled beyond the journal's end is
+    set aside, and another begun.
+
+    The name it gets says of which store it is and where the journal ended: as long as that is still the end, a start
+    that failed meanwhile has not told anybody of the loss.
+    """
+    path, end = directory / DATABASE, scanned.end
+    of, also, epoch = scanned.heads.store_id, scanned.heads.parent_store_id, scanned.epoch
+    suffix = f"beyond-{of:016x}-{end.file}-{end.offset}"
+    store = DuckStore(path, of, also=also, patient=True)
+    position = None
+    with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows
+        position = store.position()
+        if position is not None and Position(*position) > end:
+            epoch = store.highest_epoch()
+    if position is not None and Position(*position) > end:
+        store.close()
+        aside = _moved(path, suffix)
+        _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
+        store = DuckStore(path, of, also=also, patient=True)
+    aside = path.with_name(f"{path.name}.{suffix}")
+    return store, Beyond(aside.name, epoch) if aside.exists() else None
+
+
+def _moved(path: Path, suffix: str) -> Path:
+    """Rename a database that is closed. Its write-ahead log goes along: beside another one it would do harm."""
+    aside = path.with_name(f"{path.name}.{suffix}")
+    log = path.with_name(f"{path.name}.wal")
+    if log.exists():
+        log.replace(aside.with_name(f"{aside.name}.wal"))
+    path.replace(aside)
+    sync_folder(path.parent)
+    return aside
