@@ -65,6 +65,12 @@ class Outbox:
         """Rows are numbered behind what is committed, in the name of this process."""
         self.kernel.begin(self._run, incarnation, committed)
 
+    def begin_anew(self, run: int, incarnation: int) -> None:
+        """Go on as another run: what waits, of which nothing was sent, is numbered from 1 again behind what is
+        committed."""
+        self._run = run
+        self.kernel.begin_anew(run, incarnation)
+
     def connect(self, socket: Socket | None) -> None:
         """The PUSH socket; None: there is none any more."""
         self._socket = socket  # kept alive

@@ -23,6 +23,7 @@ from flux.journal.records import (
     HeadsRecord,
     StreamHead,
     StreamRecord,
+    is_durable,
     pack,
     remember,
 )
@@ -131,7 +132,8 @@ class Committer:
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
-        found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
+        live = self._runs.committed(name)  # first: a run comes into `_sources` before it is gone from there
+        found = [at for at in (live, self._sources.get(name)) if at is not None]
         return max(found, default=None)
 
     def claimed(self, name: str) -> int:
@@ -149,7 +151,7 @@ class Committer:
             return False
         kept = self._sources | self._runs.all_committed()
         durable = sum(
-            name.startswith(FEED) and rows > 0 < incarnation for name, (rows, incarnation) in kept.items()
+            name.startswith(FEED) and at[0] > 0 and is_durable(name, at) for name, at in kept.items()
         )
         return durable >= MAX_RUNS - 1
 
@@ -160,7 +162,7 @@ class Committer:
             filled = self._next()
             if filled is not None:
                 if not self._commit_until_it_holds(filled):
-                    break  # what comes behind a group that is not in the journal must not get there either
+                    break  # what comes after a group that is not in the journal must not get there either
                 self._exchange.give_back(filled)
             elif self._closing.is_set() and self._exchange.empty:
                 break
@@ -237,6 +239,7 @@ class Committer:
             self._journal.take_back(before)
             raise
         remember(self._sources, filled.sources)
+        self._runs.settled(filled.sources)
         for record in filled.streams:
             self._records[record.stream_id] = record
         self._commits.mark_runs(filled.group)
@@ -244,7 +247,7 @@ class Committer:
         self.counts.groups += 1
 
     def _publish(self, filled: Filled) -> None:
-        # The marks first: a subscriber that is quick to ask behind what it just got must not be ahead of the head.
+        # The marks first: a subscriber that is quick to ask after what it just got must not be ahead of the head.
         self._sender.mark_committed(filled.group)
         order = self._faults(filled.group) if self._faults else None
         self._count(self._sender.send(filled.group, *(order or ())))
