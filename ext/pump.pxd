@@ -92,6 +92,10 @@ cdef extern from "pump.h" nogil:
     ctypedef struct flux_refused:
         pass
 
+    ctypedef struct flux_unsound:
+        uint64_t sequence
+        uint32_t slot, fault
+
     ctypedef struct flux_receiver:
         flux_zmq zmq
         void *socket
@@ -114,6 +118,7 @@ cdef extern from "pump.h" nogil:
         int64_t ahead_ms
         uint64_t turn
         uint32_t *last_refused
+        flux_unsound last_unsound
         uint32_t last_shared
         uint64_t *counters
 

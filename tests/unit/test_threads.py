@@ -127,6 +127,23 @@ def test_a_live_whose_loop_meets_the_unforeseen_fails_and_says_so() -> None:
                 live.block_for_close(PATIENCE_S)
 
 
+@pytest.mark.parametrize("which", ["_run_callbacks", "_run_state_callbacks"])
+def test_a_live_whose_callbacks_thread_meets_the_unforeseen_ends(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flux.Live, which, fail)
+    with LiveServer() as server:
+        server.add(KEY, 10)
+        live = flux.Live(pub=server.pub, rep=server.rep)
+        live.add_callback(lambda _: None)
+        live.add_state_callback(lambda _: None)
+        live.subscribe(KEY.symbol, interval=KEY.interval, source=KEY.source_id, start="oldest")
+        live.start()
+        with pytest.raises(FluxError, match="Unforeseen"):
+            live.block_for_close(PATIENCE_S)
+        live.terminate()
+
+
 def test_a_feed_whose_thread_meets_the_unforeseen_fails_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flux.limits.FEED_PENDING_BYTES", 1)
     rows = candles(40_000, 1)  # twice that is more than may wait
