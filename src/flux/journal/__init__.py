@@ -12,8 +12,9 @@ file that has a name and no valid HEADS in front is damaged, never half made.
 from __future__ import annotations
 
 from flux.journal.disk import header_of, last_commit_of, write_header
-from flux.journal.fence import Fence, FenceMark
+from flux.journal.fence import Fence, FenceMark, fence_mark
 from flux.journal.files import JournalEnd, JournalFile, files, path_of, read_file, read_part
+from flux.journal.gather import Gathered, Gatherer
 from flux.journal.journal import (
     BATCH,
     CLOSE,
@@ -31,6 +32,8 @@ from flux.journal.journal import (
     sealed,
     truncate,
 )
+from flux.journal.past import Past
+from flux.journal.reader import JournalDamageError, JournalReadError, Reader, Step
 from flux.journal.scanner import FORMAT, RECORD, Scan, scan
 
 __all__ = [
@@ -48,12 +51,20 @@ __all__ = [
     "STREAM",
     "Fence",
     "FenceMark",
+    "Gathered",
+    "Gatherer",
     "Group",
     "Journal",
+    "JournalDamageError",
     "JournalEnd",
     "JournalFile",
+    "JournalReadError",
+    "Past",
     "Position",
+    "Reader",
     "Scan",
+    "Step",
+    "fence_mark",
     "files",
     "header_of",
     "last_commit_of",

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from flux.errors import StorageError
 from flux.kernels import journal as _kernel
+from flux.named_files import open_regular
 
 
 def sync_folder(folder: Path) -> None:
@@ -106,12 +107,30 @@ class Fence:
             self._fd = -1
 
     def _newest(self) -> tuple[int, int, FenceMark | None]:
-        newest: tuple[int, int, FenceMark | None] = (1, 0, None)
-        for slot in (0, 1):
-            fields = os.pread(self._fd, self._SLOT.size + self._CRC.size, slot * self._PAGE)
-            if fields[28:] != self._CRC.pack(_kernel.crc32c(fields[:28])):
-                continue
-            *mark, serial = self._SLOT.unpack(fields[:28])
-            if newest[2] is None or (serial - newest[1]) & 0xFFFFFFFF < 2**31:
-                newest = (slot, serial, FenceMark(*mark))
-        return newest
+        return newest_mark(self._fd)
+
+
+def newest_mark(fd: int) -> tuple[int, int, FenceMark | None]:
+    """Of a fence's two slots the newer one that reads: its number, its serial, its mark. Raises OSError."""
+    newest: tuple[int, int, FenceMark | None] = (1, 0, None)
+    for slot in (0, 1):
+        fields = os.pread(fd, Fence._SLOT.size + Fence._CRC.size, slot * Fence._PAGE)
+        if len(fields) < 32 or fields[28:] != Fence._CRC.pack(_kernel.crc32c(fields[:28])):
+            continue
+        *mark, serial = Fence._SLOT.unpack(fields[:28])
+        if newest[2] is None or (serial - newest[1]) & 0xFFFFFFFF < 2**31:
+            newest = (slot, serial, FenceMark(*mark))
+    return newest
+
+
+def fence_mark(directory: Path) -> FenceMark | None:
+    """The newest mark of a data directory's fence, read by whoever does not write it; None where there is none. Raises
+    `StorageError`."""
+    path = Path(directory) / "fence"
+    try:
+        with open_regular(path) as file:
+            return newest_mark(file.fileno())[2]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError.of(path, error) from error
