@@ -62,6 +62,7 @@ def test_a_client_with_a_warm_cache(benchmark: Any, way: str, tmp_path: Path) ->
 def close(recovered: Recovered) -> None:
     recovered.journal.close()
     recovered.fence.close()
+    recovered.projected.close()
     recovered.store.close()
     recovered.lock.release()
 
