@@ -67,9 +67,9 @@ _PROMISES: Final = (
     Planted("wall-clock", "src/flux/client/loop.py", "monotonic_ns", "time_ns", _LIVE, every=True),
     Planted(
         "cold-rings",
-        "src/flux/server/service.py",
-        "rows = min(ring.capacity, WARM_ROWS, head.head)",
-        "rows = 0",
+        "src/flux/server/storage/warm.py",
+        "min(streams.ring(slot).capacity, WARM_ROWS, head.head)",
+        "0",
         ("unit/test_service*", "unit/test_warm*", "system/test_feed*", "system/test_durab*"),
     ),
     Planted(
@@ -250,7 +250,7 @@ _COMMIT: Final = (
         "        if (flux_commit_group(c, j)) {",
     ),
     Planted("lent-with-disk", "ext/bridge.h", "c->disk ? NULL : &lender", "&lender"),
-    Planted("borrow-noted", "ext/exchange.h", "x->closed || f->noted ||", "x->closed ||"),
+    # Not `f->noted` in flux_exchange_borrow: what is noted is handed to the committer all the same (flux_commit_group).
     Planted("borrow-any-size", "ext/exchange.h", "f->group->used > most)", "0)"),
     Planted(
         "borrow-from-nobody",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from flux.feed.synth import candles
 from flux.model import State
 from flux.server.service import Server
 from flux.threads import WatchedThread
+from tests.no_descriptors import no_descriptors
 from tests.patience import PATIENCE_S
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.lives import BTC, Life
@@ -97,23 +95,6 @@ def test_the_end_of_a_servers_thread_is_an_exit_code(tmp_path: Path, monkeypatch
     with pytest.raises(FluxError, match="a fault of its own") as raised:
         foreground.serve(ServeConfig(data=tmp_path / "d", live_pub=ends, chunk_rep=ends))
     assert raised.value.exit_code == 1
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """While this lasts no open, dup, accept or socket of this process succeeds."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-    taken: list[int] = []
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for descriptor in taken:
-            os.close(descriptor)
 
 
 def test_a_syncer_without_descriptors_is_unhealthy_and_tries_again(tmp_path: Path) -> None:
