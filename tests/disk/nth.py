@@ -287,6 +287,7 @@ def _left(data: Path, durability: str, listener: Listener, committed: int, befor
     finally:
         recovered.journal.close(clean=False)
         recovered.fence.close()
+        recovered.projected.close()
         recovered.store.close()
         recovered.lock.release()
     if len(account) < committed:

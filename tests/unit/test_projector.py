@@ -27,7 +27,7 @@ class Steps(Projection):
 
     def __init__(self, life: Life) -> None:
         at = life.recovered.projection.position
-        super().__init__(life.directory, life.recovered.store, at, at)
+        super().__init__(life.directory, life.recovered.store, at, at, life.recovered.projected, 1)
         self.nices: list[int] = []
         self.stored = 1
         self.takes_s = 0.0

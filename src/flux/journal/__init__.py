@@ -3,6 +3,7 @@
     DIR/journal/00000001.fluxlog      header, groups, zeros (drawn byte by byte in ext/journal.h)
     DIR/fence                         two slots that say how far the journal had come when rows were last
     shown
+    DIR/projected                     the same of how far it may be in the database
 
 A commit is one write of a whole group with its COMMIT record last, and where asked an fdatasync. A group
 without its COMMIT never happened. A new file gets its name only once it is complete and on the disk, so a
@@ -33,6 +34,7 @@ from flux.journal.journal import (
     truncate,
 )
 from flux.journal.past import Past
+from flux.journal.projected import Projected, projected_mark
 from flux.journal.reader import JournalDamageError, JournalReadError, Reader, Step
 from flux.journal.scanner import FORMAT, RECORD, Scan, scan
 
@@ -61,6 +63,7 @@ __all__ = [
     "JournalReadError",
     "Past",
     "Position",
+    "Projected",
     "Reader",
     "Scan",
     "Step",
@@ -69,6 +72,7 @@ __all__ = [
     "header_of",
     "last_commit_of",
     "path_of",
+    "projected_mark",
     "read_file",
     "read_part",
     "scan",

@@ -50,9 +50,9 @@ class Fence:
     _CRC: Final = struct.Struct("<I")
     _PAGE: Final = 4096
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "fence") -> None:
         """Open or make the file. Raises `StorageError` when the disk refuses."""
-        path = Path(directory) / "fence"
+        path = Path(directory) / name
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,10 +123,10 @@ def newest_mark(fd: int) -> tuple[int, int, FenceMark | None]:
     return newest
 
 
-def fence_mark(directory: Path) -> FenceMark | None:
+def fence_mark(directory: Path, name: str = "fence") -> FenceMark | None:
     """The newest mark of a data directory's fence, read by whoever does not write it; None where there is none. Raises
     `StorageError`."""
-    path = Path(directory) / "fence"
+    path = Path(directory) / name
     try:
         with open_regular(path) as file:
             return newest_mark(file.fileno())[2]

@@ -361,4 +361,5 @@ class Server:
         recovered.journal.close(clean=False)
         recovered.fence.close()
         recovered.store.close()
+        recovered.projected.close()
         recovered.lock.release()

@@ -46,9 +46,21 @@ Persisted = dict[int, int]
 class Projection:
     """Steps from the store's position towards a committed one; no thread of its own."""
 
-    def __init__(self, directory: Path, store: Store, first: Position, end: Position) -> None:
-        """`first`: where a new store begins; `end`: of the journal, before anything is added to it."""
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        first: Position,
+        end: Position,
+        mark: journal.Projected,
+        epoch: int,
+    ) -> None:
+        """`first`: where a new store begins; `end`: of the journal, before anything is added to it; `mark`: set before
+        every transaction."""
         self._store = store
+        self._mark = mark
+        self.epoch = epoch
+        """The running one: the owner moves it on."""
         self._first = first
         self._reach = end  # no store that was filled from this journal is beyond it
         self.directory = directory
@@ -85,6 +97,7 @@ class Projection:
         try:
             if after != position:
                 self._reach = max(self._reach, after)
+                self._mark.ahead(self._store.store_id, self.epoch, after)
                 self._store.commit(batches, streams, after)
         except (StorageError, DamagedError):
             self._sure = False
