@@ -98,6 +98,23 @@ def test_a_server_in_another_epoch_every_time_ends_the_call() -> None:
         wanted.fetch(page_of)
 
 
+@pytest.mark.parametrize("way", ["get", "iter"])
+def test_what_an_epoch_had_is_not_asked_of_the_next(way: str) -> None:
+    """The server said that it has 5 rows, gave 2, and is in an epoch that has no more than these when asked again."""
+    first, second = History(STORE_ID, 1), History(STORE_ID, 2)
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        if not after:
+            return Page(1, rows_at([T0, T0 + MINUTE]), False, epoch=1, history=first, watermark=5)
+        if history == first:
+            return Page(3, rows_at([]), False, PageStatus.EPOCH_ENDED, history=second, epoch_end=2)
+        return Page(3, rows_at([]), False, epoch=2, history=second, watermark=2)
+
+    wanted = Range(KEY, Bounds(None, None, None, True))
+    parts = [wanted.fetch(page_of)] if way == "get" else list(wanted.batches(page_of))
+    assert [sequence for part in parts for sequence in part.sequences.tolist()] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("second", "said"),
     [

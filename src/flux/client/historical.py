@@ -23,6 +23,7 @@ from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
+from flux.transport.forked import OfOneProcess, ending
 from flux.transport.outbox import answered_rows
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
@@ -46,7 +47,7 @@ class StreamStatus:
     stream_id: int
 
 
-class Historical:
+class Historical(OfOneProcess):
     """Requests to one server (`rep`: default FLUX_CHUNK_REP, else this machine's). Any thread may call, one
     at a time.
 
@@ -54,7 +55,7 @@ class Historical:
     or that gets no answer, is asked again with growing pauses. Methods raise `RequestTimeout` or `UnavailableError`
     after that, `NotFoundError` for a stream that the server does not know, `VersionError` for a server of
     another major version, `AnswerError` for an answer that cannot be (`FloodError`: for more bytes than any answer has;
-    the connection is made again), `FluxError` after `close`.
+    the connection is made again), `FluxError` after `close`, and in a process that was forked since it was made.
     """
 
     def __init__(self, *, rep: str | None = None, timeout: float = 10.0) -> None:
@@ -191,6 +192,7 @@ class Historical:
                         f"{self._endpoint} lists no streams after id {after}, and has more to list"
                     )
 
+    @ending
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         with self._lock:
@@ -217,6 +219,7 @@ class Historical:
     def __enter__(self) -> Self:
         return self
 
+    @ending
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -26,6 +26,7 @@ from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
 from flux.model import StreamKey
 from flux.threads import WatchedThread
+from flux.transport.forked import OfOneProcess, ending
 from flux.transport.sockets import Wake
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S: Final = 30.0  # the loop turns far more often; a machine that is stalled is no fault of it
 
 
-class Live:
+class Live(OfOneProcess):
     """Follows streams of one server: each row once, in order, repaired, also over restarts of either side.
 
     `pub` and `rep` are the server's endpoints (default: FLUX_LIVE_PUB, FLUX_CHUNK_REP, else this machine's).
@@ -45,7 +46,8 @@ class Live:
     Batches come by iteration (`for`, `async for`), or to callbacks in a thread of their own; not by both. `with` and
     `async with` close it; one that is left in the middle of a loop without them has the cache until `stop` and
     `block_for_close` (`wait_for_close`). A
-    consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing.
+    consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing. In a
+    process that was forked since it was made every call raises `FluxError`.
     """
 
     def __init__(
@@ -216,10 +218,12 @@ class Live:
             if self._state_callbacks:
                 self._spawn("flux-states", self._run_state_callbacks)
 
+    @ending
     def stop(self) -> None:
         """End: no more is received, consumers get what is there already. From any thread; does not wait."""
         self._finish(drain=True)
 
+    @ending
     def terminate(self) -> None:
         """End at once: what was not taken yet is dropped (and comes again after a restart from the cache)."""
         self._finish(drain=False)
@@ -245,6 +249,7 @@ class Live:
     def __enter__(self) -> Self:
         return self
 
+    @ending
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -256,6 +261,7 @@ class Live:
     async def __aenter__(self) -> Self:
         return self
 
+    @ending
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

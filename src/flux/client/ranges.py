@@ -136,6 +136,7 @@ class Range:
             page = page_of(self._key, after, self._room(), wanted, self._history)
             changed = self._goes_on(page, after, changed)
             if changed:
+                goal = 0  # of the epoch before, which may have had more
                 continue
             if page.status is PageStatus.HOLE or page.status is PageStatus.RETENTION_EXCEEDED:
                 if page.first_available <= after + 1:
