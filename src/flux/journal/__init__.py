@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from flux.journal.disk import header_of, last_commit_of, write_header
 from flux.journal.fence import Fence, FenceMark
-from flux.journal.files import JournalEnd, JournalFile, files, path_of, read_file, read_part
+from flux.journal.files import JournalFile, files, path_of, read_file, read_part
 from flux.journal.journal import (
     BATCH,
     CLOSE,
@@ -50,7 +50,6 @@ __all__ = [
     "FenceMark",
     "Group",
     "Journal",
-    "JournalEnd",
     "JournalFile",
     "Position",
     "Scan",

@@ -336,10 +336,6 @@ class Sender:
             raise _error(error)
         return Sent(*sent)
 
-    def mark_committed(self, group: Group) -> None:
-        """Lets requests, marks and status see what the group holds."""
-        kernel.mark_committed(self._streams.kernel, group._address)
-
 
 class Gathered(NamedTuple):
     """Rows out of a stretch of journal; `stopped` is the byte behind the last record taken."""
