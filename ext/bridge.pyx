@@ -114,6 +114,10 @@ cdef extern from "bridge.h" nogil:
     enum:
         FLUX_SPARE
         FLUX_WAITING
+        FLUX_STAND_IN
+        FLUX_RECALLED
+        FLUX_TAKEN
+        FLUX_KEPT
         FLUX_TOOK_NONE
         FLUX_COMMITTED
         FLUX_COMMIT_HEARD
@@ -149,6 +153,13 @@ cdef extern from "bridge.h" nogil:
 TIME = int(FLUX_TURN_TIME)
 WOKEN = int(FLUX_TURN_WOKEN)
 NO_ROOM = int(FLUX_TURN_NO_ROOM)
+
+SPARE = int(FLUX_SPARE)
+WAITING = int(FLUX_WAITING)
+STAND_IN = int(FLUX_STAND_IN)
+RECALLED = int(FLUX_RECALLED)
+TAKEN = int(FLUX_TAKEN)
+KEPT = int(FLUX_KEPT)
 
 COMMITTED = int(FLUX_COMMITTED)
 COMMIT_HEARD = int(FLUX_COMMIT_HEARD)
@@ -213,6 +224,11 @@ cdef class Exchange:
     def taken(self):
         """The index of the group that is not being filled."""
         return 1 - self.x.filling
+
+    @property
+    def state(self):
+        """Whose that group is (exchange.h)."""
+        return self.x.state
 
     @property
     def stood_in(self):

@@ -31,15 +31,15 @@ _LIVE: Final = (
 _PROMISES: Final = (
     Planted(
         "sync-of-a-group",
-        "ext/bridge.h",
-        "if (sync && fdatasync(j->fd)) return -1;",
+        "ext/append.h",
+        "if (sync && fdatasync(end->fd)) return -1;",
         "",
         _SYNCS,
     ),
     Planted(
         "sync-of-the-syncer",
         "src/flux/journal/journal.py",
-        "        try:\n            os.fdatasync(self._fd)\n",
+        "        try:\n            os.fdatasync(self._end.fd)\n",
         "        try:\n            pass\n",
         _SYNCS,
     ),
@@ -179,87 +179,228 @@ _PROMISES: Final = (
     ),
 )
 
+_KERNEL: Final = ("kernels/test_marks*", "kernels/test_stand*", "unit/test_exchange*", "unit/test_fence*")
+_MARKS: Final = "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n"
+_POSITION: Final = "    flux_position_move(&c->exchange->position, c->end->file, c->end->offset);\n"
+_PUBLISH: Final = (
+    "    flux_publish(c->zmq, c->socket, c->streams, g, o->entries, o->spoilt, o->count, c->scratch, c->scratch_size, "
+    "&c->sent);\n"
+)
+
 _COMMIT: Final = (
     Planted(
         "marks-after-publish",
-        "ext/bridge.h",
-        "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n"
-        "    flux_exchange_committed(x, j->file, j->offset);\n"
-        "    flux_publish(c->zmq, c->socket, c->streams, g, NULL, NULL, g->count, c->scratch, c->scratch_size, "
-        "&c->sent);\n",
-        "    flux_publish(c->zmq, c->socket, c->streams, g, NULL, NULL, g->count, c->scratch, c->scratch_size, "
-        "&c->sent);\n"
-        "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n"
-        "    flux_exchange_committed(x, j->file, j->offset);\n",
+        "ext/commit.h",
+        _MARKS + _POSITION + _PUBLISH,
+        _POSITION + _PUBLISH + _MARKS,
+        _KERNEL,
     ),
-    Planted("no-fence", "ext/bridge.h", "if (flux_fence_store(j, c->store_id, c->epoch)) {", "if (0) {"),
-    Planted("one-fence-page", "ext/bridge.h", "    int slot = 1 - j->slot;\n", "    int slot = j->slot;\n"),
+    Planted("position-after-publish", "ext/commit.h", _POSITION + _PUBLISH, _PUBLISH + _POSITION, _KERNEL),
+    Planted("no-fence", "ext/commit.h", "if (flux_fence_store(", "if (0 && flux_fence_store(", _KERNEL),
+    Planted("one-fence-page", "ext/append.h", "{f->fd, 1 - f->slot,", "{f->fd, f->slot,", _KERNEL),
     Planted(
         "fence-refused",
-        "ext/bridge.h",
-        "        j->offset = start;\n        if (j->synced > start) j->synced = start;\n        return 1;\n",
-        "        return 1;\n",
-        ("unit/test_fence*",),
+        "ext/commit.h",
+        "        flux_end_take_back(end, start);",
+        "        (void)start;",
+        _KERNEL,
     ),
-    Planted("fence-serial", "ext/bridge.h", "    j->serial++;\n", ""),
-    Planted("runs-unmarked", "ext/bridge.h", "    flux_mark_runs(c->receiver, g);\n", ""),
     Planted(
-        "streams-unmarked",
-        "ext/bridge.h",
-        "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n",
-        "",
+        "fence-slot-of-a-refusal",
+        "ext/append.h",
+        "(uint64_t)next.slot * FLUX_FENCE_PAGE)) return -1;\n    *f = next;\n    return 0;",
+        "(uint64_t)next.slot * FLUX_FENCE_PAGE)) return *f = next, -1;\n    *f = next;\n    return 0;",
+        _KERNEL,
     ),
-    Planted("position-untold", "ext/bridge.h", "    flux_exchange_committed(x, j->file, j->offset);\n", ""),
+    Planted("fence-serial", "ext/append.h", "file, f->serial + 1};", "file, f->serial};", _KERNEL),
+    Planted("runs-unmarked", "ext/commit.h", "    flux_mark_runs(c->receiver, g);\n", "", _KERNEL),
+    Planted("streams-unmarked", "ext/commit.h", _MARKS, "", _KERNEL),
+    Planted("position-untold", "ext/commit.h", _POSITION, "", _KERNEL),
     Planted(
-        "noted-groups", "ext/bridge.h", "if (x->filled[x->taken].noted || c->by_python", "if (c->by_python"
+        "python-not-asked",
+        "ext/commit.h",
+        "if (f->by_python || c->ask_always) {",
+        "if (c->ask_always) {",
+        _KERNEL,
     ),
-    Planted("past-the-limit", "ext/bridge.h", "j->offset + g->used + FLUX_COMMIT_SIZE > j->limit)", "0)"),
+    Planted(
+        "never-asked", "ext/commit.h", "if (f->by_python || c->ask_always) {", "if (f->by_python) {", _KERNEL
+    ),
+    Planted(
+        "asked-after-showing",
+        "ext/commit.h",
+        "            flux_exchange_keep(x);\n",
+        "            flux_show(c, f->group, NULL);\n            flux_exchange_keep(x);\n",
+        _KERNEL,
+    ),
+    Planted(
+        "order-for-ever",
+        "ext/commit.h",
+        "flux_commit_held(c, held ? order : NULL)",
+        "flux_commit_held(c, order)",
+        _KERNEL,
+    ),
+    Planted(
+        "heard-for-ever",
+        "ext/commit.h",
+        "else if (!held && flux_hear_subscriber(c))",
+        "else if (flux_hear_subscriber(c))",
+        _KERNEL,
+    ),
+    Planted(
+        "heard-too-late",
+        "ext/commit.h",
+        "flux_hear_subscriber(c) ? FLUX_COMMIT_HEARD : flux_keep(c, g);",
+        "flux_keep(c, g);",
+        _KERNEL,
+    ),
+    Planted(
+        "past-the-limit",
+        "ext/append.h",
+        "return end->offset + g->used + FLUX_COMMIT_SIZE <= end->limit;",
+        "return end->offset + g->used <= end->limit;",
+        _KERNEL,
+    ),
+    Planted(
+        "no-limit", "ext/commit.h", "if (!flux_end_fits(end, g)) return FLUX_COMMIT_NO_ROOM;", "", _KERNEL
+    ),
     Planted(
         "refused-write",
-        "ext/bridge.h",
+        "ext/append.h",
         "        if (written < 0) return -1;\n",
         "        if (written < 0) break;\n",
         ("system/test_full_disk*",),
     ),
     Planted(
-        "short-write", "ext/bridge.h", "        size -= (uint64_t)written;\n", "        size = 0;\n", _SYNCS
+        "short-write", "ext/append.h", "        size -= (uint64_t)written;\n", "        size = 0;\n", _SYNCS
     ),
     Planted(
         "interrupted-write",
-        "ext/bridge.h",
+        "ext/append.h",
         "        if (written < 0 && errno == EINTR) continue;\n",
         "",
         _SYNCS,
     ),
-    Planted("offset-stays", "ext/bridge.h", "    j->offset += size;\n", ""),
-    Planted("synced-stays", "ext/bridge.h", "    if (sync) j->synced = j->offset;\n", ""),
+    Planted("offset-stays", "ext/append.h", "    end->offset += size;\n", "", _KERNEL),
+    Planted(
+        "offset-of-a-refusal",
+        "ext/append.h",
+        "if (flux_write_all(end->fd, g->data, size, end->offset)) return -1;",
+        "if (flux_write_all(end->fd, g->data, size, end->offset)) return end->offset += size, -1;",
+        _KERNEL,
+    ),
+    Planted(
+        "spoiled-stays",
+        "ext/append.h",
+        "    if (end->spoiled < end->offset + size) end->spoiled = end->offset + size;\n",
+        "",
+        ("unit/test_journal*",),
+    ),
+    Planted("synced-stays", "ext/append.h", "    if (sync) end->synced = end->offset;\n", "", _KERNEL),
+    Planted(
+        "synced-of-a-refusal",
+        "ext/append.h",
+        "    if (end->synced > offset) end->synced = offset;\n",
+        "",
+        _KERNEL,
+    ),
     Planted("first-again", "ext/bridge.h", "s->turn_next = s->head + 1;", "s->turn_next = s->head;"),
     Planted("one-run-a-turn", "ext/bridge.h", "        s->turn_next += a->rows;\n", ""),
     Planted(
         "another-run-of-that-place",
-        "ext/bridge.h",
+        "ext/commit.h",
         "        if (run->serial != e->label >> 32) continue;\n",
         "",
     ),
-    Planted("source-each-turn", "ext/bridge.h", "r->runs[run].taken != r->runs[run].recorded)", "1)"),
-    Planted("source-forgotten", "ext/bridge.h", "    run->recorded = run->taken;\n", ""),
+    Planted(
+        "source-each-turn",
+        "ext/bridge.h",
+        "if (!run || run->taken == run->recorded) continue;",
+        "if (!run) continue;",
+    ),
+    Planted("source-forgotten", "ext/bridge.h", "        run->recorded = run->taken;\n", ""),
     Planted(
         "a-group-lost",
-        "ext/bridge.h",
-        "        if (x->handed || flux_commit_group(c, j)) {",
-        "        if (flux_commit_group(c, j)) {",
-    ),
-    Planted("lent-with-disk", "ext/bridge.h", "c->disk ? NULL : &lender", "&lender"),
-    Planted("borrow-noted", "ext/exchange.h", "x->closed || f->noted ||", "x->closed ||"),
-    Planted("borrow-any-size", "ext/exchange.h", "f->group->used > most)", "0)"),
-    Planted(
-        "borrow-from-nobody",
         "ext/exchange.h",
-        "if (!x->lender || !x->waiting || x->lent",
-        "if (!x->lender || x->lent",
+        "        took = FLUX_TOOK_LEFT;\n",
+        "        took = FLUX_TOOK_NONE;\n",
+        _KERNEL,
     ),
-    Planted("noted-for-ever", "ext/exchange.h", "    x->filled[x->taken].noted = 0;\n", ""),
-    Planted("beat-twice", "ext/bridge.h", "        x->beat_size = 0;\n", ""),
+    Planted(
+        "left-and-committed-at-once",
+        "ext/exchange.h",
+        "        took = FLUX_TOOK_LEFT;\n",
+        "        took = FLUX_TOOK_NEW;\n",
+        _KERNEL,
+    ),
+    Planted(
+        "stand-in-with-disk",
+        "ext/bridge.pyx",
+        "NULL if disk or ask_always else c",
+        "NULL if ask_always else c",
+        _KERNEL,
+    ),
+    Planted(
+        "stand-in-unasked",
+        "ext/bridge.pyx",
+        "NULL if disk or ask_always else c",
+        "NULL if disk else c",
+        _KERNEL,
+    ),
+    Planted("stand-in-for-python", "ext/exchange.h", "x->closed || f->by_python ||", "x->closed ||", _KERNEL),
+    Planted("stand-in-of-any-size", "ext/exchange.h", "f->group->used > most)", "0)", _KERNEL),
+    Planted(
+        "stand-in-for-nobody",
+        "ext/exchange.h",
+        "if (x->state != FLUX_WAITING || !x->committer",
+        "if (!x->committer",
+        _KERNEL,
+    ),
+    Planted(
+        "recalled-and-not-woken",
+        "ext/exchange.h",
+        "left != FLUX_SPARE || x->state == FLUX_RECALLED;",
+        "left != FLUX_SPARE;",
+        _KERNEL,
+    ),
+    Planted(
+        "left-and-not-woken",
+        "ext/exchange.h",
+        "left != FLUX_SPARE || x->state == FLUX_RECALLED;",
+        "x->state == FLUX_RECALLED;",
+        _KERNEL,
+    ),
+    Planted(
+        "not-recalled",
+        "ext/exchange.h",
+        "    if (x->state == FLUX_STAND_IN) flux_exchange_go(x, FLUX_RECALLED);\n",
+        "",
+        _KERNEL,
+    ),
+    Planted(
+        "not-cleared",
+        "ext/exchange.h",
+        "if (left == FLUX_SPARE) flux_group_clear(flux_exchange_other(x)->group);",
+        "",
+        _KERNEL,
+    ),
+    Planted(
+        "unsent-and-written-again",
+        "ext/commit.h",
+        "flux_show(c, g, NULL))) left = FLUX_KEPT;",
+        "flux_show(c, g, NULL))) left = FLUX_TAKEN;",
+        _KERNEL,
+    ),
+    Planted("any-state", "ext/exchange.h", "        abort();\n", "", _KERNEL),
+    Planted(
+        "position-not-told",
+        "ext/exchange.h",
+        "    pthread_cond_broadcast(&p->moved);\n",
+        "",
+        ("unit/test_committer*", *_KERNEL),
+    ),
+    Planted("asked-for-ever", "ext/exchange.h", "    f->by_python = 0;\n", "", _KERNEL),
+    Planted("beat-twice", "ext/commit.h", "    x->beat_size = 0;\n", "", _KERNEL),
     Planted("group-crc", "ext/journal.h", "flux_put32(body + 16, crc);", "flux_put32(body + 16, 0);"),
     Planted("commit-of-others", "ext/journal.h", "flux_get64(body) != scan->group ||", ""),
     Planted(

@@ -10,6 +10,13 @@ TIME: Final[int]
 WOKEN: Final[int]
 NO_ROOM: Final[int]
 
+SPARE: Final[int]
+WAITING: Final[int]
+STAND_IN: Final[int]
+RECALLED: Final[int]
+TAKEN: Final[int]
+KEPT: Final[int]
+
 COMMITTED: Final[int]
 COMMIT_HEARD: Final[int]
 COMMIT_NO_ROOM: Final[int]
@@ -29,6 +36,8 @@ class Exchange:
     def take(self, timeout_ns: int) -> bool: ...
     @property
     def taken(self) -> int: ...
+    @property
+    def state(self) -> int: ...
     @property
     def stood_in(self) -> int: ...
     @property
