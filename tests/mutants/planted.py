@@ -1,5 +1,5 @@
-"""The fixed list: changes that a test must notice, by name. In Python it is what once was changed and noticed by nobody; of
-the C code see `planted_in_c.py`.
+"""The fixed list: changes that a test must notice, by name. In Python it is what once was changed and noticed by
+nobody; of the C code see `planted_in_c.py`.
 
 `old` stands in the file once (or, with `every`, at least once); where it no longer does, the entry has to follow the
 code, and `tools/mutate --planted` says so.
