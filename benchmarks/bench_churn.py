@@ -175,7 +175,8 @@ def candle(number: int) -> np.ndarray:
 
 def told(child: Connection) -> Any:
     """What a process sends next."""
-    assert child.poll(PATIENCE_S), f"nothing within {PATIENCE_S} s"
+    came = child.poll(PATIENCE_S)
+    assert came, f"nothing within {PATIENCE_S} s"
     return child.recv()
 
 
@@ -233,7 +234,8 @@ class Bench:
         self._churning.send("stop")
         deadline = time.monotonic() + PATIENCE_S
         while not self._churning.poll(0.01):
-            assert time.monotonic() < deadline, f"the changes were not taken within {PATIENCE_S} s"
+            left = deadline - time.monotonic()
+            assert left > 0, f"the changes were not taken within {PATIENCE_S} s"
             self._feed.send(PROOF.symbol, INTERVAL, candle(self._proofs))
             self._proofs += 1
         return int(self._churning.recv())
@@ -252,7 +254,8 @@ def measure(folder: Path, size: Size) -> list[Pair]:
         pairs = [Pair(bench.round(churned=False), bench.round(churned=True)) for _ in range(size.rounds)]
         feed.flush(PATIENCE_S)
         feed.close()
-        assert server.stop() == 0
+        ended = server.stop()
+        assert ended == 0
     return pairs
 
 

@@ -60,7 +60,8 @@ def latencies(server: FluxServer) -> np.ndarray:
 def test_feed_to_consumer(tmp_path: Path, durability: str) -> None:
     with FluxServer(tmp_path, "--ingest", "tcp://127.0.0.1:*", "--durability", durability) as server:
         taken = latencies(server) / 1e6
-        assert server.stop() == 0
+        ended = server.stop()
+        assert ended == 0
     p50, p99 = np.percentile(taken, [50, 99])
     print(f"\nfeed to consumer, {durability:7}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {taken.max():.2f} ms")
     assert len(taken) == ROWS - WARM

@@ -101,7 +101,8 @@ def send_while_wanted(publisher: Publisher, epoch: int) -> None:
         group.clear()
         runs = sequencer.number(taker.arrivals[:STREAMS])
         record(streams, group, taker.inbox, runs, store_id=STORE, epoch=epoch, max_rows=1)
-        assert sender.send(group).sent == STREAMS * ROWS_A_TURN
+        sent = sender.send(group).sent
+        assert sent == STREAMS * ROWS_A_TURN
         turn += 1
 
 
@@ -121,7 +122,8 @@ def timed(endpoint: str, prefix: bytes, take: Callable[[zmq.Socket[bytes], int],
     """Seconds from the first message there to the last one taken. XPUB tells of a prefix that nobody had before."""
     with Sockets() as sockets:
         socket = sockets.subscriber(endpoint, [prefix], hwm=0)
-        assert socket.poll(PATIENCE_MS), "no message"
+        came = socket.poll(PATIENCE_MS)
+        assert came, "no message"
         start = time.perf_counter()
         take(socket, len(prefix))
         return time.perf_counter() - start
@@ -133,10 +135,12 @@ def by_pump(socket: zmq.Socket[bytes], epoch: int) -> None:
         streams.expect(streams.add(key, ring_rows=4_096), STORE, epoch)
     receiver = Receiver(socket, streams)
     while left > 0:
-        assert socket.poll(PATIENCE_MS), f"{left} messages missing"
+        came = socket.poll(PATIENCE_MS)
+        assert came, f"{left} messages missing"
         arrivals, _ = receiver.receive()
         left -= int(arrivals["rows"].sum())
-    assert sum(streams.ring(slot).contiguous for slot in range(STREAMS)) == MESSAGES - left
+    held = sum(streams.ring(slot).contiguous for slot in range(STREAMS))
+    assert held == MESSAGES - left
 
 
 def by_pyzmq(socket: zmq.Socket[bytes], _: int) -> None:
@@ -158,7 +162,8 @@ def by_c(folder: Path) -> Callable[[zmq.Socket[bytes], int], None] | None:
     calls = [ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names]
 
     def take(socket: zmq.Socket[bytes], _: int) -> None:
-        assert drain(ctypes.c_void_p(socket.underlying), ctypes.c_long(MESSAGES), *calls) == MESSAGES
+        drained = drain(ctypes.c_void_p(socket.underlying), ctypes.c_long(MESSAGES), *calls)
+        assert drained == MESSAGES
 
     return take
 

@@ -96,7 +96,8 @@ def test_merging_against_those_who_merge_tables(peer: Callable[..., Callable[[],
         ring.place(1, one)
         ring.place(1 + ROWS // 2, two)
 
-    assert len(theirs()) == ROWS + ROWS // 2
+    placed = len(theirs())
+    assert placed == ROWS + ROWS // 2
     ours()
     pairs = [(best_ns(theirs, 1), best_ns(ours, 1)) for _ in range(5)]
     ratio = min(their for their, _ in pairs) / min(our for _, our in pairs)

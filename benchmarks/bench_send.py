@@ -89,7 +89,8 @@ def by_pump(socket: zmq.Socket[bytes], group: Group, streams: Streams) -> Callab
     sender = Sender(socket, streams)
 
     def send() -> None:
-        assert sender.send(group).sent == IN_GROUP
+        sent = sender.send(group).sent
+        assert sent == IN_GROUP
 
     return send
 
@@ -139,7 +140,8 @@ def publisher(tmp_path: Path) -> Iterator[tuple[zmq.Socket[bytes], subprocess.Po
         ) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            assert made.socket.poll(PATIENCE_MS), "nobody subscribed"
+            subscribed = made.socket.poll(PATIENCE_MS)
+            assert subscribed, "nobody subscribed"
             made.drain()
             yield made.socket, child
             child.kill()
@@ -152,7 +154,8 @@ def timed(send: Callable[[], None], child: subprocess.Popen[bytes]) -> float:
         send()
     taken = time.perf_counter() - start
     assert child.stdout is not None
-    assert int(child.stdout.readline()) == MESSAGES
+    received = int(child.stdout.readline())
+    assert received == MESSAGES
     return taken
 
 

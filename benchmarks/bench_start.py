@@ -84,7 +84,8 @@ def write_history(directory: Path) -> int:
         rows["ts_ms"] = 1_700_000_000_000 + 1_000 * (turn * ROWS_A_TURN + np.arange(ROWS_A_TURN))
         receiver.kernel.begin()
         for slot in range(STREAMS):
-            assert receiver.kernel.offer(slot, rows) == ROWS_A_TURN
+            taken = receiver.kernel.offer(slot, rows)
+            assert taken == ROWS_A_TURN
         runs = sequencer.number(receiver.arrivals[:STREAMS])
         record(
             streams, group, receiver.inbox, runs,

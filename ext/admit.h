@@ -15,6 +15,7 @@
 #ifndef FLUX_ADMIT_H
 #define FLUX_ADMIT_H
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -83,6 +84,37 @@ static inline int flux_row_fault(int kind, const void *row) {
     if (kind == FLUX_ROWS_TRADE) return flux_trade_fault((const flux_trade *)row);
     if (kind == FLUX_ROWS_QUOTE) return flux_quote_fault((const flux_quote *)row);
     return flux_candle_fault((const flux_candle *)row);
+}
+
+/* Whether a candle is one that may be numbered, in as few steps as can be: open and close between low and high are finite
+ * when these are. NaN is in no relation. */
+static inline int flux_candle_sound(const flux_candle *c) {
+    return (c->low >= -DBL_MAX) & (c->high <= DBL_MAX) & (c->open >= c->low) & (c->open <= c->high) &
+           (c->close >= c->low) & (c->close <= c->high) & (c->volume >= 0) & (c->volume <= DBL_MAX) &
+           (fabs(c->turnover) <= DBL_MAX) & (int)(c->flags & FLUX_CLOSED) & flux_time_sound(c->ts_ms);
+}
+
+/* The first of `n` rows, at any address, that no server would have numbered, or `n`; `fault` is why not. What a row is,
+ * not whether its stream or the clock take it. */
+static inline uint32_t flux_first_fault(int kind, const uint8_t *rows, uint32_t n, int *fault) {
+    uint32_t size = flux_row_size(kind);
+    union {
+        flux_candle candle;
+        flux_trade trade;
+        flux_quote quote;
+    } row;
+    *fault = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (kind == FLUX_ROWS_CANDLE) {
+            memcpy(&row.candle, rows + (size_t)i * sizeof row.candle, sizeof row.candle);
+            if (flux_candle_sound(&row.candle)) continue;
+        } else {
+            memcpy(&row, rows + (size_t)i * size, size);
+        }
+        *fault = flux_row_fault(kind, &row);
+        if (*fault) return i;
+    }
+    return n;
 }
 
 /* The step that the times of an interval's candles are multiples of; 0 for trades and quotes. */

@@ -5,7 +5,7 @@ The server runs the same C over its rings and inbox (ext/receive.h); this module
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from row cimport flux_row_size
@@ -23,6 +23,7 @@ cdef extern from "admit.h" nogil:
     int flux_look_back(int kind, const uint8_t *row, const flux_span *spans, int span_count)
     uint32_t flux_admitted_flags(int kind, uint32_t flags, int outcome)
     int flux_admit_fault(int kind, const void *row, int64_t grid_ms, int64_t latest_ms)
+    uint32_t flux_first_fault(int kind, const uint8_t *rows, uint32_t n, int *fault)
     int64_t flux_grid_of(int kind, const char *interval, size_t size)
 
 
@@ -67,6 +68,23 @@ def faults(int kind, object rows, object out, int64_t grid_ms=0, int64_t latest_
     finally:
         PyBuffer_Release(&given)
     return unsound
+
+
+def first_fault(int kind, object rows):
+    """The first of rows end to end that is not sound, as (its place, a number of OUTCOMES); None when all are."""
+    cdef Py_buffer given
+    cdef uint32_t size = flux_row_size(kind), n, at
+    cdef int fault
+    PyObject_GetBuffer(rows, &given, PyBUF_SIMPLE)
+    try:
+        if given.len % size or given.len // size >= UINT32_MAX:
+            raise ValueError(f"{given.len} bytes are no rows of {size}")
+        n = <uint32_t>(given.len // size)
+        with nogil:
+            at = flux_first_fault(kind, <const uint8_t *>given.buf, n, &fault)
+    finally:
+        PyBuffer_Release(&given)
+    return None if at == n else (at, fault)
 
 
 def fault(int kind, object row):

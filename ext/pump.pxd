@@ -92,6 +92,10 @@ cdef extern from "pump.h" nogil:
     ctypedef struct flux_refused:
         pass
 
+    ctypedef struct flux_unsound:
+        uint64_t sequence
+        uint32_t slot, fault
+
     ctypedef struct flux_receiver:
         flux_zmq zmq
         void *socket
@@ -114,6 +118,7 @@ cdef extern from "pump.h" nogil:
         int64_t ahead_ms
         uint64_t turn
         uint32_t *last_refused
+        flux_unsound last_unsound
         uint32_t last_shared
         uint64_t *counters
 
@@ -204,6 +209,6 @@ cdef extern from "pump.h" nogil:
     void flux_outbox_send(flux_outbox *o)
     void flux_outbox_put(flux_outbox *o, const flux_template *t, uint32_t stream_id, const uint8_t *rows, uint64_t n,
                          uint32_t most)
-    void flux_outbox_begin_anew(flux_outbox *o, uint64_t run, const flux_template *const *templates, uint8_t *scratch)
+    void flux_outbox_begin_anew(flux_outbox *o, uint64_t run, uint32_t incarnation, const flux_template *const *templates, uint8_t *scratch)
     void flux_outbox_commit(flux_outbox *o, uint64_t committed)
     int flux_admit_fault(int kind, const void *row, int64_t grid_ms, int64_t latest_ms)

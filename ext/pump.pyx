@@ -27,12 +27,12 @@ cnp.import_array()
 
 COUNTERS = (
     "messages", "bytes", "short", "size", "checksum", "verify", "frames", "version", "sequence", "rows", "kind", "key",
-    "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim",
+    "refused_stream", "others_dropped", "owner", "ahead", "resent", "shared", "older_claim", "values",
     "admitted", "repeats", "corrections", "late", "not_finite", "high_low", "open_close", "time", "volume", "grid",
     "future", "forming", "spent", "old",
 )
-"""What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared` and
-`older_claim`, which are messages."""
+"""What `Receiver.counters` counts: messages as far as `refused_stream`, rows from `owner` on, but for `shared`,
+`older_claim` and `values`, which are messages."""
 
 assert len(COUNTERS) == FLUX_COUNTERS
 
@@ -263,6 +263,11 @@ cdef class Receiver:
         """The slot of the last row that was refused, by reason; from any thread."""
         return {COUNTERS[FLUX_COUNTERS - FLUX_ADMIT_OUTCOMES + i]: self.r.last_refused[i] - 1
                 for i in range(FLUX_ADMIT_OUTCOMES) if self.r.last_refused[i]}
+
+    def last_unsound(self):
+        """Of the last message whose rows no server numbers: (slot, the row's sequence, its fault); None: there was none."""
+        cdef flux_unsound found = self.r.last_unsound
+        return (found.slot, found.sequence, found.fault) if found.fault else None
 
     def last_shared(self):
         """The slot of a stream that two live runs write, the last that was found; None when there is none."""

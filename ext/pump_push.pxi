@@ -143,14 +143,15 @@ cdef class Outbox:
             raise OSError(error, "the feed's socket failed")
         return bool(waits)
 
-    def begin_anew(self, uint64_t run):
-        """Goes on as another run: what is not committed is numbered from 1 again, and sent again."""
+    def begin_anew(self, uint64_t run, uint32_t incarnation=0):
+        """Goes on as another run: what is not committed is numbered from 1 again. It is the caller's to know that
+        nothing of it was sent."""
         cdef uint8_t *scratch = <uint8_t *>malloc(<size_t>self.most * 64)
         if scratch == NULL:
             raise MemoryError("no memory to number rows again")
         with nogil:
             pthread_mutex_lock(&self.o.lock)
-            flux_outbox_begin_anew(&self.o, run, <const flux_template *const *>self.streams, scratch)
+            flux_outbox_begin_anew(&self.o, run, incarnation, <const flux_template *const *>self.streams, scratch)
             pthread_mutex_unlock(&self.o.lock)
         free(scratch)
 

@@ -134,11 +134,12 @@ static inline void flux_outbox_put(flux_outbox *o, const flux_template *t, uint3
     flux_outbox_send(o);
 }
 
-/* Goes on as another run: what is not committed is numbered from 1 again. `templates` by stream_id - 1; `scratch` has
+/* Goes on as another run: what is not committed, and was never sent, is numbered from 1 again. `templates` by stream_id - 1; `scratch` has
  * room for the rows of one message. */
-static inline void flux_outbox_begin_anew(flux_outbox *o, uint64_t run, const flux_template *const *templates,
-                                          uint8_t *scratch) {
+static inline void flux_outbox_begin_anew(flux_outbox *o, uint64_t run, uint32_t incarnation,
+                                          const flux_template *const *templates, uint8_t *scratch) {
     o->run = run;
+    o->incarnation = incarnation;
     o->before = o->sent = o->committed;
     o->next = o->head;
     for (uint64_t at = o->head; at < o->tail;) {

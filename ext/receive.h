@@ -56,6 +56,16 @@ static inline int flux_meaningful(flux_receiver *r, const flux_view *v) {
     return 1;
 }
 
+/* Whether the rows of a message are such as a server numbers. Counts and remembers the first that is not. */
+static inline int flux_numbered(flux_receiver *r, uint32_t slot, const flux_view *v, const uint8_t *rows) {
+    int fault;
+    uint32_t at = flux_first_fault(v->row_kind, rows, v->row_count, &fault);
+    if (at == v->row_count) return 1;
+    r->counters[FLUX_COUNT_VALUES]++;
+    r->last_unsound = (flux_unsound){v->start_sequence + at, slot, (uint32_t)fault};
+    return 0;
+}
+
 /* The long way: verifies the whole frame and finds the stream by its key. Anything but FLUX_PLACED ends the message. */
 static inline int flux_learn(flux_receiver *r, const uint8_t *payload, size_t size, flux_view *v, uint32_t *slot,
                              uint32_t *run, int *done) {
@@ -131,9 +141,11 @@ static inline int flux_payload(flux_receiver *r, const uint8_t *payload, size_t 
     if (matched && !flux_meaningful(r, &v)) return FLUX_DRAINED;
     if (r->server) return flux_take(r, slot, run, &v, payload + v.rows_at);
     const uint8_t *rows = payload + v.rows_at;
-    if (v.row_kind == FLUX_ROWS_CANDLE_V1) {
+    if (v.row_kind == FLUX_ROWS_CANDLE_V1) { /* version 1 promises nothing of the values */
         flux_v1_rows(payload, &v, r->scratch);
         rows = (const uint8_t *)r->scratch;
+    } else if (!flux_numbered(r, slot, &v, rows)) {
+        return FLUX_DRAINED;
     }
     flux_place(r, slot, &v, rows);
     return FLUX_DRAINED;

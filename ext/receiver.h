@@ -52,6 +52,7 @@ enum flux_counter {
     FLUX_COUNT_RESENT,
     FLUX_COUNT_SHARED, /* messages */
     FLUX_COUNT_OLDER_CLAIM,
+    FLUX_COUNT_VALUES, /* messages */
     FLUX_COUNT_ADMIT, /* FLUX_ADMIT_OUTCOMES counters in rows follow */
     FLUX_COUNTERS = FLUX_COUNT_ADMIT + FLUX_ADMIT_OUTCOMES
 };
@@ -77,6 +78,11 @@ typedef struct { /* flux.model.REFUSED */
 } flux_refused;
 
 _Static_assert(sizeof(flux_refused) == 16, "as in flux/model.py");
+
+typedef struct { /* a row that a client was sent and no server numbers */
+    uint64_t sequence;
+    uint32_t slot, fault; /* enum flux_admitted */
+} flux_unsound;
 
 typedef struct { /* how far a feed's run has been taken: rows of that run admitted or refused */
     uint64_t run_id, taken;
@@ -118,6 +124,7 @@ typedef struct {
     flux_orders turn_rows;            /* the inbox's rows of streams that something not newer came for in this turn */
     uint32_t *turn_streams;
     uint32_t last_refused[FLUX_ADMIT_OUTCOMES]; /* slot + 1 of the last row refused so; read by other threads */
+    flux_unsound last_unsound;        /* client: the last of them; fault 0 = there was none */
     uint32_t last_shared;             /* the same of a stream that two live runs write */
     uint64_t counters[FLUX_COUNTERS];
 } flux_receiver;

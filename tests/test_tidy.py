@@ -294,7 +294,8 @@ def test_an_assertion_does_nothing() -> None:
     """`python -O` leaves assertions out: what an object is made to do stands outside of them."""
     found = [
         f"{name}:{node.lineno} {ast.unparse(call)}"
-        for name in code(".py", under="src/")
+        for under in ("src/", "benchmarks/")
+        for name in code(".py", under=under)
         for node in ast.walk(tree(name))
         if isinstance(node, ast.Assert)
         for call in ast.walk(node.test)
@@ -302,3 +303,17 @@ def test_an_assertion_does_nothing() -> None:
         or (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr != "count")
     ]
     none(found, "call it, then assert what it returned")
+
+
+def test_nothing_waits_for_descriptors_with_select() -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name in code(".py")
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("select.select", "select")
+        and any(ast.unparse(sources) != "[]" for sources in node.args[:3])
+        and "select" in imports(name)
+    ]
+    found += [name for name in code(".h", ".c", ".pyx", ".pxi") if re.search(r"\bfd_set\b", text(name))]
+    none(found, "select ends at descriptor 1,023: use poll")

@@ -18,7 +18,7 @@ from benchmarks.gate import against, baseline, history, imports, repeat, size
 from benchmarks.gate.accepted import NotComparableError, committed
 from benchmarks.gate.installed import install
 from benchmarks.gate.instructions import OUT, PARTS, WrongResultError, measure
-from benchmarks.gate.judged import Judged
+from benchmarks.gate.judged import OPEN, Judged
 from benchmarks.gate.load import load
 from benchmarks.gate.peers import ratios
 
@@ -56,18 +56,19 @@ GATES: Final[dict[str, Callable[[argparse.Namespace], Judged]]] = {
 
 def judged(given: argparse.Namespace) -> dict[str, Any]:
     """The chosen gates, one after the other: what each measured, what failed, what could not be judged."""
-    told: dict[str, Any] = history.stamp() | {"failed": [], "unjudged": [], "nothing": []}
+    told: dict[str, Any] = history.stamp() | {"failed": [], "unjudged": [], "nothing": [], "verdicts": {}}
     for gate in given.only or GATES:
         begin = time.monotonic()
         try:
             found = GATES[gate](given)
         except NotComparableError as error:
             told["nothing"].append(f"{gate}: nothing is judged: {error}")
+            told["verdicts"][gate] = {"verdict": OPEN, "why": [str(error)], "lines": []}
             print(f"== {gate}: nothing is judged: {error}", flush=True)
             continue
         seconds = time.monotonic() - begin
         print(f"== {gate}, {seconds:.0f} s", *found.lines, sep="\n", flush=True)
-        told[gate] = found.measured
+        told[gate], told["verdicts"][gate] = found.measured, found.verdict()
         told["failed"] += found.failed
         told["unjudged"] += found.unjudged
     return told
@@ -104,10 +105,19 @@ def arguments() -> argparse.Namespace:
     instead.add_argument("--against", metavar="REF", help="this tree and that of a commit, side by side")
     instead.add_argument("--repeat", type=int, metavar="N", help="the chosen gates, so many times")
     instead.add_argument("--history", type=Path, metavar="PNG", help="draw what was recorded")
+    instead.add_argument(
+        "--why",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="the verdicts recorded of a version or commit (the last)",
+    )
     parser.add_argument(
         "--beside-spinner", type=int, default=0, metavar="M", help="the last M of N, beside busy processors"
     )
-    parser.add_argument("--record", action="store_true", help=f"add what was measured to {history.FILE.name}")
+    parser.add_argument(
+        "--record", action="store_true", help=f"add measurements and verdicts to {history.FILE.name}"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured there")
     parser.add_argument("--only", action="append", choices=GATES, help="this gate; may be repeated (all)")
     parser.add_argument("--part", action="append", choices=PARTS, help="of the instructions; may be repeated")
@@ -126,6 +136,8 @@ def chosen(given: argparse.Namespace) -> int:
         return 0
     if given.history:
         return history.draw(given.history)
+    if given.why is not None:
+        return history.explain(given.why)
     if given.against:
         return FAILED if against.compare(given.against, given.only, given.part or PARTS, given.json) else 0
     if given.repeat:

@@ -2,9 +2,11 @@
 
     tools/bench_gate --record              the gates, and a line for `benchmarks/history.jsonl`
     tools/bench_gate --history page.png    all lines, drawn
+    tools/bench_gate --why 0.1.0           why that version passed: the verdicts of its last line
 
-A line: `date`, `commit` (with `+` behind it where the tree had changes), `environment`, and `measured` by gate. A gate
-that was not run is not there.
+A line: `date`, `version`, `commit` (with `+` behind it where the tree had changes), `environment`, and by gate
+`verdicts` (`judged.Judged.verdict`) and `measured`. A gate that was not run is not there; lines of before 2026-11-29
+have neither version nor verdicts.
 
     instructions  {operation: count}           ratios  {name: value}         import  {way: ms}
     size          {wheel, installed: bytes}    load    {p99_ns, slip_p99_ns, achieved, missing, others, late_p99_ns}
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,18 +24,20 @@ from typing import Any, Final
 from benchmarks.building import ROOT
 from benchmarks.gate.accepted import DEPENDS, NotComparableError, git
 from benchmarks.gate.baseline import environment
+from benchmarks.gate.judged import FAILED
 
 FILE: Final = ROOT / "benchmarks" / "history.jsonl"
 
 
 def stamp() -> dict[str, Any]:
     """When, of what, and where."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     try:
         commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", *DEPENDS) else "")
     except NotComparableError:  # not a checkout
         commit = ""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": now, "commit": commit, "environment": environment()}
+    return {"date": now, "version": version, "commit": commit, "environment": environment()}
 
 
 def line(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +62,8 @@ def line(told: Mapping[str, Any]) -> dict[str, Any]:
         measured["import"] = told["import"]["ms"]
     if "size" in told:
         measured["size"] = told["size"]
-    return {key: told[key] for key in ("date", "commit", "environment")} | {"measured": measured}
+    kept = ("date", "version", "commit", "environment", "verdicts")
+    return {key: told[key] for key in kept} | {"measured": measured}
 
 
 def record(told: Mapping[str, Any]) -> None:
@@ -69,6 +75,26 @@ def record(told: Mapping[str, Any]) -> None:
 def lines(file: Path = FILE) -> list[dict[str, Any]]:
     """All that was recorded, in the order of the file."""
     return [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
+
+
+def explain(asked: str = "", file: Path | None = None) -> int:
+    """Prints each gate's verdict of the last run of a version or commit (its beginning is enough), or of the last run
+    of all. 1 where a gate had failed then. Raises NotComparableError where no such run was recorded."""
+    runs = [
+        run
+        for run in lines(file or FILE)
+        if "verdicts" in run and (asked == run["version"] or run["commit"].startswith(asked))
+    ]
+    if not runs:
+        raise NotComparableError(f"no verdicts of {asked or 'any run'} are recorded in {FILE.name}")
+    run = runs[-1]
+    print(f"{run['version']}, commit {run['commit'][:12]}, {run['date']}")
+    print(*(f"  {name}: {value}" for name, value in run["environment"].items()), sep="\n")
+    for gate, found in run["verdicts"].items():
+        print(
+            f"== {gate}: {found['verdict']}", *(f"  {why}" for why in found["why"]), *found["lines"], sep="\n"
+        )
+    return int(any(found["verdict"] == FAILED for found in run["verdicts"].values()))
 
 
 def series(kept: Sequence[Mapping[str, Any]], gate: str) -> dict[str, list[float | None]]:

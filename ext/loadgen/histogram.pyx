@@ -39,7 +39,17 @@ cdef extern from "histogram.h" nogil:
     double flux_hdr_mean(const flux_hdr *h)
 
 
+cdef extern from "<poll.h>" nogil:
+    int POLLIN
+
+    ctypedef struct pollfd "struct pollfd":
+        int fd
+        short events
+
+
 cdef extern from "schedule.h" nogil:
+    enum:
+        FLUX_WAIT_MOST
     int FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY, FLUX_AT_ONCE
 
     ctypedef struct flux_schedule:
@@ -50,6 +60,7 @@ cdef extern from "schedule.h" nogil:
     int64_t flux_schedule_intended(const flux_schedule *s, int64_t k)
     int64_t flux_schedule_due(const flux_schedule *s, int64_t now_ns)
     int flux_sleep_until(int64_t ns)
+    int flux_wait_readable(pollfd *descriptors, uint32_t count, int64_t ns)
     int flux_sharpen_sleep()
 
 

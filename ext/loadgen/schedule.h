@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
@@ -23,6 +24,7 @@
 
 #define FLUX_NS_PER_S INT64_C(1000000000)
 #define FLUX_SCHEDULE_END (INT64_C(1) << 48) /* ns, three days: where a ramp ends, so that A fits 128 bits */
+#define FLUX_WAIT_MOST 64 /* descriptors waited for at once */
 #define FLUX_SCHEDULE_MOST (INT64_C(1) << 45) /* messages of a ramp */
 
 enum flux_shape { FLUX_CONSTANT, FLUX_RAMP, FLUX_BURST, FLUX_REPLAY, FLUX_AT_ONCE };
@@ -124,6 +126,14 @@ static inline int flux_sleep_until(int64_t ns) {
     if (ns <= 0) return 0;
     struct timespec t = {.tv_sec = (time_t)(ns / FLUX_NS_PER_S), .tv_nsec = (long)(ns % FLUX_NS_PER_S)};
     return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+}
+
+/* Waits until one of the descriptors can be read, at most `ns`; not select, which ends at descriptor 1,023. 0, or the
+ * errno of what ended it (EINTR: a signal came first). */
+static inline int flux_wait_readable(struct pollfd *descriptors, uint32_t count, int64_t ns) {
+    struct timespec t = {0, 0};
+    if (ns > 0) t = (struct timespec){.tv_sec = (time_t)(ns / FLUX_NS_PER_S), .tv_nsec = (long)(ns % FLUX_NS_PER_S)};
+    return ppoll(descriptors, count, &t, NULL) < 0 ? errno : 0;
 }
 
 #endif

@@ -77,6 +77,23 @@ def sleep_until(int64_t ns):
         PyErr_CheckSignals()
 
 
+def wait_readable(list descriptors, int64_t ns):
+    cdef pollfd waited[FLUX_WAIT_MOST]
+    cdef uint32_t count = 0
+    cdef int status
+    if len(descriptors) > FLUX_WAIT_MOST:
+        raise ValueError(f"{len(descriptors)} descriptors, at most {FLUX_WAIT_MOST}")
+    for descriptor in descriptors:
+        waited[count].fd, waited[count].events = descriptor, POLLIN
+        count += 1
+    with nogil:
+        status = flux_wait_readable(waited, count, ns)
+    if status == EINTR:
+        PyErr_CheckSignals()
+    elif status != 0:
+        raise OSError(status, "ppoll")
+
+
 def sharpen_sleep():
     if flux_sharpen_sleep() != 0:
         raise OSError("prctl(PR_SET_TIMERSLACK)")

@@ -28,6 +28,9 @@ MAX_HEARTBEAT_INTERVAL_MS: Final = 60_000  # that a server may announce
 # Streams and rings
 MAX_STREAMS: Final = 100_000
 MAX_RUNS: Final = 1_024  # feed runs whose position is remembered
+ONE_LIFE_RUNS: Final = (
+    1 << 62
+)  # a number: a feed's run from here on is of one process; below, durable or unregistered
 RING_CLASSES: Final = ((16, 262_144), (64, 65_536), (256, 16_384), (4_096, 1_024), (MAX_STREAMS, 16))
 """(streams up to, rows per ring): the first streams of a process get long rings, later ones short ones."""
 MAX_RING_BYTES: Final = 1 * GIB
@@ -96,7 +99,9 @@ PEERS_BYTES: Final = (
 )  # in libzmq's queues and for peers that do not read: three stopped subscribers, say
 PROGRAM_BYTES: Final = 256 * MIB  # Python and the libraries
 STREAM_BYTES: Final = 4 * KIB  # of a stream, beside its ring: names, heads of messages, tables
-MEMORY_WATCH_MS: Final = 50  # the memory is looked at this often
+MEMORY_WATCH_MS: Final = 50  # the memory, and the descriptors, are looked at this often
+MAX_DESCRIPTORS: Final = 16_384  # a server asks the system for so many; every connection takes one
+FREE_DESCRIPTORS: Final = 256  # kept free of connections, where an eighth of all is not less
 
 # Requests
 MAX_ENVELOPE_FRAMES: Final = 16  # before a request: its peer, and routers on the way

@@ -20,10 +20,11 @@ from flux.model import ROW_DTYPES, RowKind, StreamKey
 from flux.server.pipeline.exchange import Exchange
 from flux.transport.bridge import Commits, Turns
 from flux.transport.pump import Receiver, Streams
-from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of, send
+from flux.transport.sockets import Socket, Sockets, Wake, send
 from tests.patience import PATIENCE_S
 
 KEY = StreamKey("SIM", "X", "1m")
+BEGINS = source_begins("feed:SIM:7")
 ROOM = 1 << 20  # bytes of a file
 
 
@@ -36,10 +37,10 @@ class Committing:
         self.streams.add(KEY, stream_id=1, ring_rows=4_096, owner=1)
         self.exchange = Exchange()
         self._sockets = Sockets()
-        puller = self._sockets.puller("tcp://127.0.0.1:*")
-        self._pusher = self._sockets.pusher(endpoint_of(puller))
+        puller = self._sockets.puller("inproc://fed")  # what is sent there has come
+        self._pusher = self._sockets.pusher("inproc://fed")
         self.receiver = Receiver(puller, self.streams, server=True)
-        self.receiver.kernel.add_run(b"SIM", 7, 0, 1, source_begins("feed:SIM:7"))
+        self.receiver.kernel.add_run(b"SIM", 7, 0, 1, BEGINS)
         self._turns = Turns(self.exchange.handover, self.receiver, puller, Wake(), store_id=1, epoch=1)
         self.heard: list[bytes] = []
         self.while_sending: Callable[[], None] = lambda: None
@@ -47,15 +48,15 @@ class Committing:
         """At each frame: rows and the run's rows that are committed, the position, the fence, the journal's end."""
         self.senders: set[int] = set()
 
-    def fill(self, count: int = 3) -> None:
-        """The feed's next rows, taken in by this thread."""
+    def fill(self, count: int = 3, frames: int = 1) -> None:
+        """The feed's next rows, in so many frames, taken in by one turn of this thread."""
         first = self.streams.kernel.head(0) + 1
-        rows = np.zeros(count, ROW_DTYPES[RowKind.CANDLE])
-        rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * (first + np.arange(count)), 1
-        frame = codec.encode(rows, KEY, first, store_id=7, stream_id=1)
-        assert isinstance(frame, bytes)
-        assert self._pusher.poll(int(PATIENCE_S * 1_000), zmq.POLLOUT)
-        assert send(self._pusher, [frame])
+        for numbers in np.array_split(first + np.arange(count), frames):
+            rows = np.zeros(len(numbers), ROW_DTYPES[RowKind.CANDLE])
+            rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * numbers, 1
+            frame = codec.encode(rows, KEY, int(numbers[0]), store_id=7, stream_id=1)
+            assert isinstance(frame, bytes)
+            assert send(self._pusher, [frame])
         deadline = time.monotonic() + PATIENCE_S
         while self.streams.kernel.head(0) < first + count - 1:
             assert time.monotonic() < deadline

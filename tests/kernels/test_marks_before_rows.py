@@ -4,20 +4,54 @@ Python is asked where it has to be, and only then."""
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flux import journal
+from flux import journal, limits
 from flux.journal import FenceMark, Position
 from flux.journal.disk import CLOSE_BYTES
 from flux.transport import bridge
 from flux.transport.bridge import Why
 from tests.full_disk import descriptor_of, refusing
-from tests.kernels.committing import ROOM, Committing
+from tests.kernels.committing import BEGINS, ROOM, Committing
 from tests.patience import PATIENCE_S
+
+IN_PIECES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/types.h>
+int in_pieces, calls;
+static ssize_t piece(const char *name, int fd, const void *data, size_t size, off_t at) {
+    ssize_t (*next)(int, const void *, size_t, off_t) = dlsym(RTLD_NEXT, name);
+    if (!in_pieces) return next(fd, data, size, at);
+    if (calls++ % 2 == 0) return errno = EINTR, -1;
+    return next(fd, data, size < 7 ? size : 7, at);
+}
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at) { return piece("pwrite", fd, data, size, at); }
+ssize_t pwrite64(int fd, const void *data, size_t size, off_t at) { return piece("pwrite64", fd, data, size, at); }
+"""
+COMMITTING_IN_PIECES = """
+import ctypes, sys
+from pathlib import Path
+from flux.transport import bridge
+from tests.kernels import test_marks_before_rows as here
+bridge.NATIVE = False
+one = here.Committing()
+one.begin(Path(sys.argv[1]))
+one.fill()
+pieces = ctypes.CDLL(sys.argv[2])
+ctypes.c_int.in_dll(pieces, "in_pieces").value = 1
+here.test_a_group_is_written_marked_and_counted_before_anything_of_it_is_sent(one)
+print(ctypes.c_int.in_dll(pieces, "calls").value)
+"""
 
 
 @pytest.fixture
@@ -126,3 +160,48 @@ def test_a_group_that_the_disk_refuses_is_committed_by_a_later_call(one: Committ
     assert commits.run(0).groups == 1
     assert one.seen[0][:3] == (3, 3, one.log.position)
     assert journal.scan(journal.read_file(one.log.path)).committed == one.before + size
+
+
+@pytest.mark.parametrize("disk", [True, False])
+def test_what_was_synced_is_known(one: Committing, disk: bool) -> None:
+    done = one.commits(disk=disk).run(0)
+    assert done.groups == 1
+    assert one.log.synced.offset == (one.log.position.offset if disk else one.before)
+
+
+def test_a_write_that_is_interrupted_or_short_is_gone_on_with(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, made = tmp_path / "pieces.c", tmp_path / "pieces.so"
+    source.write_text(IN_PIECES)
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", made, "-ldl"], check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", COMMITTING_IN_PIECES, tmp_path, made],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "LD_PRELOAD": str(made)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) > 2 * 300 // 7, "the group has more bytes than that"
+
+
+def test_a_run_that_has_the_place_of_another_keeps_its_own_position(one: Committing) -> None:
+    """The run went while its group waited."""
+    places = [
+        one.receiver.kernel.add_run(b"SIM", 8 + n, 100, 1, BEGINS, 0, 0) for n in range(limits.MAX_RUNS)
+    ]
+    assert places[-2:] == [limits.MAX_RUNS - 1, 0], "the table was full"
+    before = one.receiver.kernel.run_committed(0)
+    assert one.commits().run(0).groups == 1
+    assert one.receiver.kernel.run_committed(0) == before
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_turn_records_once_how_far_a_run_is(one: Committing, frames: int) -> None:
+    one.commits().run(0)
+    one.fill(3, frames)
+    entries = one.exchange._filled[1].group.entries
+    assert entries["label2"][entries["kind"] == journal.SOURCE].tolist() == [6]

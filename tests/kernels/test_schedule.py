@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flux.kernels.histogram import Schedule, sleep_until
+from flux.kernels.histogram import Schedule, sleep_until, wait_readable
+from tests.high_descriptors import SELECT_ENDS, low_descriptors_taken
 from tests.oracle import load as oracle
 
 DAY_NS = 86_400 * 10**9
@@ -172,6 +174,39 @@ def test_a_signal_is_handled_during_the_sleep() -> None:
     def rung() -> None:  # the timer starts where its signal is awaited, however late that is
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         sleep_until(time.monotonic_ns() + 20 * 10**9)
+
+    with pytest.raises(Rang):
+        rung()
+
+
+def test_a_wait_ends_with_what_can_be_read_whatever_its_number() -> None:
+    with low_descriptors_taken():
+        read, write = os.pipe()
+    assert read >= SELECT_ENDS
+    try:
+        wait_readable([read], 1_000)
+        os.write(write, b"1")
+        began = time.monotonic_ns()
+        wait_readable([read], 3_600 * 10**9)
+        assert time.monotonic_ns() - began < 1_800 * 10**9
+        with pytest.raises(ValueError, match="65 descriptors, at most 64"):
+            wait_readable([read] * 65, 0)
+    finally:
+        os.close(read)
+        os.close(write)
+    wait_readable([], -5)
+
+
+@pytest.mark.usefixtures("_alarm")
+def test_a_signal_ends_a_wait() -> None:
+    def ring(*_: object) -> None:
+        raise Rang
+
+    signal.signal(signal.SIGALRM, ring)
+
+    def rung() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        wait_readable([], 20 * 10**9)
 
     with pytest.raises(Rang):
         rung()

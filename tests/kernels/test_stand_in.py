@@ -138,3 +138,44 @@ def test_a_committer_that_is_to_go_on_waits_for_the_loop(both: Committing, what:
     assert ended.result()[:2] == (Why.TIME, 1)
     assert [seen[0] for seen in both.seen[:2]] == [3, 3], "the rows, and then the heartbeat"
     assert state(both) == kernel.SPARE
+
+
+def test_nobody_stands_in_for_a_committer_that_does_not_wait(both: Committing) -> None:
+    commits = both.commits()
+    for _ in range(2):  # before it was called, and after
+        both.fill()
+        assert (stood_in(both), state(both), both.exchange.empty) == (0, kernel.SPARE, False)
+        assert commits.run(0).groups == 1
+
+
+def test_nor_for_one_that_works(both: Committing) -> None:
+    """Both would use the socket."""
+    both.fill()
+    with ThreadPoolExecutor(1) as threads:
+        begun, go = threading.Event(), threading.Event()
+
+        def stand() -> None:
+            begun.set()
+            assert go.wait(PATIENCE_S)
+
+        both.while_sending = stand
+        ended = threads.submit(both.commits().run, PATIENCE_S)
+        assert begun.wait(PATIENCE_S)
+        both.while_sending = lambda: None
+        both.fill()
+        assert (stood_in(both), state(both)) == (0, kernel.TAKEN)
+        both.exchange.close()
+        go.set()
+        assert ended.result(PATIENCE_S)[:2] == (Why.TIME, 2)
+
+
+def test_a_heartbeat_is_sent_once(both: Committing) -> None:
+    commits = both.commits()
+    assert both.exchange.handover.leave_beat(b"beat", 0)
+    for _ in range(3):
+        commits.run(0)
+    assert (commits.beats, len(both.seen)) == (1, 2), "its topic and the frame"
+    assert both.exchange.handover.leave_beat(b"beat", 0), "there is room for the next"
+    commits.send_beat()
+    commits.send_beat()
+    assert commits.beats == 2

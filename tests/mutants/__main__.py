@@ -19,6 +19,7 @@ from tests.mutants.planted import PLANTED, Planted
 from tests.mutants.trial import Copy, Kernels, Verdict
 
 FIRST: Final = 15  # tests: so many are asked before all others
+LONG_S: Final = 1.0  # a test that takes so long waits for something
 MOST_S: Final = 240.0  # of tests for one mutant, as long as they take on the unchanged copy
 REASONS: Final = ROOT / "tests" / "mutants" / "survivors.txt"
 
@@ -124,7 +125,7 @@ def judge(copy: Copy, change: Change, known: Known, collected: set[str]) -> Verd
 
 
 def _asked(copy: Copy, tests: list[str], known: Known) -> Verdict:
-    """A few first, since most mutants fall at once. What fails is asked again, alone: the machine may be busy."""
+    """A few first, since most mutants fall at once. A long one that fails is asked again: the machine may be busy."""
     seconds, spent, size = 0.0, 0.0, FIRST
     while tests and spent < MOST_S:
         part, tests = tests[:size], tests[size:]
@@ -133,7 +134,8 @@ def _asked(copy: Copy, tests: list[str], known: Known) -> Verdict:
         seconds, spent, size = seconds + verdict.seconds, spent + usual, size * 4
         if not verdict.killed:
             continue
-        if verdict.test not in part or copy.judge([verdict.test], known.seconds([verdict.test])).killed:
+        usual = known.seconds([verdict.test]) if verdict.test in part else 0.0
+        if usual < LONG_S or copy.judge([verdict.test], usual).killed:
             return verdict._replace(seconds=seconds)
         print(f"     {verdict.test} failed once and then did not", flush=True)
         tests = part[part.index(verdict.test) + 1 :] + tests
@@ -151,7 +153,8 @@ def campaign(changes: Sequence[Change], excuses: dict[str, str]) -> int:
     """Judge them one after the other; how many live without a reason."""
     began, ends, unexplained = time.monotonic(), Counter[str](), []
     with Copy() as copy:
-        files = sorted({*measured_files(), *(file for change in changes for file in change.tests)})
+        seen = measured_files() if any(change.lines for change in changes) else []
+        files = sorted({*seen, *(file for change in changes for file in change.tests)})
         known = Known()
         known.measure(copy, files)
         collected = copy.collected(files)

@@ -38,7 +38,7 @@ _OTHER: Final = (  # in the names of tests of system/ that are long, or of somet
         "packaging",
         "peers",
     ),
-    *("gates", "power_cuts", "through"),
+    *("cli", "gates", "power_cuts", "terminal", "through"),
 )
 _SETTINGS: Final = """[run]
 parallel = True

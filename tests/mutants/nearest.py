@@ -13,9 +13,8 @@ ROOMS: Final = (
     "src/flux/client",
     "src/flux/protocol",
     "src/flux/journal",
-    "src/flux/journal/disk.py",
-    "src/flux/journal/scanner.py",
     "src/flux/feed/push.py",
+    "src/flux/feed/delivery.py",
 )
 
 _START: Final = (
@@ -101,14 +100,20 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     "src/flux/protocol/sequencer": ("unit/test_sequencer*", *_COMMIT),
     "src/flux/journal": ("unit/test_journal*", "kernels/test_journal*", *_START, *_COMMIT),
     "src/flux/journal/fence": ("unit/test_journal*", *_START, *_COMMIT),
-    "src/flux/feed/push": (
-        "unit/test_descriptors*",
-        "unit/test_threads*",
-        "system/test_feed*",
-        "system/test_quiet_feeds*",
+    **dict.fromkeys(
+        ("src/flux/feed/push", "src/flux/feed/delivery"),
+        (
+            "unit/test_descriptors*",
+            "unit/test_threads*",
+            "unit/test_feed_answers*",
+            "system/test_feed*",
+            "system/test_quiet_feeds*",
+        ),
     ),
     "ext": (
         "kernels/test_marks*",
+        "kernels/test_stand*",
+        "system/test_borrowed*",
         "system/test_commit_path*",
         "system/test_syncs*",
         "kernels/test_bridge*",

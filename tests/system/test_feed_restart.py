@@ -111,7 +111,7 @@ def test_a_claim_outlives_the_server(tmp_path: Path) -> None:
             for number, count in enumerate(counts, before + 1):
                 with Feed(SOURCE, run="r", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
                     feed.flush(PATIENCE_S)
-                    assert feed._incarnation == number
+                    assert feed._delivery._incarnation == number
                     feed.send("X", "1m", rows[feed.committed : count])
     check_kept(tmp_path, {KEY: rows})
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import flux.kernels.codec as a_kernel
+from benchmarks.gate import __main__ as gate
 from benchmarks.gate import history, imports, load, repeat, size
 from benchmarks.gate.accepted import NotComparableError
 from benchmarks.gate.calm import Calm, Watch
@@ -28,6 +29,7 @@ from tests.system.gated import ROOT, replace
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
+STAMP = {"date": "2026-11-29", "commit": "0123456789012+", "environment": {"compiler": "gcc"}}
 CALM, BUSY = Calm(0.0, 250_000, 2_000_000), Calm(1.6, 9_000_000, 30_000_000)
 
 Planted = Callable[..., Path]
@@ -225,6 +227,7 @@ def test_what_is_recorded_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found["generator"]["slip_ns"]["p99"] = 1e5
     for count in (100.0, 103.0):
         told = history.stamp() | {"instructions": {"crc": count}, "load": found, "size": {"wheel": 7}}
+        told["verdicts"] = {"size": size.judge({"wheel": 7}, {"wheel": 7}).verdict()}
         history.record(told)
     kept = history.lines(history.FILE)
     assert [line["measured"]["instructions"]["crc"] for line in kept] == [100, 103]
@@ -236,11 +239,39 @@ def test_what_is_recorded_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         history.draw(tmp_path / "page.png", tmp_path / "none")
 
 
+def test_why_a_recorded_run_passed_has_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gate's own run: one gate that fails, one that is left open, one that holds; then another run that holds."""
+    monkeypatch.setattr(history, "FILE", tmp_path / "history.jsonl")
+    sound = size.judge({"wheel": 100}, {"wheel": 104})
+    busy = load.judge(lambda: run(p99_ms=9, seen=BUSY))
+    for version, wheel in (("0.1.0", size.judge({"wheel": 100}, {"wheel": 106})), ("0.2.0", sound)):
+        gates = {"size": lambda _, wheel=wheel: wheel, "load": lambda _: busy, "sound": lambda _: sound}
+        monkeypatch.setattr(gate, "GATES", gates)
+        monkeypatch.setattr(history, "stamp", lambda version=version: STAMP | {"version": version})
+        given = gate.argparse.Namespace(only=None, json=None, record=True)
+        assert gate.run(given) == (gate.FAILED if version == "0.1.0" else 0)
+    capsys.readouterr()
+    assert history.explain("0.1.0") == 1
+    said = capsys.readouterr().out
+    assert "== size: failed\n  size: wheel" in said
+    assert "+6.00%  FAILED" in said
+    assert "== load: not judged\n  load: rate and latency, on a busy machine" in said
+    assert history.explain() == 0
+    said = capsys.readouterr().out
+    assert said.startswith("0.2.0, commit 012345678901, ")
+    assert "== sound: holds\nbytes" in said, "the bound that it was held against is told"
+    assert history.explain("01234") == 0
+    with pytest.raises(NotComparableError, match=r"no verdicts of 9\.9"):
+        history.explain("9.9")
+
+
 def test_what_is_committed_of_the_history_can_be_drawn() -> None:
     kept = history.lines(ROOT / "benchmarks" / "history.jsonl")
     assert kept
     for line in kept:
-        assert {"date", "commit", "environment", "measured"} == set(line)
+        assert {"date", "commit", "environment", "measured"} == set(line) - {"version", "verdicts"}
         assert line["measured"]
         json.dumps(line, allow_nan=False)
 
@@ -253,9 +284,9 @@ def test_the_workflow_names_what_there_is() -> None:
     assert {command for command, _ in commands} == {".ci/run", "tools/bench_gate"}
     for command, _ in commands:
         assert os.access(ROOT / command, os.X_OK), command
-    gate = (ROOT / "benchmarks" / "gate" / "__main__.py").read_text()
+    flags = (ROOT / "benchmarks" / "gate" / "__main__.py").read_text()
     for flag in re.findall(r"--[\w-]+", " ".join(said for command, said in commands if "gate" in command)):
-        assert f'"{flag}"' in gate, flag
+        assert f'"{flag}"' in flags, flag
     kept = re.findall(r"path: (\S+)", told)
     assert kept == ["build/gate/report.json", "build/gate/against.json"]
     assert all(

@@ -252,7 +252,7 @@ def test_a_feed_goes_on_or_fails_and_says_so(tmp_path: Path, version_error: bool
             with Feeding(server) as feed:
                 answers.lie("SourcePositionRequest", [edge] * 3)
                 feed.send(BAD.symbol, BAD.interval, candles(2, 1))
-                eventually(lambda: answers.told >= 1 or feed._failure)
+                eventually(lambda: answers.told >= 1 or feed._delivery.failure)
                 with suppress(FluxError):
                     feed.flush(0.01)
                 answers.lies.clear()
@@ -266,12 +266,12 @@ class Feeding:
         self._feed = Feed(BAD.source_id, ingest="tcp://127.0.0.1:9", chunk_rep=server.rep)
 
     def __enter__(self) -> Feed:
-        self._feed.run = 1
+        self._feed._delivery.run = 1
         return self._feed
 
     def __exit__(self, *_: object) -> None:
-        self._feed._committed = (
-            self._feed._outbox.kernel.queued
+        self._feed._delivery.committed = (
+            self._feed._delivery.outbox.kernel.queued
         )  # nobody takes its rows: there is nothing to wait for
         try:
             self._feed.close()

@@ -33,7 +33,7 @@ def _few_places(monkeypatch: pytest.MonkeyPatch) -> None:
         "flux.server.pipeline.committer",
     ):
         monkeypatch.setattr(f"{module}.MAX_RUNS", PLACES)
-    monkeypatch.setattr("flux.feed.link.QUIET_S", PATIENCE_S)
+    monkeypatch.setattr("flux.feed.link.KEEP_S", 0.01)
 
 
 def feed(server: Server) -> Feed:
@@ -48,17 +48,19 @@ def others(server: Server, count: int) -> None:
 
 
 def test_a_feed_that_was_forgotten_goes_on_as_another_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = candles(60, 1)
     with testing.server(data=tmp_path) as server, feed(server) as quiet:
-        first = quiet.run
         for begin in (0, 20, 40):
+            before = quiet.run
             quiet.send(KEY.symbol, KEY.interval, rows[begin : begin + 20])
             quiet.flush(PATIENCE_S)
             assert quiet.committed == begin + 20
+            monkeypatch.setattr("flux.feed.link.KEEP_S", PATIENCE_S)
             others(server, 3 * PLACES)
-        assert quiet.run != first
+            monkeypatch.setattr("flux.feed.link.KEEP_S", 0.01)
+            wait_until(lambda before=before: quiet.run != before, "the feed has heard it")
     assert "no longer knows this feed's run" in caplog.text
     sequences, kept = stored_streams(tmp_path / "flux.duckdb")[KEY]
     assert sequences.tolist() == list(range(1, 61))
@@ -120,10 +122,8 @@ def served(tmp_path: Path) -> Iterator[tuple[Server, Cut]]:
 def test_rows_that_may_be_committed_are_never_sent_again(
     served: tuple[Server, Cut], monkeypatch: pytest.MonkeyPatch, heard: int
 ) -> None:
-    """They were committed, the answers were lost, and the server forgot the run: a trade without an id is not
-    recognised. `heard`: rows that the feed knows to be committed."""
-    monkeypatch.setattr("flux.feed.link.QUIET_S", 0.0)  # as after a longer cut
-    monkeypatch.setattr("flux.feed.link.UNKNOWN_S", 1.0)
+    """They were committed, the answers were lost, and the server forgot the run, however lately they were sent: a trade
+    without an id is not recognised. `heard`: rows that the feed knows to be committed."""
     monkeypatch.setattr("flux.feed.link.STALL_S", 0.1)
     server, cut = served
     rows = np.zeros(100, TRADE)
@@ -132,17 +132,20 @@ def test_rows_that_may_be_committed_are_never_sent_again(
     key = StreamKey("FEED", "CUT", "trade")
     with pytest.raises(StorageError, match=f"rows {heard + 1} to 100 may be committed or lost"):  # noqa: PT012, SIM117  closing raises it
         with Feed(key.source_id, ingest=server.ingest, chunk_rep=cut.endpoint) as feed:
-            if heard:
-                cut.mended.set()
-                feed.send("CUT", "trade", rows[:heard])
-                feed.flush(PATIENCE_S)
-                cut.mended.clear()
+            cut.mended.set()
+            wait_until(lambda: feed._delivery._registered, "the run is known")
+            feed.send("CUT", "trade", rows[:heard])
+            feed.flush(PATIENCE_S)
+            cut.mended.clear()
             feed.send("CUT", "trade", rows[heard:])
             with Feed("WATCH", ingest=server.ingest, chunk_rep=server.chunk_rep) as watching:
                 wait_until(
                     lambda: (at := watching.position(key)) is not None and at.sequence == 100, "100 rows"
                 )
             others(server, 3 * PLACES)
+            taken = server.loop.counters["messages"]
+            feed._delivery.outbox.resend(everything=True)  # as after an answer of 0 that was late
+            wait_until(lambda: server.loop.counters["messages"] > taken, "what came again")
             cut.mended.set()
             feed.flush(PATIENCE_S)
     with Feed("WATCH", ingest=server.ingest, chunk_rep=server.chunk_rep) as after:

@@ -187,7 +187,7 @@ def test_damage_in_the_middle_is_said_cut_and_begins_an_epoch(tmp_path: Path, to
         assert f"damaged at byte {scan.end} (body)" in err
         assert f"`flux rebuild {data} --cut`" in err
         loss = re.search(
-            r"(\d+) bytes behind byte (\d+) would be lost: at least (\d+) groups with (\d+) rows of 1 streams",
+            r"(\d+) bytes after byte (\d+) would be lost: at least (\d+) groups with (\d+) rows of 1 streams",
             err,
         )
         assert loss is not None
@@ -225,7 +225,7 @@ def test_salvage_keeps_all_that_reads(tmp_path: Path, told: Told, database: bool
     assert f"`flux rebuild {data} --salvage` keeps every group that reads" in err
     code, out, err = told("rebuild", data, "--salvage")
     assert code == 0
-    assert re.search(r"damaged at byte \d+ \(body\).* groups behind that are kept", err)
+    assert re.search(r"damaged at byte \d+ \(body\).* groups after it are kept", err)
     assert (" that only the database had" in out) == database
     assert ("no database that opens" in err) != database
     sequences, kept = stored(data / "flux.duckdb")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import pytest
 
 import flux
 from flux import journal
+from flux.codec import HealthResponse
 from flux.feed.push import Feed
 from flux.feed.synth import candles
 from flux.journal.disk import known_synced
-from flux.limits import MAX_LIVE_ROWS, MIB
+from flux.limits import MAX_DESCRIPTORS, MAX_LIVE_ROWS, MIB
 from flux.model import State, StreamKey
 from flux.schema import messages
 from flux.transport.requester import Requester
@@ -50,21 +53,64 @@ def test_a_server_without_descriptors_serves_those_it_has_and_is_well_again_afte
             requester.ask(messages.health_request, timeout=PATIENCE_S)
             _, most = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (open_now + 40, most))
-            host, _, port = server.rpc.removeprefix("tcp://").rpartition(":")
-            others = [socket.create_connection((host, int(port))) for _ in range(100)]
+            others = crowd(server.rpc, 100)
             wait_until(
-                lambda: len(list(Path(f"/proc/{server.pid}/fd").iterdir())) >= open_now + 39, "all are taken"
+                lambda: "descriptors" in health(requester).message, "the newest connections are dropped"
             )
             synced = last_synced(server)
             wait_until(lambda: last_synced(server) > synced, "what is committed meanwhile is synced")
             for other in others:
                 other.close()
             resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (most, most))
-            wait_until(
-                lambda: requester.ask(messages.health_request, timeout=PATIENCE_S).state == State.OK,
-                "it is well",
-            )
+            wait_until(lambda: health(requester).state == State.OK, "it is well")
         assert server.stop() == 0
+
+
+def crowd(endpoint: str, count: int) -> list[socket.socket]:
+    """Connections that say nothing."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return [socket.create_connection((host, int(port))) for _ in range(count)]
+
+
+def health(requester: Requester) -> HealthResponse:
+    """What the server reports of itself."""
+    found: HealthResponse = requester.ask(messages.health_request, timeout=PATIENCE_S)
+    return found
+
+
+def test_more_connections_than_descriptors_cost_no_core_and_no_neighbour(tmp_path: Path) -> None:
+    """libzmq's listener asked for a descriptor without a pause while there was none."""
+    with FluxServer(tmp_path / "d", "--ingest", "tcp://127.0.0.1:*") as server, Sockets() as sockets:
+        requester = Requester(sockets, server.rpc)
+        health(requester)
+        soft, most = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        assert soft >= min(most, MAX_DESCRIPTORS) or most == resource.RLIM_INFINITY
+        with Neighbour(server):
+            open_now = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (open_now + 40, most))
+            others = crowd(server.rpc, 90)
+            wait_until(
+                lambda: "descriptors" in health(requester).message, "the newest connections are dropped"
+            )
+            assert health(requester).state == State.DEGRADED
+            few = (open_now + 40) * 7 // 8 + 1
+            wait_until(
+                lambda: len(list(Path(f"/proc/{server.pid}/fd").iterdir())) <= few,
+                "some descriptors are free",
+            )
+        used, began = cpu_s(server.pid), time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 3, "three seconds of it")
+        assert cpu_s(server.pid) - used < 0.2 * (time.monotonic() - began), "no core is lost to it"
+        for other in others:
+            other.close()
+        wait_until(lambda: health(requester).state == State.OK, "it is well")
+        assert server.stop() == 0
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def last_synced(server: FluxServer) -> int:

@@ -21,10 +21,11 @@ from tests.patience import PATIENCE_S
 
 
 class Liar:
-    """Answers every question for a position with `said`, once rows have come."""
+    """Registers a run, and answers every question for its position with `said`, once rows have come."""
 
     def __init__(self) -> None:
         self.said: dict[str, Any] = {}
+        self._registered = False
         self._over = threading.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._requests, self._rows = self._context.socket(zmq.ROUTER), self._context.socket(zmq.PULL)
@@ -36,14 +37,20 @@ class Liar:
         self._thread.start()
 
     def _answer(self) -> None:
-        self._rows.poll(int(PATIENCE_S * 1_000))  # what it says is judged by what was sent
         while not self._over.is_set():
             if not self._requests.poll(50):
                 continue
             *envelope, payload = self._requests.recv_multipart()
             asked: Any = codec.decode(payload)
             head = {"correlation_id": asked.correlation_id, "schema_version": 2}
-            reply = messages.source_position_response(source_id="SIM", run=asked.run, **self.said, **head)
+            if asked.claim:
+                self._registered = True
+            elif self._registered:
+                self._rows.poll(int(PATIENCE_S * 1_000))  # what it says is judged by what was sent
+            said = {"committed": 0, "incarnation": 1} | (
+                self.said if self._registered and not asked.claim else {}
+            )
+            reply = messages.source_position_response(source_id="SIM", run=asked.run, **said, **head)
             self._requests.send_multipart([*envelope, reply])
         self._context.destroy(linger=0)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,31 +26,15 @@ from flux.errors import (
 )
 from flux.model import CANDLE, Cursor, StreamKey
 from tests.patience import PATIENCE_S
+from tests.unit.history import KEY, MINUTE, T0
 from tests.unit.live_server import LiveServer
-from tests.unit.served import STORE_ID, Served, Stream, rows_at
-
-KEY = StreamKey("SIM", "BTCUSDT", "1m")
-T0, MINUTE = 1_700_000_040_000, 60_000
+from tests.unit.served import STORE_ID, Stream, rows_at
 
 
-@pytest.fixture
-def server() -> Iterator[LiveServer]:
-    times = [T0 + MINUTE * n for n in range(25_000)]
-    stream = Stream(KEY, 1, rows_at(times))
-    with LiveServer(Served(stream)) as made:
-        yield made
-
-
-@pytest.fixture
-def hist(server: LiveServer) -> Iterator[Historical]:
-    with Historical(rep=server.rep, timeout=PATIENCE_S) as made:
-        yield made
-
-
-def test_everything_comes_page_by_page_to_the_bit(server: LiveServer, hist: Historical) -> None:
+def test_everything_comes_page_by_page_to_the_bit(long_server: LiveServer, hist: Historical) -> None:
     batch = hist.get_range("BTCUSDT", interval="1m")
     assert isinstance(batch, Candles)
-    assert batch.rows.tobytes() == server.stream(KEY).rows.tobytes()
+    assert batch.rows.tobytes() == long_server.stream(KEY).rows.tobytes()
     assert (batch.key, batch.start_sequence, batch.epoch, batch.store_id) == (KEY, 1, 1, STORE_ID)
 
 
@@ -100,8 +83,10 @@ def test_a_limit_counts_what_is_given(hist: Historical, limit: int, every: bool)
     assert batch.rows["ts_ms"].tolist() == [T0 + MINUTE * n for n in range(min(limit, 25_000))]
 
 
-def test_the_latest_revision_of_each_candle_in_order_of_time(server: LiveServer, hist: Historical) -> None:
-    stream = server.stream(KEY)
+def test_the_latest_revision_of_each_candle_in_order_of_time(
+    long_server: LiveServer, hist: Historical
+) -> None:
+    stream = long_server.stream(KEY)
     times = [T0, T0 + 2 * MINUTE, T0 + MINUTE, T0, T0 + 3 * MINUTE]  # one late, one corrected
     stream.rows = rows_at(times)
     latest = hist.get_range("BTCUSDT", interval="1m")
@@ -181,18 +166,18 @@ def test_every_row_has_its_true_sequence_whatever_lies_between(
     assert all(0 < len(part) <= page for part in pages)
 
 
-def test_to_df_has_the_true_sequences(server: LiveServer, hist: Historical) -> None:
+def test_to_df_has_the_true_sequences(long_server: LiveServer, hist: Historical) -> None:
     pytest.importorskip("pandas")
-    server.stream(KEY).rows = rows_at([T0, T0 + 2 * MINUTE, T0, T0 + MINUTE])
+    long_server.stream(KEY).rows = rows_at([T0, T0 + 2 * MINUTE, T0, T0 + MINUTE])
     assert hist.get_range("BTCUSDT", interval="1m").to_df()["sequence"].tolist() == [3, 4, 2]
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_start_in_the_middle_gives_the_sequences_there(
-    server: LiveServer, hist: Historical, version: int
+    long_server: LiveServer, hist: Historical, version: int
 ) -> None:
     hist._requester.version = version
-    server.stream(KEY).rows = rows_at(T0 + MINUTE * n for n in (0, 1, 2, 1, 4, 3, 5))
+    long_server.stream(KEY).rows = rows_at(T0 + MINUTE * n for n in (0, 1, 2, 1, 4, 3, 5))
     batch = hist.get_range("BTCUSDT", interval="1m", start=T0 + 2 * MINUTE, revisions=True)
     assert batch.sequences.tolist() == [3, 5, 6, 7]
     assert (batch.start_sequence, batch.end_sequence) == (3, 7)
@@ -202,7 +187,7 @@ def test_a_start_in_the_middle_gives_the_sequences_there(
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_range_that_does_not_fit_comes_batch_by_batch(
-    server: LiveServer, hist: Historical, version: int
+    long_server: LiveServer, hist: Historical, version: int
 ) -> None:
     hist._requester.version = version
     batches = list(hist.iter_range("BTCUSDT", interval="1m", start=T0 + MINUTE, limit=20_500))
@@ -240,8 +225,8 @@ def test_a_limit_asks_for_no_more_than_it_needs(hist: Historical, monkeypatch: p
     assert asked == [3]
 
 
-def test_the_timeout_is_that_of_the_whole_range(server: LiveServer) -> None:
-    with Historical(rep=server.rep, timeout=PATIENCE_S) as hist:
+def test_the_timeout_is_that_of_the_whole_range(long_server: LiveServer) -> None:
+    with Historical(rep=long_server.rep, timeout=PATIENCE_S) as hist:
         page = hist._page
 
         def slow(
@@ -265,36 +250,36 @@ def test_a_server_that_answers_wrongly_ends_the_call() -> None:
             wanted.fetch(lambda *_, first=first, rows=rows: Page(first, rows, True))
 
 
-def test_what_is_no_longer_kept_is_not_there(server: LiveServer, hist: Historical) -> None:
-    stream = server.stream(KEY)
+def test_what_is_no_longer_kept_is_not_there(long_server: LiveServer, hist: Historical) -> None:
+    stream = long_server.stream(KEY)
     stream.first = stream.ring_first = 20_001
     batch = hist.get_range("BTCUSDT", interval="1m")
     assert (batch.start_sequence, len(batch)) == (20_001, 5_000)
 
 
-def test_rows_lost_in_the_middle_are_an_error_with_their_range(server: LiveServer) -> None:
-    stream = server.stream(KEY)
+def test_rows_lost_in_the_middle_are_an_error_with_their_range(long_server: LiveServer) -> None:
+    stream = long_server.stream(KEY)
     stream.rows = stream.rows[:100]
     stream.ring_first, stream.stored, stream.lost = 81, 80, set(range(41, 51))
     with (
-        LiveServer(server.served, store=server.served) as lossy,
+        LiveServer(long_server.served, store=long_server.served) as lossy,
         Historical(rep=lossy.rep) as hist,
         pytest.raises(StorageError, match=r"SIM/BTCUSDT/1m.*41 to 50"),
     ):
         hist.get_range("BTCUSDT", interval="1m")
 
 
-def test_trades_come_in_order_of_sequence(server: LiveServer, hist: Historical) -> None:
+def test_trades_come_in_order_of_sequence(long_server: LiveServer, hist: Historical) -> None:
     key = StreamKey("SIM", "BTCUSDT", "trade")
-    server.add(key, 10)
+    long_server.add(key, 10)
     batch = hist.get_range("BTCUSDT", interval="trade", start=1_700_000_002_000, end=1_700_000_005_000)
     assert isinstance(batch, Trades)
     assert batch.rows["trade_id"].tolist() == [3, 4, 5]
 
 
-def test_status_cursor_and_list(server: LiveServer, hist: Historical) -> None:
+def test_status_cursor_and_list(long_server: LiveServer, hist: Historical) -> None:
     other = StreamKey("SIM", "ETH/USDT", "1h")
-    server.add(other, 3)
+    long_server.add(other, 3)
     status = hist.get_status("SIM/BTCUSDT/1m")
     assert status == StreamStatus(KEY, 25_000, T0 + MINUTE * 24_999, 1, STORE_ID, 1, 1)
     assert hist.get_cursor(KEY) == Cursor(STORE_ID, 1, 25_000)
@@ -311,9 +296,9 @@ def test_what_is_not_there_is_one_error(hist: Historical) -> None:
         hist.get_range("a\nb", interval="1m")
 
 
-def test_a_server_that_is_away_is_asked_again_until_the_time_is_over(server: LiveServer) -> None:
-    endpoint = server.rep
-    server.close()
+def test_a_server_that_is_away_is_asked_again_until_the_time_is_over(long_server: LiveServer) -> None:
+    endpoint = long_server.rep
+    long_server.close()
     began = time.monotonic()
     with Historical(rep=endpoint, timeout=0.7) as hist, pytest.raises(RequestTimeout) as raised:
         hist.get_status(KEY)
@@ -326,8 +311,8 @@ def test_a_server_that_is_away_is_asked_again_until_the_time_is_over(server: Liv
     assert 0.3 < float(said[1]) <= waited + 0.05, "what it says it waited is what it waited"
 
 
-def test_a_server_of_version_1(server: LiveServer) -> None:
-    with Historical(rep=server.rep, timeout=PATIENCE_S) as hist:
+def test_a_server_of_version_1(long_server: LiveServer) -> None:
+    with Historical(rep=long_server.rep, timeout=PATIENCE_S) as hist:
         hist._requester.version = 1
         assert hist.get_cursor(KEY) == Cursor(0, 0, 25_000)
         batch = hist.get_range("BTCUSDT", interval="1m", start=T0 + MINUTE, end=T0 + 20_000 * MINUTE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,26 +18,9 @@ from flux.model import TRADE, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.schema import messages
 from tests.patience import PATIENCE_S
+from tests.unit.history import KEY, MINUTE, T0
 from tests.unit.live_server import LiveServer
 from tests.unit.served import STORE_ID, Served, Stream, answer, rows_at
-
-KEY = StreamKey("SIM", "BTCUSDT", "1m")
-T0, MINUTE = 1_700_000_040_000, 60_000
-
-
-@pytest.fixture
-def server() -> Iterator[LiveServer]:
-    times = [T0 + MINUTE * n for n in range(25_000)]
-    stream = Stream(KEY, 1, rows_at(times))
-    with LiveServer(Served(stream)) as made:
-        yield made
-
-
-@pytest.fixture
-def hist(server: LiveServer) -> Iterator[Historical]:
-    with Historical(rep=server.rep, timeout=PATIENCE_S) as made:
-        yield made
-
 
 # -- one history -------------------------------------------------------------------------------------------------
 
@@ -57,10 +41,10 @@ def hist(server: LiveServer) -> Iterator[Historical]:
         ("epoch", None),
     ],
 )
-def test_a_range_is_of_one_history(way: str, change: str, said: str | None, server: LiveServer) -> None:
+def test_a_range_is_of_one_history(way: str, change: str, said: str | None, long_server: LiveServer) -> None:
     """What the server becomes between two pages: another store, one that lost rows that were fetched (and says so by
     an epoch, or only has fewer rows), or one in a later epoch that lost none of them."""
-    served, stream = server.served, server.stream(KEY)
+    served, stream = long_server.served, long_server.stream(KEY)
 
     def becomes() -> None:
         if change == "store":
@@ -71,7 +55,7 @@ def test_a_range_is_of_one_history(way: str, change: str, said: str | None, serv
             served.epoch = 2
             stream.epoch_ends = {1: 5_000 if change == "loss" else 10_000}
 
-    with Historical(rep=server.rep, timeout=PATIENCE_S) as hist:
+    with Historical(rep=long_server.rep, timeout=PATIENCE_S) as hist:
         page = hist._page
         asked: list[int] = []
 
@@ -131,6 +115,45 @@ def test_a_short_answer_is_not_taken_for_the_whole(second: Page, said: str, way:
         wanted.fetch(page_of) if way == "get" else list(wanted.batches(page_of))
 
 
+@pytest.mark.parametrize("way", ["get", "iter"])
+@pytest.mark.parametrize("start", [None, T0 * 1_000_000])
+@pytest.mark.parametrize("has", [0, 1, 3])
+def test_an_answer_short_of_its_own_watermark_is_an_error(has: int, start: int | None, way: str) -> None:
+    """It says that there is no more, and that the server has 5 rows."""
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        times = [T0 + MINUTE * n for n in range(after, has)]
+        return Page(after + 1, rows_at(times), False, history=History(STORE_ID, 1), watermark=5)
+
+    wanted = Range(KEY, Bounds(start, None, None, True))
+    if not has and start is not None:
+        assert len(wanted.fetch(page_of)) == 0, "none of its rows may be after the start"
+        return
+    with pytest.raises(AnswerError, match=f"no rows after {has} and none to come.* up to 5"):
+        wanted.fetch(page_of) if way == "get" else list(wanted.batches(page_of))
+
+
+def test_rows_that_came_while_the_server_answered_are_asked_for() -> None:
+    """A page may be older than the watermark it goes with; what comes still later is no longer waited for."""
+    heads = iter([3, 5, 9, 12])
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        head = next(heads)
+        times = [T0 + MINUTE * n for n in range(after, head)]
+        return Page(after + 1, rows_at(times), False, history=History(STORE_ID, 1), watermark=head + 2)
+
+    assert len(Range(KEY, Bounds(None, None, None, True)).fetch(page_of)) == 5
+
+
+def test_a_list_that_has_more_after_nothing_is_an_error(
+    long_server: LiveServer, hist: Historical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lie = SimpleNamespace(streams=[], has_more=True)
+    monkeypatch.setattr(hist._requester, "ask", lambda *_, **__: lie)
+    with pytest.raises(AnswerError, match="lists no streams after id 0"):
+        hist.list_streams()
+
+
 # -- bounds to the ns ----------------------------------------------------------------------------------------------
 
 
@@ -177,24 +200,24 @@ def test_trades_within_a_millisecond_of_a_bound(
     assert Range(key, bounds).fetch(page_of).sequences.tolist() == inside
 
 
-def test_a_start_between_two_trades_of_a_millisecond(server: LiveServer, hist: Historical) -> None:
+def test_a_start_between_two_trades_of_a_millisecond(long_server: LiveServer, hist: Historical) -> None:
     key = StreamKey("SIM", "BTCUSDT", "trade")
-    server.add(key, 4)
+    long_server.add(key, 4)
     at = T0 * 1_000_000 + np.array([100_000, 700_000, 1_200_000, 2_000_000])
-    server.stream(key).rows["ts_ns"] = at
+    long_server.stream(key).rows["ts_ns"] = at
     between = np.datetime64(T0 * 1_000_000 + 500_000, "ns")
     assert hist.get_range("BTCUSDT", interval="trade", start=between).sequences.tolist() == [2, 3, 4]
     assert hist.get_range("BTCUSDT", interval="trade", end=between).sequences.tolist() == [1]
     begin = begin_of(between)
     assert isinstance(begin, TimeStart)
-    assert begin.sequence(key, server.rep) == 2, "Live.subscribe(start=) is the same door"
+    assert begin.sequence(key, long_server.rep) == 2, "Live.subscribe(start=) is the same door"
 
 
 # -- closed ----------------------------------------------------------------------------------------------------------
 
 
-def test_after_close_every_call_is_one_error(server: LiveServer) -> None:
-    hist = Historical(rep=server.rep)
+def test_after_close_every_call_is_one_error(long_server: LiveServer) -> None:
+    hist = Historical(rep=long_server.rep)
     hist.close()
     hist.close()
     calls: list[Callable[[], object]] = [

@@ -15,48 +15,17 @@ import numpy as np
 import pytest
 
 from flux import limits
-from flux.batch import Batch, Candles
+from flux.batch import Candles
 from flux.client.cache import Cache, CacheBatch
 from flux.client.deliver import Delivery, Tenure
 from flux.client.keeper import Keeper
 from flux.client.live import Live
-from flux.client.warmup import Warmup
 from flux.errors import ConfigError, DataError, FluxError, InUseError, StorageError
 from flux.model import CANDLE, Cursor
-from flux.transport.topics import stream_topic
 from tests.patience import PATIENCE_S
-from tests.unit.followed import KEY, check, live_of, rows_until
+from tests.unit.followed import KEY, check, follow, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.served import STORE_ID
-
-
-@pytest.fixture
-def server() -> Iterator[LiveServer]:
-    with LiveServer() as made:
-        made.add(KEY, 100)
-        yield made
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache.duckdb"
-
-
-def follow(
-    server: LiveServer, live: Live, start: str | int | None = "cache", warmup: Warmup | None = None
-) -> None:
-    live.subscribe("BTCUSDT", interval="1m", start=start, warmup=warmup)
-    live.start()
-    server.subscribed(stream_topic(KEY))
-    server.beat()
-
-
-def handled(server: LiveServer, cache: Path, last: int, start: str | int | None = "cache") -> list[Batch]:
-    """One run of a consumer that is done with everything up to `last`."""
-    with live_of(server, cache) as live:
-        follow(server, live, start)
-        return rows_until(live, last)
-
 
 # -- a cache that cannot be ------------------------------------------------------------------------------------------
 
@@ -204,7 +173,7 @@ def test_a_disk_that_is_full_for_a_while_makes_the_cache_late_and_nothing_else(
     with live_of(server, cache) as live:
         follow(server, live)
         check(rows_until(live, 100), server, 1, 100)
-        live._done_with_current()
+        live._consumer.done()
         eventually(lambda: len(tries) >= 4)
         late = [record for record in caplog.records if "is late" in record.message]
         if tries[2] - tries[0] < limits.LOG_REPEAT_NS / 1e9:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,38 +21,9 @@ from flux.model import Cursor, Gap, StreamKey
 from flux.protocol.stream_state import StreamState
 from flux.transport.topics import stream_topic
 from tests.patience import PATIENCE_S
-from tests.unit.followed import KEY, check, live_of, rows_until
+from tests.unit.followed import KEY, check, follow, handled, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.served import STORE_ID
-
-
-@pytest.fixture
-def server() -> Iterator[LiveServer]:
-    with LiveServer() as made:
-        made.add(KEY, 100)
-        yield made
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache.duckdb"
-
-
-def follow(
-    server: LiveServer, live: Live, start: str | int | None = "cache", warmup: Warmup | None = None
-) -> None:
-    live.subscribe("BTCUSDT", interval="1m", start=start, warmup=warmup)
-    live.start()
-    server.subscribed(stream_topic(KEY))
-    server.beat()
-
-
-def handled(server: LiveServer, cache: Path, last: int, start: str | int | None = "cache") -> list[Batch]:
-    """One run of a consumer that is done with everything up to `last`."""
-    with live_of(server, cache) as live:
-        follow(server, live, start)
-        return rows_until(live, last)
-
 
 # -- going on ------------------------------------------------------------------------------------------------
 
@@ -326,7 +297,7 @@ def test_leaving_with_is_no_ack_of_what_another_thread_works_on(
             live.ack(batch, upto=batch.start_sequence)
         given.set()
         go_on.wait(PATIENCE_S)
-        handled.append(live._current is not None)  # nobody was done with it meanwhile
+        handled.append(live._consumer._current is not None)  # nobody was done with it meanwhile
 
     def iterate() -> None:
         for batch in live:

@@ -41,7 +41,7 @@ def another_history(server: LiveServer, changed: int, head: int) -> None:
     """The server comes back with other rows from `changed` on, and is at `head`."""
     stream = server.stream(KEY)
     more = np.resize(stream.rows, head)
-    more["close"][changed - 1 :] += 0.5
+    more["volume"][changed - 1 :] += 0.5
     more["ts_ms"] = 1_700_000_000_000 + 1_000 * np.arange(head)
     stream.rows = more
     server.boot_id += 1
@@ -57,7 +57,7 @@ def test_other_bytes_for_a_sequence_are_failed_and_loud(server: LiveServer) -> N
         server.publish(KEY, 1)
         check(rows_until(live, 101), server, 101, 101)
         other = server.stream(KEY).rows[100:].copy()
-        other["close"] += 1
+        other["volume"] += 1
         frame = codec.Encoder(KEY).encode(other, 101, epoch=1, store_id=STORE_ID, stream_id=1)
         server.publisher.socket.send_multipart([stream_topic(KEY), frame])
         eventually(lambda: live.status(KEY).state is StreamState.FAILED, "FAILED")

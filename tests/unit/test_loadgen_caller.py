@@ -12,6 +12,8 @@ from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.requests import Asking, Target
 from flux.loadgen.workers import caller
 from flux.model import StreamKey
+from flux.transport.sockets import Wake
+from tests.high_descriptors import SELECT_ENDS, low_descriptors_taken
 
 PLAN = Plan(mode="rpc", rate=50, duration_ns=NS_PER_S // 5, warmup_ns=0)
 COMMANDS: Any = SimpleNamespace(stopping=False)
@@ -40,3 +42,15 @@ def test_a_stall_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "ask", stall)
     due = caller.call(run, start_ns[0], COMMANDS)
     assert due == 10 > run.sent >= 6
+
+
+def test_it_waits_for_descriptors_of_any_number() -> None:
+    with low_descriptors_taken():
+        wake = Wake()
+    try:
+        wake.set()
+        commands: Any = SimpleNamespace(wake=wake, taken=wake.clear)
+        assert wake.fileno() >= SELECT_ENDS
+        caller.wait(calling(), commands, 3_600 * NS_PER_S)
+    finally:
+        wake.close()

@@ -13,8 +13,8 @@ import pytest
 from flux import codec
 from flux.feed import synth
 from flux.loadgen.marks import MAX_EPOCHS, Marks
-from flux.loadgen.modes import sub
 from flux.loadgen.plan import NS_PER_S, Plan, Servers
+from flux.loadgen.workers import sub
 from flux.model import ARRIVAL, MARK, StreamKey
 from flux.schema import messages
 from flux.transport.sockets import Poller, Publisher, Socket, Sockets, endpoint_of, send

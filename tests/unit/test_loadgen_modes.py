@@ -20,9 +20,7 @@ from flux.loadgen import report, requests
 from flux.loadgen.faults import Faults
 from flux.loadgen.gates import Gate
 from flux.loadgen.histogram import Histogram
-from flux.loadgen.modes import codec as codec_mode
-from flux.loadgen.modes import one_process as solo
-from flux.loadgen.modes import rpc, sub
+from flux.loadgen.modes import one_process, rpc, sub
 from flux.loadgen.plan import NS_PER_S, Audience, Plan, Servers
 from flux.loadgen.plot import plot
 from flux.loadgen.requests import MIX, PAGE_ROWS, Asking, Request, Target, error_class, fault_of
@@ -30,6 +28,8 @@ from flux.loadgen.run import run
 from flux.loadgen.sample import SAMPLE_ROWS, Sample, key_of, stream_of
 from flux.loadgen.schedule import Burst
 from flux.loadgen.workers import caller
+from flux.loadgen.workers import codec as codec_worker
+from flux.loadgen.workers import sub as sub_worker
 from flux.schema import messages
 from tests.unit.report_schema import check
 
@@ -66,12 +66,12 @@ def test_a_plan_that_a_mode_cannot_carry_out(plan: Plan, said: str) -> None:
 
 
 def test_topics_of_a_publisher(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sub.prefix_of("SIM/BTC/USDT/1m") == b"v2\x1fcandles\x1fSIM\x1f1m\x1fBTC/USDT\x1f"
-    assert sub.prefix_of("SIM/*/trade") == b"v2\x1ftrades\x1fSIM\x1ftrade\x1f"
-    assert sub.prefix_of("candles.SIM.") == b"candles.SIM."
+    assert sub_worker.prefix_of("SIM/BTC/USDT/1m") == b"v2\x1fcandles\x1fSIM\x1f1m\x1fBTC/USDT\x1f"
+    assert sub_worker.prefix_of("SIM/*/trade") == b"v2\x1ftrades\x1fSIM\x1ftrade\x1f"
+    assert sub_worker.prefix_of("candles.SIM.") == b"candles.SIM."
     kinds = (b"candles", b"trades", b"quotes", b"beat")
-    assert sub.prefixes_of(SUB) == [b"v2\x1f" + kind + b"\x1f" for kind in kinds]
-    assert sub.prefixes_of(dataclasses.replace(SUB, topics=("candles.",))) == [b"candles."]
+    assert sub_worker.prefixes_of(SUB) == [b"v2\x1f" + kind + b"\x1f" for kind in kinds]
+    assert sub_worker.prefixes_of(dataclasses.replace(SUB, topics=("candles.",))) == [b"candles."]
     flags = ["--mode", "sub", "--pub", "tcp://h:1", "--topic", "SIM/*/1m", "--topic", "candles."]
     assert plan_of(parser().parse_args(flags)).topics == ("SIM/*/1m", "candles.")
     assert Plan.of(dataclasses.asdict(dataclasses.replace(SUB, topics=("a",)))).topics == ("a",)
@@ -98,10 +98,10 @@ def done_of_sub(**other: Any) -> dict[str, Any]:
 
 
 def report_of_sub(rate: int, latency: dict[str, Histogram], **other: Any) -> dict[str, Any]:
-    told = solo.Told(done=done_of_sub(**other))
+    told = one_process.Told(done=done_of_sub(**other))
     plan = dataclasses.replace(SUB, rate=rate)
     own = sub.own_words(plan, told.complete, told.done)
-    return report.report(solo.outcome_of(plan, told, latency=latency, own=own))
+    return report.report(one_process.outcome_of(plan, told, latency=latency, own=own))
 
 
 def test_held_is_not_judged_without_an_expectation() -> None:
@@ -289,7 +289,7 @@ def test_an_rpc_rate_is_held_or_not(sent: int, measured: int, last_s: float, hel
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_every_message_is_compared(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    coding = codec_mode.Coding(Plan(mode="codec", streams=3, rows=rows, warmup_ns=0))
+    coding = codec_worker.Coding(Plan(mode="codec", streams=3, rows=rows, warmup_ns=0))
     coding.block(7, 0)
     coding.single(0, 0)
     assert (coding.messages, coding.wrong, coding.measured) == (8, 0, 8)

@@ -169,7 +169,7 @@ class TestRotation:
             assert life.reasons == ""
         (data / "flux.duckdb").unlink()
         said = refused(
-            data, r"00000002.fluxlog: damaged behind byte \d+.*flux rebuild .*--salvage.* and .*--cut"
+            data, r"00000002.fluxlog: damaged after byte \d+.*flux rebuild .*--salvage.* and .*--cut"
         )
         assert str(data) in str(said)
 
@@ -181,7 +181,7 @@ class TestRotation:
         batch = records[records["kind"] == journal.BATCH][1]
         overwrite(path, int(batch["at"]) + 4, b"\x7e")  # of its topic
         (data / "flux.duckdb").unlink()
-        refused(data, r"00000002.fluxlog: damaged behind byte \d+.*flux rebuild .*--salvage.* and .*--cut")
+        refused(data, r"00000002.fluxlog: damaged after byte \d+.*flux rebuild .*--salvage.* and .*--cut")
 
 
 class TestNewEpoch:
@@ -328,7 +328,7 @@ class TestForAPerson:
         before, fence = journal_bytes(data), mark_of(data)
         said = str(refused(data, "damaged at byte"))
         lost = "would be lost: at least 3 groups with 30 rows of 1 streams"
-        assert f" bytes behind byte {kept.offset} {lost}" in said
+        assert f" bytes after byte {kept.offset} {lost}" in said
         assert said.index(f"`flux rebuild {data} --salvage`") < said.index(f"`flux rebuild {data} --cut`")
         assert (journal_bytes(data), mark_of(data)) == (before, fence), "nothing was changed"
 

@@ -9,10 +9,11 @@ import pytest
 from flux import journal
 from flux.errors import StorageError
 from flux.journal import Fence
+from flux.model import RowKind
 from flux.server.storage.recover import Recovered, recover
 from tests.fences import mark_of
 from tests.unit.disk import Disk
-from tests.unit.lives import BTC, FILE_BYTES, Life
+from tests.unit.lives import BTC, FILE_BYTES, Life, overwrite
 
 
 @pytest.fixture
@@ -117,3 +118,31 @@ def test_a_database_that_was_filled_beyond_the_journals_end(
         life.write(BTC, 1)
     with Life(data) as life:
         assert (life.epoch, life.heads) == (2, {"BTC 1m": 101})
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_where_an_epoch_ends_a_database_that_does_not_open_is_set_aside(data: Path, copied: bool) -> None:
+    """It may have rows of the epoch before that the journal lost: nobody may be given them once it opens."""
+    with Life(data) as life:
+        kept = life.write(BTC, 100)
+        life.write(BTC, 50)
+        life.project()
+    if copied:
+        (data / "identity").unlink()
+    journal.truncate(data, kept)
+    database = data / "flux.duckdb"
+    was = database.read_bytes()[:4_096]
+    overwrite(database, 0, bytes(4_096))
+    with Life(data) as life:
+        assert life.epoch == 2
+        if database.stat().st_size and not any(data.glob("flux.duckdb.unread-*")):
+            overwrite(database, 0, was)  # it opens again: what is in it then must not be given to anybody
+        life.write(BTC, 60)
+        life.project()
+        store = life.recovered.store
+        first, rows = store.read(1, RowKind.CANDLE, 0, 160, 1_000)
+        assert (first, len(rows), store.highest_epoch()) == (1, 160, 2)
+        life.stop()
+    assert len(list(data.glob("flux.duckdb.unread-*"))) == 1
+    with Life(data) as life:
+        assert (life.epoch, life.heads) == (2, {"BTC 1m": 160})

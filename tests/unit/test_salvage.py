@@ -124,6 +124,30 @@ def test_a_start_knows_how_new_the_rows_are_that_only_the_database_has(
     assert newest(tmp_path) == before, "else rows that come again are new"
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_start_that_cannot_know_how_new_they_are_begins_an_epoch(
+    tmp_path: Path, rng: random.Random, gone: bool
+) -> None:
+    """The database does not read, or was deleted: what comes again of them is numbered again, and said so."""
+    groups = filled(tmp_path)
+    damaged(tmp_path, groups[-4:], rng)
+    salvaged(tmp_path)
+    before, database = heads(tmp_path), tmp_path / "flux.duckdb"
+    if gone:
+        database.unlink()
+    else:
+        overwrite(database, 0, bytes(4_096))
+    for life_number in range(2):
+        with Life(tmp_path) as life:
+            assert life.epoch == 2, "once"
+            assert "only the database had" in life.reasons
+            assert "are numbered again" in life.reasons
+            assert life.recovered.identity.epochs[-1].ends == before
+            if life_number == 0:
+                life.write(BTC, 5)
+            life.stop()
+
+
 def test_a_rebuild_after_a_salvage_keeps_what_only_the_database_has(
     tmp_path: Path, rng: random.Random
 ) -> None:

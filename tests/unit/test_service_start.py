@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 
 from flux import journal
 from flux.config import Replay, ServeConfig
-from flux.errors import StorageError
+from flux.errors import InUseError, SourceFileError, StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
 from flux.journal.fence import Fence
@@ -75,7 +78,8 @@ def test_rings_hold_the_last_rows_after_a_restart(data: Path, monkeypatch: pytes
 
 
 def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S17: lock, identity, scan, cut, fence, warm, bind, first heartbeat, sources."""
+    """S17: lock, identity, scan, cut, bind, fence, warm, first heartbeat, sources. What can refuse comes before what
+    cannot be taken back."""
     steps: list[str] = []
 
     def noted(owner: Any, name: str, step: str) -> None:
@@ -111,10 +115,67 @@ def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     server.start()
     try:
         assert steps == [
-            "lock", "identity", "scan", "cut", "fence", "identity is written", "warm", "bind", "heartbeat",
+            "lock", "identity", "scan", "cut", "bind", "fence", "identity is written", "warm", "heartbeat",
             "requests", "sources",
         ]  # fmt: skip
         assert server.committer.heart.begun.is_set()
         wait_until(lambda: server.inputs_finished(), "the file's end")
     finally:
         server.stop()
+
+
+def settled(data: Path) -> dict[str, bytes]:
+    """What a directory says that it is; of the journal, what is committed (a tail that nobody was shown may go)."""
+    files = [data / "identity", data / "fence", data / "losses"]
+    found = {path.name: content for path in files if path.exists() and any(content := path.read_bytes())}
+    for file in journal.files(data):
+        content = file.path.read_bytes()
+        found[file.path.name] = content[: journal.scan(content).committed]
+    return found
+
+
+@pytest.mark.parametrize("port", ["pub", "rpc", "ingest", "file"])
+@pytest.mark.parametrize("state", ["whole", "lost", "copied", "new"])
+def test_a_start_that_is_refused_changes_nothing_of_what_a_directory_is(
+    data: Path, tmp_path: Path, port: str, state: str
+) -> None:
+    if state == "lost":
+        path = journal.files(data)[-1].path
+        records = journal.scan(path.read_bytes()).records
+        os.truncate(path, records["at"][records["kind"] == journal.COMMIT][-2])  # the last rows, and CLOSE
+    elif state == "copied":
+        shutil.copytree(data, tmp_path / "copy")
+        data = tmp_path / "copy"
+    elif state == "new":
+        data = tmp_path / "new"
+        data.mkdir()
+        (data / "journal").mkdir()
+    before = settled(data)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = dict.fromkeys(("pub", "rpc", "ingest"), LOCAL)
+        ports[port] = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        replays = [Replay(tmp_path / "MISSING.csv")] if port == "file" else []
+        server = Server(
+            ServeConfig(data, ports["pub"], ports["rpc"], ingest=ports["ingest"], replays=tuple(replays))
+        )
+        with pytest.raises(SourceFileError if port == "file" else InUseError):
+            server.start()
+    assert settled(data) == before
+    server = Server(config(data))
+    server.start()
+    try:
+        assert server._recovered.identity.epoch == (1 if state in ("whole", "new") else 2)
+    finally:
+        server.stop()
+
+
+def test_a_database_that_fails_is_logged_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "flux.duckdb").write_bytes(b"garbage" * 10_000)
+    server = Server(config(data))
+    server.start()
+    server.stop()
+    said = [record.message for record in caplog.records if record.message.startswith("DEGRADED: ")]
+    assert len(said) == 1, said
+    assert "the database fails" in said[0]

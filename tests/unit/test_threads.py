@@ -161,8 +161,8 @@ def test_a_feed_whose_thread_meets_the_unforeseen_fails_every_caller(monkeypatch
 
     sender = threading.Thread(target=send)
     sender.start()
-    feed._turn = fail  # type: ignore[method-assign]  # the fault
-    feed._wake.set()
+    feed._delivery.turn = fail  # type: ignore[method-assign]  # the fault
+    feed._delivery.wake.set()
     sender.join(PATIENCE_S)
     assert len(waiting) == 1
     for call in (feed.flush, feed.close):

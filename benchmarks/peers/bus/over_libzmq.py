@@ -18,7 +18,8 @@ HERE = Path(__file__).resolve().parent
 
 def library() -> str:
     """The shared object that this process has open; "" when libzmq is a part of pyzmq's own."""
-    assert zmq.zmq_version_info() >= (4, 3)
+    version = zmq.zmq_version_info()
+    assert version >= (4, 3)
     lines = Path("/proc/self/maps").read_text().splitlines()
     return next((line.split()[-1] for line in lines if "/libzmq" in line), "")
 

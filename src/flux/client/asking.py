@@ -8,7 +8,15 @@ import contextlib
 from typing import Any
 
 from flux import codec
-from flux.errors import FluxError, InvalidNameError, NotFoundError, RequestError, RequestTimeout, VersionError
+from flux.errors import (
+    AnswerError,
+    FluxError,
+    InvalidNameError,
+    NotFoundError,
+    RequestError,
+    RequestTimeout,
+    VersionError,
+)
 from flux.model import StreamKey
 from flux.protocol.effects import Ask, AskKind
 from flux.protocol.replies import (
@@ -23,6 +31,7 @@ from flux.protocol.replies import (
     TimedOut,
 )
 from flux.schema import messages
+from flux.transport.outbox import answered_rows
 from flux.transport.requester import Outcome, Requester
 
 
@@ -60,8 +69,8 @@ def send(requester: Requester, ask: Ask) -> int:
     )
 
 
-def read(outcome: Outcome) -> Reply:
-    """What an answer says to the coordinator."""
+def read(outcome: Outcome, endpoint: str) -> Reply:
+    """What an answer of `endpoint` means to the coordinator."""
     if outcome.error is not None:
         return _refusal(outcome.error)
     reply: Any = outcome.reply
@@ -70,7 +79,7 @@ def read(outcome: Outcome) -> Reply:
     if isinstance(reply, codec.GetCursorResponse) and reply.key is not None:
         return Status(reply.key, reply.cursor.latest_sequence if reply.cursor is not None else 0)
     if isinstance(reply, codec.BackfillRowsResponse):
-        return _page(reply)
+        return _page(reply, endpoint)
     if isinstance(reply, codec.BackfillCandlesResponse):
         return Page(reply.start_sequence, reply.rows)
     if isinstance(reply, codec.StreamListResponse):
@@ -105,10 +114,13 @@ def _named(key: StreamKey | None) -> StreamKey | None:
     return None
 
 
-def _page(reply: codec.BackfillRowsResponse) -> Page | Refusal:
+def _page(reply: codec.BackfillRowsResponse, endpoint: str) -> Page | Refusal:
     try:
-        status, rows = PageStatus(reply.status), reply.rows
-    except ValueError as error:  # a status of a newer minor version, or rows that do not decompress
+        status, rows = PageStatus(reply.status), answered_rows(reply, endpoint)
+    except (
+        ValueError,
+        AnswerError,
+    ) as error:  # also a status of a newer minor version, or a broken compression
         return Refusal(str(error))
     return Page(
         reply.start_sequence,

@@ -159,7 +159,7 @@ class Cache:
         return Cached(stream.cursor, first, structured(found, ROW_DTYPES[key.kind]))
 
     def read(self, key: StreamKey, from_exclusive: int, limit: int) -> CachedRun | None:
-        """The first run of rows behind `from_exclusive` and up to the cursor; None where there is none.
+        """The first run of rows after `from_exclusive` and up to the cursor; None where there is none.
 
         It ends at `limit` rows, before a hole, and where the epoch changes: go on from its last sequence.
         """

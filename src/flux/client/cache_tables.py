@@ -98,7 +98,7 @@ class Fresh(NamedTuple):
 
 
 def grown(before: Stream, batch: CacheBatch) -> tuple[Stream, Fresh]:
-    """The stream with this batch behind it, and what of the batch is new; `ValueError` if it does not fit."""
+    """The stream with this batch after what it has, and what of the batch is new; `ValueError` if it does not fit."""
     if batch.rows.dtype != ROW_DTYPES[batch.key.kind]:
         raise ValueError(f"{batch.key}: rows of {batch.rows.dtype}")
     if batch.store_id != before.store_id:

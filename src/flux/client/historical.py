@@ -17,12 +17,13 @@ from typing import Any, Self
 from flux.batch import Batch
 from flux.client.ranges import Bounds, History, Page, Range
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
-from flux.errors import ConfigError, FluxError, RequestTimeout, UnavailableError, VersionError
+from flux.errors import AnswerError, ConfigError, FluxError, RequestTimeout, UnavailableError, VersionError
 from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS
 from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
+from flux.transport.outbox import answered_rows
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
 from flux.units import Time, range_ns
@@ -183,8 +184,12 @@ class Historical:
                         "SOURCE/SYMBOL/INTERVAL"
                     ) from error
                 found += [_status(stream) for stream in reply.streams]
-                if not reply.has_more or not reply.streams:
+                if not reply.has_more:
                     return found
+                if not reply.streams:
+                    raise AnswerError(
+                        f"{self._endpoint} lists no streams after id {after}, and has more to list"
+                    )
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -291,13 +296,14 @@ class Historical:
             else:
                 return Page(
                     reply.start_sequence,
-                    reply.rows,
+                    answered_rows(reply, self._endpoint),
                     reply.has_more,
                     PageStatus(reply.status),
                     reply.first_available_sequence,
                     reply.rows_epoch or reply.epoch,
                     History(reply.store_id, reply.epoch),
                     reply.epoch_end_sequence,
+                    reply.watermark_sequence,
                 )
         reply = self._ask(
             messages.backfill_candles_request,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -15,7 +15,8 @@ from typing import Final, Self, TypeVar
 
 from flux.batch import Batch
 from flux.client.callbacks import BatchCallback, ExceptionCallback, GapCallback, StateCallback, guarded
-from flux.client.deliver import Delivery, Handover, LiveStatus, Notices, split
+from flux.client.consuming import Consumer
+from flux.client.deliver import Handover, LiveStatus, Notices
 from flux.client.keeper import Keeper
 from flux.client.loop import Loop
 from flux.client.starting import Begin, TimeStart, begin_of
@@ -26,8 +27,6 @@ from flux.errors import ConfigError, FluxError, NotFoundError
 from flux.model import StreamKey
 from flux.threads import WatchedThread
 from flux.transport.sockets import Wake
-
-_LOG: Final = logging.getLogger("flux.client")
 
 T = TypeVar("T")
 
@@ -43,7 +42,9 @@ class Live:
     `InUseError`, `DataError` or `ConfigError`; with `on_cache_error="without"` the client goes on without a cache,
     which is logged once, and `start="cache"` then begins as "oldest".
 
-    Batches come by iteration (`for`, `async for`), or to callbacks in a thread of their own; not by both. A
+    Batches come by iteration (`for`, `async for`), or to callbacks in a thread of their own; not by both. `with` and
+    `async with` close it; one that is left in the middle of a loop without them has the cache until `stop` and
+    `block_for_close` (`wait_for_close`). A
     consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing.
     """
 
@@ -72,14 +73,10 @@ class Live:
         self._threads: list[WatchedThread] = []
         self._lock = threading.RLock()
         self._ended = threading.Event()
+        self._consumer = Consumer(self._handover, self._keeper, self._ended.is_set)
         self._ended_waiters: list[Callable[[], None]] = []
         self._callbacks: list[tuple[BatchCallback, ExceptionCallback | None]] = []
-        self._gap_callbacks: list[GapCallback] = []
         self._state_callbacks: list[StateCallback] = []
-        self._acking = threading.RLock()  # an `ack` may come from any thread
-        self._current: Delivery | None = None  # what the consumer works on, as far as it is not acked
-        self._given: Batch | None = None  # the batch it came as
-        self._partly = False
         self._running = False
         self._failure: FluxError | None = None
 
@@ -139,9 +136,9 @@ class Live:
 
     def __next__(self) -> Batch:
         self._begin_iteration()
-        self._done_with_current()
-        while (delivery := self._take(None)) is not None:
-            if (batch := self._received(delivery)) is not None:
+        self._consumer.done()
+        while (delivery := self._consumer.take(None)) is not None:
+            if (batch := self._consumer.received(delivery)) is not None:
                 return batch
         raise StopIteration
 
@@ -151,12 +148,12 @@ class Live:
 
     async def __anext__(self) -> Batch:
         self._begin_iteration()
-        self._done_with_current()
+        self._consumer.done()
         while True:
             closed = self._handover.closed  # looked at first: nothing comes after it
-            delivery = self._take(0)
+            delivery = self._consumer.take(0)
             if delivery is not None:
-                if (batch := self._received(delivery)) is not None:
+                if (batch := self._consumer.received(delivery)) is not None:
                     return batch
             elif closed:
                 raise StopAsyncIteration
@@ -169,18 +166,7 @@ class Live:
 
         Asking for the next batch says that all of this one was, and so does leaving a `with` block without an error, in
         the thread that took it, unless `upto` said otherwise. Raises `FluxError` once the cache is closed."""
-        with self._acking:
-            current = self._current
-            if current is None or self._given is not batch:
-                return
-            if self._keeper is not None and self._keeper.closing:
-                raise FluxError("this Live has ended and its cache is closed: the batch comes again")
-            if upto is None or upto >= batch.end_sequence:
-                self._done_with_current()
-            elif isinstance(current.item, Batch) and upto >= current.item.start_sequence:
-                handled, rest = split(current.item, upto)
-                self._done_with(current._replace(item=handled, upto=upto))
-                self._current, self._partly = current._replace(item=rest, after_gap=False), True
+        self._consumer.ack(batch, upto)
 
     def add_callback(
         self, callback: BatchCallback, exception_callback: ExceptionCallback | None = None
@@ -195,7 +181,7 @@ class Live:
     def add_gap_callback(self, callback: GapCallback) -> None:
         """Have `callback(gap)` called, between the batches before and after it, in the thread that gets these."""
         self._check_goes_on()
-        self._gap_callbacks.append(callback)
+        self._consumer.gap_callbacks.append(callback)
 
     def add_state_callback(self, callback: StateCallback) -> None:
         """Have `callback(change)` called when a stream's state changes, in its own thread. Before `start`."""
@@ -244,7 +230,7 @@ class Live:
         The cache is closed by then if no other thread takes batches; else once that one has taken the last."""
         if not self._ended.wait(timeout):
             return False
-        self._let_go(leaving=True)
+        self._consumer.let_go(leaving=True)
         if self._failure is not None:
             raise self._failure
         return True
@@ -252,6 +238,7 @@ class Live:
     async def wait_for_close(self) -> None:
         """`block_for_close` for event loops."""
         await until(self._when_ended)
+        self._consumer.let_go(leaving=True)
         if self._failure is not None:
             raise self._failure
 
@@ -261,10 +248,25 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Who left because of an error is not done with the batch; another thread that took it, a callback's, says so.
-        if error is None and not self._partly and self._handover.taken_here():
-            self._done_with_current()
+        if error is None:  # who left because of one is not done with the batch
+            self._consumer.leave()
         self.terminate()
+        self._close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """As `with`; the event loop goes on while the threads end and the cache is closed."""
+        if error is None:
+            self._consumer.leave()
+        self.terminate()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        """Wait until all has ended, and give back what it had."""
         for thread in self._threads:
             thread.join()
         if self._keeper is not None:
@@ -297,52 +299,24 @@ class Live:
                 self._ended.set()
                 waiters, self._ended_waiters = self._ended_waiters, []
             self._wake.close()
-            self._let_go()
+            self._consumer.let_go()
             for waiter in waiters:
                 waiter()
 
     def _run_callbacks(self) -> None:
         # What ended it is raised by block_for_close and wait_for_close.
         with contextlib.suppress(FluxError):
-            while (delivery := self._take(None)) is not None:
-                batch = self._received(delivery)
+            while (delivery := self._consumer.take(None)) is not None:
+                batch = self._consumer.received(delivery)
                 if batch is not None:
                     for callback, exception_callback in self._callbacks:
                         guarded(callback, batch, exception_callback)
-                    self._done_with_current()
+                    self._consumer.done()
 
     def _run_state_callbacks(self) -> None:
         while (change := self._notices.take()) is not None:
             for callback in self._state_callbacks:
                 guarded(callback, change, None)
-
-    def _take(self, timeout: float | None) -> Delivery | None:
-        delivery: Delivery | None = None
-        try:
-            delivery = self._handover.take(timeout)
-            return delivery
-        finally:
-            if delivery is None:
-                self._let_go()
-
-    def _let_go(self, *, leaving: bool = False) -> None:
-        """Close the cache, if the loop has ended and nobody can be done with another batch."""
-        if self._keeper is not None and self._ended.is_set() and self._handover.finished(leaving=leaving):
-            self._keeper.close()
-
-    def _received(self, delivery: Delivery) -> Batch | None:
-        """The batch that a consumer gets next; a gap goes to its callbacks instead."""
-        item = delivery.item
-        if isinstance(item, Batch):
-            with self._acking:
-                self._current, self._given = delivery, item
-            return item
-        delivery.tenure.done(delivery.upto)
-        if not self._gap_callbacks:
-            _LOG.warning("%s: %d to %d: %s", item.key, item.first_sequence, item.last_sequence, item.reason)
-        for callback in self._gap_callbacks:
-            guarded(callback, item, None)
-        return None
 
     def _finish(self, *, drain: bool) -> None:
         with self._lock:
@@ -354,7 +328,7 @@ class Live:
         self._handover.close()
         self._notices.close()
         self._wake.close()
-        self._let_go()
+        self._consumer.let_go()
         for waiter in waiters:
             waiter()
 
@@ -368,19 +342,6 @@ class Live:
     def _before_start(self, what: str) -> None:
         if self._running or self._ended.is_set():
             raise FluxError(f"{what} comes before start")
-
-    def _done_with_current(self) -> None:
-        with self._acking:
-            delivery, self._current, self._partly = self._current, None, False
-            if delivery is not None:
-                self._done_with(delivery)
-                self._handover.done()
-                self._let_go()
-
-    def _done_with(self, delivery: Delivery) -> None:
-        delivery.tenure.done(delivery.upto)
-        if self._keeper is not None:
-            self._keeper.ack(delivery)
 
     def _slot(self, key: StreamKey | str) -> int:
         key = StreamKey.parse(key) if isinstance(key, str) else key

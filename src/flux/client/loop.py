@@ -239,7 +239,7 @@ class Loop:
                 outcome.error
             ):
                 self.coordinator.refuse(str(outcome.error), now, wrong_version=True)
-            self.coordinator.answer(number, asking.read(outcome), now)
+            self.coordinator.answer(number, asking.read(outcome, self._endpoints.chunk_rep), now)
             self._carry_out()
 
     # -- subscriptions ---------------------------------------------------------------------------------------
@@ -364,9 +364,10 @@ class Loop:
         """What was received and what became of it, since the start, by reason."""
         return self._receiver.counters | {"bounds": self._beyond_bounds}
 
-    def last_refused(self) -> dict[str, tuple[StreamKey, int]]:
-        """A client refuses no rows."""
-        return {}
+    def last_refused(self) -> dict[str, str]:
+        """Where the last row is that no server numbers."""
+        found = self._receiver.last_unsound
+        return {} if found is None else {"values": "sequence {1} of {0} ({2})".format(*found)}
 
     def status(self, slot: int) -> LiveStatus:
         """Where a stream stands."""

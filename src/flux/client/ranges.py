@@ -63,7 +63,7 @@ NO_HISTORY: Final = History()
 class Page:
     """Rows `first`, `first + 1` ... of a stream, as a server gave them. `epoch`: the one they were numbered in;
     `history`: what the server is at now; `epoch_end`: of the history that was asked for, where that is over, the last
-    sequence that is still right.
+    sequence that is still right; `watermark`: the last sequence that the server has, 0 where it does not say.
     """
 
     first: int
@@ -74,6 +74,7 @@ class Page:
     epoch: int = 0
     history: History = NO_HISTORY
     epoch_end: int = 0
+    watermark: int = 0
 
 
 PageOf: TypeAlias = Callable[[StreamKey, int, int, Bounds, History], Page]
@@ -127,11 +128,11 @@ class Range:
                 return
 
     def _pages(self, page_of: PageOf) -> Iterator[Page]:
-        after, some, changed = 0, False, False
+        after, some, changed, goal, start = 0, False, False, 0, self._bounds.start
         if self._bounds.limit is not None and self._bounds.limit <= 0:
             return
         while True:
-            wanted = Bounds(self._bounds.start, self._end, self._bounds.limit, self._bounds.every)
+            wanted = Bounds(start, self._end, self._bounds.limit, self._bounds.every)
             page = page_of(self._key, after, self._room(), wanted, self._history)
             changed = self._goes_on(page, after, changed)
             if changed:
@@ -145,16 +146,34 @@ class Range:
                 after = page.first_available - 1
                 continue
             self._judge(page, after, timed=wanted.start is not None or wanted.end is not None)
-            if not len(page.rows):
-                return
-            last = page.first + len(page.rows) - 1
-            if not after < page.first <= last <= MAX_SEQUENCE:
-                raise FluxError(f"{self._key}: the server answers with {page.first} to {last} after {after}")
-            some, after = True, last
-            self._epoch = page.epoch
-            yield page
+            if len(page.rows):
+                last = page.first + len(page.rows) - 1
+                if not after < page.first <= last <= MAX_SEQUENCE:
+                    raise FluxError(
+                        f"{self._key}: the server answers with {page.first} to {last} after {after}"
+                    )
+                some, after = True, last
+                self._epoch = page.epoch
+                yield page
             if not page.has_more:
-                return
+                goal = self._goal(page, after, goal, some=some, wanted=wanted)
+                if after >= goal:
+                    return
+                start = None  # what is left may be rows before it, which no answer with a start need have
+
+    def _goal(self, page: Page, after: int, goal: int, *, some: bool, wanted: Bounds) -> int:
+        """The sequence that a range without an end has to reach before it is whole: the server's last, as it was when
+        it said first that there is no more (it may have got rows since it looked). Raises AnswerError where it is asked
+        again and gives nothing of what it says it has.
+        """
+        if wanted.end is not None or not (some or wanted.start is None):
+            return 0
+        if goal > after and not len(page.rows):
+            raise AnswerError(
+                f"{self._key}: the server answers with no rows after {after} and none to come, and says that it has "
+                f"those up to {goal}"
+            )
+        return goal or page.watermark
 
     def _judge(self, page: Page, after: int, *, timed: bool) -> None:
         """Raise AnswerError for a page that leaves out what no time bound leaves out, or promises more after nothing:

@@ -60,7 +60,7 @@ _ROW_COLUMNS: Final = (
     "close",
     "volume",
     "trade_count",
-)  # behind the time, without a header
+)  # after the time, without a header
 _NEWLINE = 0x0A
 _NUMERIC = np.zeros(256, bool)
 _NUMERIC[np.frombuffer(b"0123456789+-.eE", np.uint8)] = True

@@ -24,12 +24,7 @@ ANSWER_S: Final = 1.0  # wait so long for a position: a killed server never answ
 ANSWER_MAX_S: Final = limits.ASK_TIMEOUT_MS / 1_000
 UNWELL_S: Final = 0.2  # a position that stands still this long: ask how the server is
 HEALTH_EVERY_S: Final = 0.5
-QUIET_S: Final = (
-    1.0  # rows sent less than this ago are not taken, and their run forgotten again, before one answer
-)
-UNKNOWN_S: Final = (
-    8.0  # for so long rows that were sent may be on their way to a server that does not know their run
-)
+KEEP_S: Final = 2.0  # while nothing is pending: whom a server has not heard of for long it may forget
 
 
 class Link:
@@ -46,13 +41,12 @@ class Link:
         self._unwell = ""  # what the server's health said last, unless it was well
         self.asked = False
         self.answer_s = ANSWER_S
-        self._ask_at = 0.0
+        self._asked_at = float("-inf")
         self._patience = STALL_S
-        self._moved_at = self._rest_at = self._still_since = time.monotonic()
-        self._unknown_since: float | None = None
+        self._moved_at = self._still_since = time.monotonic()
 
-    def due_to_ask(self, now: float) -> bool:
-        return not self.asked and now >= self._ask_at
+    def due_to_ask(self, now: float, pending: bool) -> bool:
+        return not self.asked and now - self._asked_at >= (ASK_EVERY_S if pending else KEEP_S)
 
     def ask(self, source_id: str, run: int, now: float, claim: int, refused_after: int) -> None:
         self.requester.send(
@@ -64,7 +58,13 @@ class Link:
             timeout=self.answer_s,
         )
         self.asked = True
-        self._ask_at = now + ASK_EVERY_S
+        self._asked_at = now
+
+    def answered(self, *, at_once: bool) -> None:
+        """The question has ended; whether another one is due at once."""
+        self.asked = False
+        if at_once:
+            self._asked_at = float("-inf")
 
     def ask_health(self, now: float) -> None:
         """Ask how the server is, when the position has stood still for a while."""
@@ -86,31 +86,17 @@ class Link:
         return True
 
     def trouble(self) -> str:
-        """Why nothing is committed, to be put behind a sentence; "" when that is not known."""
+        """Why nothing is committed, to be put after a sentence; "" when that is not known."""
         ingest = self._intake.why if self._intake.dropped > self._drops else ""
         return "".join(f"; {why}" for why in (ingest, self.requester.flood) if why) or self._unwell
 
     def rested(self, now: float) -> None:
         """Nothing was sent at this time that is not committed."""
-        self._rest_at = self._still_since = now
-
-    def known(self) -> None:
-        """The server knows the run."""
-        self._unknown_since = None
-
-    def unknown_too_long(self, now: float) -> bool:
-        """Hear that the server does not know the run; whether it has said so for UNKNOWN_S."""
-        if self._unknown_since is None:
-            self._unknown_since = now
-        return now - self._unknown_since >= UNKNOWN_S
-
-    def was_quiet(self, now: float) -> bool:
-        """Whether all that is not committed was sent so lately that the server cannot have had and forgotten it."""
-        return now - self._rest_at < QUIET_S
+        self._still_since = now
 
     def is_answer_fresh(self, now: float) -> bool:
         """Whether the last question was asked lately: what a process finds that was stopped for long says nothing."""
-        return now - self._ask_at <= self.answer_s
+        return now - self._asked_at <= ASK_EVERY_S + self.answer_s
 
     def moved(self, now: float) -> None:
         self._moved_at = self._still_since = now

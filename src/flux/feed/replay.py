@@ -1,9 +1,9 @@
-"""A CSV file as a source: rows in chunks, a position behind each, and going on from such a position.
+"""A CSV file as a source: rows in chunks, a position after each, and going on from such a position.
 
     file   header | row 1 | row 2 | row 3 | ...
-    position behind row 2 = (2, CRC-32C of all bytes up to and including row 2's line end, there or not)
+    position after row 2 = (2, CRC-32C of all bytes up to and including row 2's line end, there or not)
 
-The position goes into the journal with the rows. A restarted source skips what is behind it without parsing,
+The position goes into the journal with the rows. A restarted source skips what is after it without parsing,
 and the checksum tells whether it is still the same file. With `loop` the row number counts on over the
 passes, and the checksum starts again with each.
 """
@@ -36,7 +36,7 @@ class Position(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Rows (a CANDLE array of its own) and the position behind them."""
+    """Rows (a CANDLE array of its own) and the position after them."""
 
     rows: NDArray[np.void]
     position: Position
@@ -109,7 +109,7 @@ class CsvSource:
 
     @property
     def position(self) -> Position:
-        """Behind the last row that `read` gave."""
+        """After the last row that `read` gave."""
         return Position(self._row, self._crc)
 
     def read(self, max_rows: int) -> Chunk | None:
@@ -129,11 +129,11 @@ class CsvSource:
                 return None
 
     def resume(self, row: int, crc: int) -> None:
-        """Go on behind a position that an earlier run had; for a source that has not been read.
+        """Go on after a position that an earlier run had; for a source that has not been read.
 
         Raises `DataError` where the part of the file up to there is no longer what it was.
         """
-        self.skipped, self.faults = 0, []  # those of the beginning come again if they are behind the position
+        self.skipped, self.faults = 0, []  # those of the beginning come again if they are after the position
         self._start_pass(0)
         self._skip(row)
         if self._loop and 0 < self._row < row:
@@ -153,8 +153,8 @@ class CsvSource:
         """Close the file."""
         self._file.close()
 
-    # A block is some whole lines: `_ends[i]` is the offset behind line i. `_rows` are its good rows,
-    # `_kept[i]` the line of row i. `_at` rows are given, `_used` lines (`_used_bytes` bytes) are behind the
+    # A block is some whole lines: `_ends[i]` is the offset after line i. `_rows` are its good rows,
+    # `_kept[i]` the line of row i. `_at` rows are given, `_used` lines (`_used_bytes` bytes) are after the
     # position.
 
     def _start_pass(self, number: int) -> None:
@@ -217,7 +217,7 @@ class CsvSource:
         return Chunk(rows, self.position)
 
     def _consume(self, lines: int) -> None:
-        """Move the position behind the block's first `lines` lines."""
+        """Move the position after the block's first `lines` lines."""
         if lines > self._used:
             end = int(self._ends[lines - 1])
             self._crc = crc32c(memoryview(self._block)[self._used_bytes : end], self._crc)
@@ -225,7 +225,7 @@ class CsvSource:
             self._used, self._used_bytes = lines, end
 
     def _finish_block(self) -> None:
-        """Count the faulty lines behind the last good one, unless the file ends for us there."""
+        """Count the faulty lines after the last good one, unless the file ends for us there."""
         if self._fault is None:
             self._consume(len(self._ends))
 

@@ -98,6 +98,10 @@ class Schedule:
 def sleep_until(ns: int) -> None:
     """Sleep, without the GIL, until CLOCK_MONOTONIC reads `ns`; a signal's handler runs at once."""
 
+def wait_readable(descriptors: list[int], ns: int) -> None:
+    """Wait, without the GIL, until one of at most 64 descriptors, of whatever number, can be read, or `ns` are over; to
+    the microsecond. A signal ends it, its handler runs."""
+
 def sharpen_sleep() -> None:
     """From now on this thread's sleeps end within 1 µs of their time (timer slack; the default is 50 µs)."""
 

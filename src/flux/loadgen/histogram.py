@@ -19,6 +19,7 @@ from flux.kernels.histogram import (
     Watch,
     sharpen_sleep,
     sleep_until,
+    wait_readable,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "sharpen_sleep",
     "sleep_until",
     "summary",
+    "wait_readable",
 ]
 
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)

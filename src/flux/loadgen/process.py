@@ -23,7 +23,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 from flux.errors import FluxError
 from flux.loadgen.histogram import Histogram
@@ -123,11 +123,8 @@ def settle() -> None:
     gc.disable()
 
 
-OF_A_MODE: Final = ("codec", "sub")
-
-
 class Child:
-    """The parent's side of one process, `python -m flux.loadgen.workers.<name>` or, a mode's own, `modes.<name>`."""
+    """The parent's side of one process, `python -m flux.loadgen.workers.<name>`."""
 
     def __init__(self, name: str, pass_fds: Sequence[int] = ()) -> None:
         """`pass_fds`: descriptors that it has too, under the same numbers."""
@@ -135,7 +132,7 @@ class Child:
         # A process group of its own: Ctrl-C on the terminal reaches the parent alone, which asks for the numbers. No
         # session: Linux shares the processor out between sessions first (autogroup), so two ends would compete as two.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"flux.loadgen.{'modes' if name in OF_A_MODE else 'workers'}.{name}"],
+            [sys.executable, "-m", f"flux.loadgen.workers.{name}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,

@@ -14,6 +14,7 @@ from typing import Final
 
 from flux.config import ServeConfig
 from flux.errors import FluxError
+from flux.server.descriptors import allow_many
 from flux.server.pipeline.committer import Faults
 from flux.server.pipeline.inputs import ReplayInput
 from flux.server.service import Server
@@ -39,6 +40,7 @@ def serve(config: ServeConfig, faults: Faults | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    allow_many()
     server = Server(config, faults=faults)
     server.start()
     try:

@@ -19,11 +19,13 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from flux import limits
 from flux.model import State
+from flux.server.descriptors import DescriptorWatch
 from flux.transport.connections import Connection, connection_at, end, received_bytes
 
 if TYPE_CHECKING:
@@ -99,6 +101,26 @@ class Connections:
                 return worst.peer
         return ""
 
+    def drop_newest(self, count: int) -> list[Connection]:
+        """End the newest `count` connections, of the address that has most first, of those found in one look those that
+        sent least: which were ended."""
+        hosts = Counter(_host(made) for made in self._open.values())
+
+        def rank(made: Connection) -> tuple[int, int, int]:
+            return -hosts[_host(made)], -made.look, received_bytes(made.descriptor)
+
+        newest = sorted(self._open.values(), key=rank)
+        ended = []
+        for made in newest[:count]:
+            del self._open[made.descriptor]
+            if end(made):
+                ended.append(made)
+        return ended
+
+
+def _host(made: Connection) -> str:
+    return made.peer.rpartition(":")[0]
+
 
 class MemoryWatch:
     """See the module; `run` is the thread's body."""
@@ -115,6 +137,7 @@ class MemoryWatch:
         self._again_at = 0.0
         self._grown_at = 0
         self.dropped = 0
+        self.descriptors = DescriptorWatch(connections, vitals)
         bounds = limits.server_bytes(streams())
         parts = ", ".join(f"{name} {size // limits.MIB}" for name, size in bounds.items())
         _LOG.info("memory: at most %d MiB with these streams (%s)", sum(bounds.values()) // limits.MIB, parts)
@@ -123,6 +146,7 @@ class MemoryWatch:
         """Look until stopped."""
         while not self._stopping.wait(limits.MEMORY_WATCH_MS / 1_000):
             self.look()
+            self.descriptors.look()
         self._statm.close()
 
     def stop(self) -> None:

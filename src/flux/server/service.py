@@ -3,7 +3,7 @@
 thread      owns                               waits for
 loop        PULL socket, streams, sequencer    messages, inputs, room
 committer   journal, PUB socket                groups, and the heartbeats that it sends
-heart       nothing: makes the heartbeats      each second
+heart       nothing: makes the heartbeats      every second
 projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
 
@@ -17,21 +17,19 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from flux.config import Replay, ServeConfig
+from flux.config import ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
-from flux.feed.pacing import Pacing
-from flux.feed.replay import CsvSource
-from flux.journal.records import StreamHead, StreamRecord
-from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
+from flux.journal.records import Position, StreamHead, StreamRecord
+from flux.model import MAX_SEQUENCE, RowKind, State
 from flux.server.memory import Connections, MemoryWatch
 from flux.server.pipeline.claims import Claims
 from flux.server.pipeline.committer import Committer, Faults
 from flux.server.pipeline.exchange import Exchange
-from flux.server.pipeline.inputs import ReplayInput
+from flux.server.pipeline.inputs import ReplayInput, open_replay, pacing_of
 from flux.server.pipeline.loop import INGEST_OWNER, Loop
 from flux.server.pipeline.sessions import Runs
 from flux.server.requests.answers import Answers
@@ -78,21 +76,29 @@ class Server:
         self.vitals = Vitals()
 
     def start(self) -> None:
-        """Recover, warm, bind, beat, and only then take rows in."""
+        """Recover and bind, warm, beat, and only then take rows in."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         config = self._config
-        self._recovered = recover(
-            config.data, disk=config.durability == "disk", file_bytes=config.journal_file_bytes
-        )
         self._sockets = Sockets(insecure=config.insecure)
         self._wake = Wake()
+        try:
+            self._recovered = recover(
+                config.data,
+                disk=config.durability == "disk",
+                file_bytes=config.journal_file_bytes,
+                ready=self._make_ready,
+            )
+        except BaseException:
+            self._sockets.close()
+            self._wake.close()
+            raise
         try:
             for name, state, reason in self._recovered.conditions:
                 self.vitals.set(name, state, reason)
             self.streams = Streams()
             self._warm()
-            self._bind()
-            self._open_inputs()
+            self._assemble()
+            self._add_inputs()
         except BaseException:
             self._release()
             raise
@@ -105,6 +111,22 @@ class Server:
         self._spawn("memory", self.memory.run)
         for source in self._inputs:
             source.start()
+
+    def _make_ready(self, positions: Mapping[str, Position]) -> None:
+        """Open the files to replay, and bind: what can refuse a start comes before anything of it is written."""
+        config = self._config
+        self._sources = [open_replay(replay, config.source_id) for replay in config.replays]
+        for source in self._sources:
+            if source.name in positions:
+                source.resume(*positions[source.name])
+        self._publisher = self._sockets.publisher(config.live_pub)
+        self.live_pub = endpoint_of(self._publisher.socket)
+        self._puller: Socket | None = None
+        self.ingest: str | None = None
+        if config.ingest is not None:
+            self._puller = self._sockets.puller(config.ingest)
+            self.ingest = endpoint_of(self._puller)
+        self._router = self._sockets.router(config.chunk_rep)
 
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings: out of the database, or, where
@@ -151,15 +173,8 @@ class Server:
             number: low if low < 2**63 else low - 2**64 for number, low in found.items() if number in whole
         }
 
-    def _bind(self) -> None:
-        config, recovered = self._config, self._recovered
-        self._publisher = self._sockets.publisher(config.live_pub)
-        self.live_pub = endpoint_of(self._publisher.socket)
-        puller: Socket | None = None
-        self.ingest: str | None = None
-        if config.ingest is not None:
-            puller = self._sockets.puller(config.ingest)
-            self.ingest = endpoint_of(puller)
+    def _assemble(self) -> None:
+        config, recovered, puller = self._config, self._recovered, self._puller
         self._exchange = Exchange()
         self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
         self._claims = Claims(self._wake.set)
@@ -213,7 +228,7 @@ class Server:
         self._bind_requests(records, [self._publisher.socket, *([puller] if puller is not None else [])])
 
     def _bind_requests(self, records: dict[int, StreamRecord], ports: list[Socket]) -> None:
-        config, recovered = self._config, self._recovered
+        recovered = self._recovered
         self._view = LiveView(
             identity=recovered.identity,
             streams=self.streams,
@@ -228,7 +243,7 @@ class Server:
         self._stream_ids = {self.streams.kernel.stream_id(slot): slot for slot in range(len(self.streams))}
         self._requests = Requests(
             self._sockets,
-            config.chunk_rep,
+            self._router,
             Answers(self._view),
             recovered.store,
             failed=self._failed,
@@ -242,17 +257,13 @@ class Server:
             lambda: len(self.streams),
         )
 
-    def _open_inputs(self) -> None:
-        for number, replay in enumerate(self._config.replays):
-            source = _open_replay(replay, self._config.source_id)
-            position = self._recovered.sources.get(source.name)
-            if position is not None:
-                source.resume(*position)
+    def _add_inputs(self) -> None:
+        for number, (replay, source) in enumerate(zip(self._config.replays, self._sources, strict=True)):
             opened = ReplayInput(
                 source,
                 INGEST_OWNER + 1 + number,
                 self.loop.ring_rows(source.key),
-                _pacing(replay),
+                pacing_of(replay),
                 1 if replay.tick_s is None else replay.batch_rows,
                 self._wake,
                 self._input_ended,
@@ -275,6 +286,7 @@ class Server:
         found = {f"ingest_{name}": n for name, n in self.loop.counters.items()}
         found |= {f"live_{name}": n for name, n in asdict(self.committer.counts).items()}
         found["dropped_for_memory"] = self.memory.dropped
+        found["dropped_for_descriptors"] = self.memory.descriptors.dropped
         found |= {f"requests_{name}": n for name, n in asdict(self._requests.counts).items()}
         found["requests_cursor_ahead"] = self._view.cursors_ahead
         return found
@@ -345,9 +357,9 @@ class Server:
         self.loop.stop()
         projector, committer, heart, loop, memory = self._threads
         loop.join(left())
-        answered = self._requests.stop(left())
-        self.memory.stop()
+        self.memory.stop()  # before a port is closed, and with it what it hears of connections
         memory.join(left())
+        answered = self._requests.stop(left())
         self.committer.heart.stop()
         heart.join(left())
         self.committer.close()
@@ -390,20 +402,3 @@ def _fill(ring: Ring, number: int, head: StreamHead, store: Store) -> None:
         if first == head.head - rows + 1 and len(found) == rows:
             ring.reset(first)
             ring.place(first, found)
-
-
-def _open_replay(replay: Replay, source_id: str) -> CsvSource:
-    return CsvSource(
-        replay.path,
-        None if replay.key is None else StreamKey.parse(replay.key),
-        default_source=source_id,
-        skip_bad_rows=replay.skip_bad_rows,
-        limit=replay.limit,
-        loop=replay.loop,
-    )
-
-
-def _pacing(replay: Replay) -> Pacing | None:
-    if replay.tick_s is not None:
-        return Pacing(tick_ns=round(replay.tick_s * 1e9), batch_rows=replay.batch_rows)
-    return None if replay.speed is None else Pacing(replay.speed)

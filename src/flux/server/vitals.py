@@ -24,12 +24,12 @@ class Vitals:
         """When the loop last came round without Python (monotonic, ns)."""
 
     def set(self, name: str, state: State, reason: str) -> None:
-        """A condition holds; said in the log when it is new."""
+        """A condition holds; logged when it is new, and no other one gives the same reason already."""
         with self._changing:
-            if self._conditions.get(name) == (state, reason):
-                return
+            known = (state, reason) in self._conditions.values()
             self._conditions = {**self._conditions, name: (state, reason)}
-        _LOG.log(logging.INFO if state is State.CLOSING else logging.ERROR, "%s: %s", state.name, reason)
+        if not known:
+            _LOG.log(logging.INFO if state is State.CLOSING else logging.ERROR, "%s: %s", state.name, reason)
 
     def clear(self, name: str) -> None:
         """A condition holds no more."""
@@ -38,7 +38,9 @@ class Vitals:
                 return
             reason = self._conditions[name][1]
             self._conditions = {k: v for k, v in self._conditions.items() if k != name}
-        _LOG.warning("no longer: %s", reason)
+            stays = any(reason == other for _, other in self._conditions.values())
+        if not stays:
+            _LOG.warning("no longer: %s", reason)
 
     def has(self, name: str) -> bool:
         """Whether a condition holds."""
@@ -50,10 +52,9 @@ class Vitals:
 
     @property
     def reason(self) -> str:
-        """The reasons of all conditions, the worst first, cut at MAX_REASON_CHARS; empty when all is well."""
-        return "; ".join(reason for _, reason in sorted(self._conditions.values(), reverse=True))[
-            :MAX_REASON_CHARS
-        ]
+        """The reasons of all conditions, each once, the worst first, cut at MAX_REASON_CHARS; empty: all is well."""
+        found = dict.fromkeys(reason for _, reason in sorted(self._conditions.values(), reverse=True))
+        return "; ".join(found)[:MAX_REASON_CHARS]
 
     def turned(self) -> None:
         """The loop came round."""

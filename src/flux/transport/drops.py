@@ -38,8 +38,14 @@ class Counting(Protocol):
     def counters(self) -> Mapping[str, int]:
         """All of them, since the beginning."""
 
-    def last_refused(self) -> Mapping[str, tuple[StreamKey, int]]:
-        """Of each reason that rows were refused for the last stream, and how many rows of it."""
+    def last_refused(self) -> Mapping[str, tuple[StreamKey, int] | str]:
+        """Of each reason that rows were refused for the last stream, and how many rows of it, or a place in words."""
+
+
+def _where(last: tuple[StreamKey, int] | str) -> str:
+    if isinstance(last, str):
+        return f", the last at {last}"
+    return ", the last of {}, of which {} rows were refused".format(*last)
 
 
 class DropLog:
@@ -63,11 +69,7 @@ class DropLog:
             if new and reason == "shared":
                 _LOG.warning("%s: %s is written by two live runs of feeds", self._what, of[reason][0])
             elif new and reason not in NOT_DROPS:
-                where = (
-                    ", the last of {}, of which {} rows were refused".format(*of[reason])
-                    if reason in of
-                    else ""
-                )
+                where = _where(of[reason]) if reason in of else ""
                 _LOG.warning(
                     "%s: dropped %d: %s (%d since the start)%s", self._what, new, reason, count, where
                 )

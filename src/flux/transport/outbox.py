@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from flux import limits
-from flux.errors import EncodeError
+from flux.codec import BackfillRowsResponse
+from flux.errors import AnswerError, EncodeError
 from flux.kernels import admit as judge
 from flux.kernels import pump as kernel
 from flux.model import ROW_DTYPES, RefusedReason, RowKind, StreamKey
@@ -37,12 +38,33 @@ def faults(key: StreamKey, rows: NDArray[np.void]) -> NDArray[np.uint8]:
     return found
 
 
+def first_fault(rows: NDArray[np.void]) -> tuple[int, str] | None:
+    """The place of the first row that no server would number, and why; None when there is none. Clock and grid apart.
+    `rows`: 1-d, of a row's dtype."""
+    kind = next(kind for kind in _KINDS if ROW_DTYPES[kind] == rows.dtype)
+    found = judge.first_fault(kind, np.ascontiguousarray(rows).view(np.uint8)) if len(rows) else None
+    return None if found is None else (found[0], reason(found[1]))
+
+
 def reason(number: int) -> str:
     """The word of a `RefusedReason`, also of one that a later server may have."""
     try:
         return RefusedReason(number).name.lower()
     except ValueError:
         return f"reason {number}"
+
+
+def answered_rows(reply: BackfillRowsResponse, endpoint: str) -> NDArray[np.void]:
+    """The rows of a version 2 answer (version 1 promises nothing of their values). Raises AnswerError where one of them
+    is such as no server numbers, DecodeError where they do not decompress."""
+    rows = reply.rows
+    found = first_fault(rows)
+    if found is not None:
+        raise AnswerError(
+            f"{endpoint} answered with a corrupt batch of {reply.key}: sequence {reply.start_sequence + found[0]} is a "
+            f"row that no server numbers ({found[1]})"
+        )
+    return rows
 
 
 class Outbox:
@@ -64,6 +86,12 @@ class Outbox:
     def begin(self, incarnation: int, committed: int) -> None:
         """Rows are numbered behind what is committed, in the name of this process."""
         self.kernel.begin(self._run, incarnation, committed)
+
+    def begin_anew(self, run: int, incarnation: int) -> None:
+        """Go on as another run: what waits, of which nothing was sent, is numbered from 1 again behind what is
+        committed."""
+        self._run = run
+        self.kernel.begin_anew(run, incarnation)
 
     def connect(self, socket: Socket | None) -> None:
         """The PUSH socket; None: there is none any more."""

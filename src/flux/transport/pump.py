@@ -18,7 +18,7 @@ import zmq
 
 from flux import limits
 from flux.kernels import pump as kernel
-from flux.model import ARRIVAL, CANDLE, GATHERED, HEAD, QUOTE, TRADE, RowKind, StreamKey
+from flux.model import ARRIVAL, CANDLE, GATHERED, HEAD, QUOTE, TRADE, RefusedReason, RowKind, StreamKey
 from flux.ring import Arena, Ring
 from flux.transport.intake import Taken
 from flux.transport.topics import stream_topic, v1_topic
@@ -263,6 +263,15 @@ class Receiver:
         return {
             why: (self._streams.key(slot), self._streams.kernel.refused(slot)) for why, slot in slots.items()
         }
+
+    @property
+    def last_unsound(self) -> tuple[StreamKey, int, str] | None:
+        """Of the last message (client) with a row that no server numbers: its stream, the row's sequence and why, the
+        word of a `RefusedReason`. Such messages are dropped whole, and counted as `values`."""
+        found = self.kernel.last_unsound()
+        if found is None:
+            return None
+        return self._streams.key(found[0]), found[1], RefusedReason(found[2]).name.lower()
 
     def discard(self) -> None:
         """Drops the held message; it is counted."""

@@ -1,4 +1,4 @@
-"""The parent's side of a mode whose work one process does, and what such a process tells.
+"""The parent's side of a mode whose work one process does (`workers.work` is the other side).
 
     run ──{"command": "plan" ... | "go" | "stop"}──► worker
     run ◄─{"event": "ready" | "second" | "done" | "failed"}── worker
@@ -20,7 +20,7 @@ from flux.loadgen.histogram import Histogram
 from flux.loadgen.merge import slips
 from flux.loadgen.outcome import Outcome, Received, Sent
 from flux.loadgen.plan import NS_PER_S, Audience, Plan
-from flux.loadgen.process import Child, Children, Commands, Message, tell
+from flux.loadgen.process import Child, Children, Message
 
 LEAD_NS: Final = NS_PER_S // 5  # from "go" to the run's start: the worker is in its loop by then
 READY_LIMIT_NS: Final = 60 * NS_PER_S
@@ -144,42 +144,3 @@ class Following:
                 raise KeyboardInterrupt
             self._told.complete = False
             self._worker.tell("stop")
-
-
-class Seconds:
-    """Where the worker's seconds end: `passed` gives each end that time has gone by, once."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._ends = plan.seconds()
-
-    @property
-    def ends_ns(self) -> int:
-        """The next end, ns of the run; the run's own end is never passed, only left."""
-        return self._ends[0][1]
-
-    def passed(self, now_ns: int) -> list[float]:
-        """`t_s` of each second that ended by now."""
-        out = []
-        while len(self._ends) > 1 and now_ns >= self._ends[0][1]:
-            out.append(self._ends.pop(0)[0])
-        return out
-
-    @property
-    def last(self) -> float:
-        """`t_s` of the second that is not over yet."""
-        return self._ends[0][0]
-
-
-def work(body: Callable[[Plan, Message, Commands], None]) -> int:
-    """A worker's whole life: `body` gets the plan, the command it came in, and what the parent says; its errors
-    are the parent's. The exit code."""
-    commands = Commands()
-    command = commands.take()
-    if commands.stopping:
-        return 0
-    try:
-        body(Plan.of(command["plan"]), command, commands)
-    except FluxError as error:
-        tell("failed", why=str(error), usage=isinstance(error, ConfigError))
-    commands.wait_for_end()
-    return 0

@@ -2,25 +2,31 @@
 
 What is due and finds no room waits, and its latency goes on counting from when it was due. A request ends as a right
 answer, a wrong one, an error or a time-out. The time of an answer is taken when it is decoded, before it is checked.
-`python -m flux.loadgen.workers.caller`, started by `rpc`; talks as `solo` says.
+`python -m flux.loadgen.workers.caller`, started by `rpc`; talks as `modes.one_process` says.
 """
 
 from __future__ import annotations
 
-import select
 import sys
 import time
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 from flux.errors import ConfigError, RequestTimeout
 from flux.limits import ASK_TIMEOUT_MS, MAX_ASKS
-from flux.loadgen.histogram import Histogram, Schedule, percentile, sharpen_sleep, summary
-from flux.loadgen.modes.one_process import Seconds, work
+from flux.loadgen.histogram import (
+    Histogram,
+    Schedule,
+    percentile,
+    sharpen_sleep,
+    summary,
+    wait_readable,
+)
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.process import Commands, Message, Usage, packed, settle, tell
 from flux.loadgen.requests import KINDS, Asking, Request, Target, error_class, fault_of
 from flux.loadgen.sample import Sample
+from flux.loadgen.workers.work import Seconds, work
 from flux.schema import messages
 from flux.transport.requester import Outcome, Requester
 from flux.transport.sockets import Sockets, libzmq_version
@@ -201,10 +207,10 @@ def call(run: Calling, start_ns: int, commands: Commands) -> int:
 
 def wait(run: Calling, commands: Commands | None, limit_ns: int) -> None:
     """Until there may be an answer, at most so long; to the microsecond, which a zmq poll is not."""
-    sources: list[Any] = [connection.requester.socket for connection in run.connections]
+    sources = [connection.requester.socket.fileno() for connection in run.connections]
     if commands is not None:
-        sources.append(commands.wake)
-    select.select(sources, [], [], max(0.0, limit_ns / NS_PER_S))
+        sources.append(commands.wake.fileno())
+    wait_readable(sources, limit_ns)
     if commands is not None:
         commands.taken()
 

@@ -57,8 +57,9 @@ class ServerProcess:
             process_group=0,  # Ctrl-C reaches the parent alone
         )
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], READY_S)
-        said = self._process.stdout.readline().split() if ready else []
+        output = select.poll()
+        output.register(self._process.stdout, select.POLLIN)
+        said = self._process.stdout.readline().split() if output.poll(READY_S * 1_000) else []
         if "ready" not in said:
             self.__exit__(None, None, None)
             raise FluxError("the server did not get ready")

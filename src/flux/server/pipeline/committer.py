@@ -23,6 +23,7 @@ from flux.journal.records import (
     HeadsRecord,
     StreamHead,
     StreamRecord,
+    is_durable,
     pack,
     remember,
 )
@@ -129,7 +130,8 @@ class Committer:
 
     def source_position(self, name: str) -> SourcePosition | None:
         """The committed position of a source; from any thread."""
-        found = [at for at in (self._sources.get(name), self._runs.committed(name)) if at is not None]
+        live = self._runs.committed(name)  # first: a run comes into `_sources` before it is gone from there
+        found = [at for at in (live, self._sources.get(name)) if at is not None]
         return max(found, default=None)
 
     def claimed(self, name: str) -> int:
@@ -147,7 +149,7 @@ class Committer:
             return False
         kept = self._sources | self._runs.all_committed()
         durable = sum(
-            name.startswith(FEED) and rows > 0 < incarnation for name, (rows, incarnation) in kept.items()
+            name.startswith(FEED) and at[0] > 0 and is_durable(name, at) for name, at in kept.items()
         )
         return durable >= MAX_RUNS - 1
 
@@ -220,6 +222,7 @@ class Committer:
         """Streams and sources of the group that is in the journal and is shown next, and how it is sent."""
         filled = self._exchange.taken()
         remember(self._sources, filled.sources)
+        self._runs.settled(filled.sources)
         self._records.update((record.stream_id, record) for record in filled.streams)
         return self._faults(filled.group) if self._faults else None
 

@@ -41,7 +41,7 @@ class Heart:
         self._mark_from = 0
 
     def run(self, look: Callable[[], None]) -> None:
-        """Beat until stopped; `look` is called behind each beat."""
+        """Beat until stopped; `look` is called after each beat."""
         due = time.monotonic()
         while True:
             for frame in self.frames():
@@ -81,7 +81,7 @@ class Heart:
         return made
 
     def _marks(self, now: int) -> NDArray[np.void]:
-        """Heads that moved in the last 5 s, and a slice of the others, so that all come round each 30 s."""
+        """Heads that moved in the last 5 s, and a slice of the others, so that all come round every 30 s."""
         heads = self._streams.heads()
         recent = heads["moved_ns"] > now - limits.MARK_RECENT_MS * 1_000_000
         beats_a_round = limits.MARK_ROUND_MS // limits.HEARTBEAT_MS

@@ -2,7 +2,7 @@
 
     CsvSource ──► reader thread (pacing) ──► two chunks waiting ──► the loop's turn: offered whole, or not yet
 
-A chunk goes into one group together with the position behind it, so a restart goes on exactly behind its last
+A chunk goes into one group together with the position after it, so a restart goes on exactly after its last
 committed row.
 """
 
@@ -16,12 +16,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from flux.errors import FluxError
+from flux.feed.pacing import Pacing
+from flux.feed.replay import CsvSource
 from flux.journal.records import Position
+from flux.model import StreamKey
 from flux.threads import WatchedThread
 
 if TYPE_CHECKING:
-    from flux.feed.pacing import Pacing
-    from flux.feed.replay import Chunk, CsvSource
+    from flux.config import Replay
+    from flux.feed.replay import Chunk
     from flux.transport.sockets import Wake
 
 _LOG = logging.getLogger("flux.server")
@@ -83,7 +86,7 @@ class ReplayInput:
         return self._next
 
     def take(self) -> Position:
-        """The peeked chunk went into a group: the position behind it."""
+        """The peeked chunk went into a group: the position after it."""
         assert self._next is not None
         position = self._next.position
         self._next = None
@@ -139,3 +142,22 @@ class ReplayInput:
                 return False
         self._pacing.took(len(times))
         return True
+
+
+def open_replay(replay: Replay, source_id: str) -> CsvSource:
+    """A file to replay. Raises SourceFileError where it does not open."""
+    return CsvSource(
+        replay.path,
+        None if replay.key is None else StreamKey.parse(replay.key),
+        default_source=source_id,
+        skip_bad_rows=replay.skip_bad_rows,
+        limit=replay.limit,
+        loop=replay.loop,
+    )
+
+
+def pacing_of(replay: Replay) -> Pacing | None:
+    """How fast its rows come; None: as fast as they are taken."""
+    if replay.tick_s is not None:
+        return Pacing(tick_ns=round(replay.tick_s * 1e9), batch_rows=replay.batch_rows)
+    return None if replay.speed is None else Pacing(replay.speed)

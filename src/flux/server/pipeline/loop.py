@@ -232,7 +232,7 @@ class Loop:
         self._refuse(unknown)
 
     def _refuse(self, unknown: UnknownStream) -> None:
-        """Drop the held message. A feed's rows behind it are not to wait for it: its run goes on."""
+        """Drop the held message. A feed's rows after it are not to wait for it: its run goes on."""
         source = unknown.key[0].decode("latin-1")
         try:
             StreamKey(source, "X", "1m").checked()
@@ -240,6 +240,9 @@ class Loop:
             self._receiver.discard()  # no source that could have a position
             return
         place = self._runs.find(unknown.key[0], unknown.store_id)
+        if place is None and self._is_forgotten(unknown):
+            self._receiver.discard()
+            return
         if place is None:
             place = self._add_run(unknown.key[0], unknown.store_id)
         self._receiver.kernel.refuse(place)
@@ -248,12 +251,17 @@ class Loop:
     def _decide_run(self) -> None:
         unknown = self._receiver.unknown
         assert unknown is not None
-        source, run = unknown.key[0], unknown.store_id
-        name = feed_name(source.decode(), run)
-        if unknown.start > 1 and name not in self._positions and len(self._positions) >= limits.MAX_RUNS:
-            self._receiver.discard()  # maybe one that was forgotten: its feed is told when it asks, and goes on anew
-            return
-        self._add_run(source, run)
+        if self._is_forgotten(unknown):
+            self._receiver.discard()  # its feed is told when it asks
+        else:
+            self._add_run(unknown.key[0], unknown.store_id)
+
+    def _is_forgotten(self, unknown: UnknownStream) -> bool:
+        """Whether rows of that run, which has no place, may have been taken before it was forgotten: a new run begins
+        with row 1, and one that was registered (its messages carry an incarnation) was known before its first row."""
+        name = feed_name(unknown.key[0].decode(), unknown.store_id)
+        began = unknown.start > 1 or unknown.epoch > 0
+        return began and name not in self._positions and len(self._positions) >= limits.MAX_RUNS
 
     def _add_run(self, source: bytes, run: int) -> int:
         """Go on with a feed's run where the journal has it; its place in the table."""

@@ -6,6 +6,7 @@ it is told how such a record begins.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,9 @@ class Runs:
         self._added = 0
         self._seen: list[int] = []  # rows taken of each run when it was last looked at
         self._contact: list[int] = []  # what `_added` was when each run was last heard of
+        self._left: dict[
+            str, Position
+        ] = {}  # lost their place: committed so far, until the journal has their last
 
     def find(self, source: bytes, run: int) -> int | None:
         """The place of a run that the receiver knows."""
@@ -42,11 +46,15 @@ class Runs:
         gone: dict[str, Position] = {}
         self._hear()
         if len(self._names) == MAX_RUNS:
-            at = [self.taken(place) for place in range(MAX_RUNS)]
+            at = {name: self.taken(place) for name, place in self._places.items()}
             claims = count_claims(at)
-            place = min(range(MAX_RUNS), key=lambda place: (worth(at[place], claims), self._contact[place]))
-            before = self._names[place]
-            gone[before] = self.taken(place)
+            before = min(
+                self._names,
+                key=lambda name: (worth(name, at[name], claims), self._contact[self._places[name]]),
+            )
+            place = self._places[before]
+            gone[before] = at[before]
+            self._left[before] = self.receiver.kernel.run_committed(place)
             del self._places[before]
             self._names[place], self._seen[place], self._contact[place] = name, position[0], self._added
         else:
@@ -69,8 +77,8 @@ class Runs:
                 self._seen[place], self._contact[place] = taken, self._added
 
     def knows(self, name: str) -> bool:
-        """Whether the run has a place; from any thread."""
-        return name in self._places
+        """Whether the run has a place, or had it until lately; from any thread."""
+        return name in self._places or name in self._left
 
     def name(self, place: int) -> str:
         return self._names[place]
@@ -87,10 +95,20 @@ class Runs:
     def committed(self, name: str) -> Position | None:
         """How far it is in the journal, as far as this table knows; who asks keeps it here. From any thread."""
         place = self._places.get(name)
+        found: Position | None = None
         if place is not None:
             self._contact[place] = self._added
-        rows, incarnation = (0, 0) if place is None else self.receiver.kernel.run_committed(place)
-        return (rows, incarnation) if rows else None
+            found = self.receiver.kernel.run_committed(place)
+            if self._places.get(name) != place:  # another has the place now, and it may be another's position
+                found = None
+        if found is None:
+            found = self._left.get(name)
+        return found if found is not None and found[0] else None
+
+    def settled(self, names: Iterable[str]) -> None:
+        """The journal has where these runs were when they lost their place; of the committer's thread."""
+        for name in names:
+            self._left.pop(name, None)
 
     def refused(self, name: str, after: int, upto: int) -> tuple[int, NDArray[np.void]]:
         """(rows of it refused since this server began, the last of those numbered above `after` and at most `upto`:
@@ -100,11 +118,14 @@ class Runs:
         if place is None:
             return 0, out[:0]
         total, listed = self.receiver.kernel.run_refused(place, after, upto, out.view(np.uint8))
+        if self._places.get(name) != place:  # another's
+            return 0, out[:0]
         return total, out[:listed]
 
     def all_committed(self) -> dict[str, Position]:
         """The same of every run of which rows were committed; from any thread."""
-        found = {
+        found = dict(self._left)
+        found |= {
             name: self.receiver.kernel.run_committed(place) for name, place in list(self._places.items())
         }
         return {name: position for name, position in found.items() if position[0]}

@@ -1,4 +1,4 @@
-"""What is done for the journal beside the committer, each 100 ms, by a thread that nobody waits for.
+"""What is done for the journal beside the committer, every 100 ms, by a thread that nobody waits for.
 
 It preallocates the next file, and with durability `process` it syncs what is committed by then; what a sync that failed
 may have dropped is written again. The committer, who owns the journal, notes how far that came when it comes round.
@@ -50,7 +50,7 @@ class Syncer:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, behind the sync it is in."""
+        """End the thread, after the sync it is in."""
         self._stopping.set()
         self._thread.join()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flux.errors import DataError, StorageError
 from flux.journal.records import FIRST_EPOCH, feed_name
+from flux.limits import ONE_LIFE_RUNS
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.requests.view import Health, RunPosition, StreamView
 from flux.server.storage.losses import CURSOR
@@ -119,7 +120,7 @@ class LiveView:
         return RunPosition(committed, incarnation, total, refused)
 
     def claim_run(self, source_id: str, run: int, token: int) -> bool | None:
-        if self._committer.may_have_forgotten_durable(feed_name(source_id, run)):
+        if run < ONE_LIFE_RUNS and self._committer.may_have_forgotten_durable(feed_name(source_id, run)):
             return None
         incarnation = self._claims.claim(source_id, run, token)
         return bool(incarnation) and self._committer.claimed(feed_name(source_id, run)) >= incarnation

@@ -53,7 +53,7 @@ class Pages:
     def page(
         self, after: int, to: int, limit: int, start_ms: int | None = None, end_ms: int | None = None
     ) -> Page:
-        """At most `limit` (>= 1) rows behind `after`, up to `to`, with start_ms <= time < end_ms.
+        """At most `limit` (>= 1) rows after `after`, up to `to`, with start_ms <= time < end_ms.
 
         `to` is at most the head, `after` at least the oldest row kept less 1.
         """
@@ -64,7 +64,7 @@ class Pages:
         if end_ms is None or not len(window.rows) or self._times(window.rows)[-1] < self._unit(end_ms):
             return self._cut(window, limit)
         last = min(self._last_before(end_ms), to)
-        # Where a row behind the window is inside the bounds, all of the window is.
+        # Where a row after the window is inside the bounds, all of the window is.
         rows, behind = window.rows[: max(0, last - after)], last > after + len(window.rows)
         return self._cut(window._replace(rows=rows, more=window.more and behind), limit)
 
@@ -74,7 +74,7 @@ class Pages:
         return len(rows) > 0 and first == sequence and bool(self._times(rows)[0] < self._unit(end_ms))
 
     def any_before(self, end_ms: int, after: int) -> bool:
-        """Whether some row behind `after` is older than `end_ms`."""
+        """Whether some row after `after` is older than `end_ms`."""
         return self._last_before(end_ms) > after
 
     def _window(self, after: int, to: int, limit: int) -> Page:
@@ -84,7 +84,7 @@ class Pages:
             return Page(after + 1, self._none(), False)
         first, rows = self._read(after, last)
         if len(rows) and first == after + 1:
-            return Page(first, rows, after + len(rows) < last)  # a hole follows: there is more behind it
+            return Page(first, rows, after + len(rows) < last)  # a hole follows: there is more after it
         self._refuse_while_it_lags()
         return Page(after + 1, self._none(), False, resumes=self._resumes(after))
 
@@ -92,7 +92,7 @@ class Pages:
         return window._replace(rows=window.rows[:limit], more=window.more or len(window.rows) > limit)
 
     def _read(self, after: int, last: int) -> tuple[int, Rows]:
-        """Rows behind `after` up to `last`, without a hole among them: (first sequence, rows)."""
+        """Rows after `after` up to `last`, without a hole among them: (first sequence, rows)."""
         stream_id = self.stream.stream_id
         if self.view.ring_first(stream_id) <= after + 1:
             rows = self.view.ring_rows(stream_id, after + 1, last)
@@ -107,7 +107,7 @@ class Pages:
         return first, rows
 
     def _resumes(self, after: int) -> int:
-        """The first sequence behind a hole: the row at `after` + 1 is nowhere."""
+        """The first sequence after a hole: the row at `after` + 1 is nowhere."""
         stream_id, head = self.stream.stream_id, self.stream.head
         in_ring = max(after + 2, min(self.view.ring_first(stream_id), head + 1))
         first, rows = self._stored().read(stream_id, self.stream.key.kind, after, head, 1)
@@ -136,7 +136,7 @@ class Pages:
         bound, first = self._unit(start_ms), self._oldest_in_ring()
         if first > self.stream.first:
             found = self._searched(start_ms, None)
-            if found:  # a row that only the ring has is behind every row of the store
+            if found:  # a row that only the ring has is after every row of the store
                 return max(found[0], self.stream.first)
         while first <= self.stream.head:
             last = min(self.stream.head, first + SEARCH_ROWS - 1)

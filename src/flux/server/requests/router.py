@@ -101,16 +101,16 @@ class _Held:
 
 
 class Requests:
-    """Answers requests at `endpoint` from `start` until `stop`.
+    """Answers requests at `endpoint`, or on a ROUTER that is bound already, from `start` until `stop`.
 
     `store` is read in the worker's thread; without one, what memory lacks is unavailable. `store_read` is called there
-    behind each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
+    after each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
     """
 
     def __init__(
         self,
         sockets: Sockets,
-        endpoint: str,
+        endpoint: str | Socket,
         answers: Answering,
         store: StoreReader | None = None,
         *,
@@ -120,7 +120,7 @@ class Requests:
     ) -> None:
         self.counts = Counts()
         self.sockets = sockets
-        self.socket: Socket = sockets.router(endpoint)
+        self.socket: Socket = sockets.router(endpoint) if isinstance(endpoint, str) else endpoint
         self.endpoint = endpoint_of(self.socket)
         self._answers = answers
         self._store = store

@@ -1,7 +1,7 @@
 """What a damaged journal file still says, and what cutting it would lose: for the person who has to decide.
 
 HEADS group group ... group  x x x  group  group  zeros
-                            ^ kept         behind the damage: these still read, but their rows
+                            ^ kept         after the damage: these still read, but their rows
                                            have no place without those before them
 """
 
@@ -41,15 +41,15 @@ def decision(directory: Path, found: Damage | Missing | None) -> str:
 
 
 class Damage(NamedTuple):
-    """A file that does not read to its end, and what stands behind the last good group in it."""
+    """A file that does not read to its end, and what stands after the last good group in it."""
 
     file: JournalFile
-    kept: int  # offset behind the last good group; 0: not even the file's first one
+    kept: int  # offset after the last good group; 0: not even the file's first one
     at: int  # where reading stopped
     reason: str
     bytes: int
     groups: int  # that ended there, as far as can be seen
-    rows: int  # up to the highest sequences seen behind the damage
+    rows: int  # up to the highest sequences seen after the damage
     streams: int  # that lose rows
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Damage(NamedTuple):
     @property
     def lost(self) -> str:
         """What a cut loses."""
-        where = f"behind byte {self.kept}" if self.kept else "with it (its first group does not read)"
+        where = f"after byte {self.kept}" if self.kept else "with it (its first group does not read)"
         return (
             f"{self.bytes} bytes {where} would be lost: at least {self.groups} groups with {self.rows} rows of"
             f" {self.streams} streams"
@@ -93,7 +93,7 @@ def assess(
     before: Mapping[int, int],
     after: Mapping[int, int],
 ) -> Damage:
-    """Look behind the damage that `found` stopped at.
+    """Look at what follows the damage that `found` stopped at.
 
     `before` holds the head of each stream in front of it; `after` what the next file's HEADS say, where there is one.
     """
@@ -115,7 +115,7 @@ def assess(
 
 
 def stretches(data: mmap.mmap | bytes, at: int, version: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of the groups that read one after another, behind `at`."""
+    """(start, end) of the groups that read one after another, after `at`."""
     while (commit := data.find(_COMMIT, at)) >= 0 and commit + _COMMIT_BYTES <= len(data):
         (start,) = _START.unpack_from(data, commit + len(_COMMIT))
         good = journal.scan(data, start, version) if at <= start < commit and start % 8 == 0 else None
@@ -127,7 +127,7 @@ def stretches(data: mmap.mmap | bytes, at: int, version: int) -> Iterator[tuple[
 
 
 def _behind(data: mmap.mmap | bytes, at: int, version: int) -> tuple[int, dict[int, int]]:
-    """Groups that end behind `at`, and the highest sequence of each stream in those that still read."""
+    """Groups that end after `at`, and the highest sequence of each stream in those that still read."""
     groups, heads = 0, dict[int, int]()
     while (commit := data.find(_COMMIT, at)) >= 0 and commit + _COMMIT_BYTES <= len(data):
         (start,) = _START.unpack_from(data, commit + len(_COMMIT))

@@ -1,7 +1,7 @@
 """Work that gives way: a thread that takes a core when nobody else wants it, and never keeps one for long.
 
 A low priority lets others go first, but not always: the scheduler owes even the lowest its share, and pays it in
-pieces of up to a tick, 4 ms, while rows under way wait behind it. So the work also naps (`ext/naps.h`): each 0.1 ms,
+pieces of up to a tick, 4 ms, while rows under way wait behind it. So the work also naps (`ext/naps.h`): every 0.1 ms,
 for 0.3 ms. What it does inside the kernel, clearing pages say, still holds a core until it is done.
 """
 

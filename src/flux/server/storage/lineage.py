@@ -59,7 +59,7 @@ def loss_of(scanned: Scanned, fence: Fence, said: IdentityFile | None, beyond: B
 
 
 def _closed(scanned: Scanned, said: IdentityFile) -> bool:
-    """Whether the last life ended cleanly. One that went on behind a clean end may have left nothing on the disk but
+    """Whether the last life ended cleanly. One that went on after a clean end may have left nothing on the disk but
     that it began there."""
     return scanned.closed and (said.began is None or Position(*said.began) < scanned.end)
 

@@ -1,6 +1,6 @@
 """Projection: the journal's committed records into the store, exactly once, behind the loop's back.
 
-Rows and the journal position behind them go in in one transaction, so a start goes on where the last transaction
+Rows and the journal position after them go in in one transaction, so a start goes on where the last transaction
 ended. What the store has, the rings may evict; the loop is told, for it may be waiting for that.
 """
 
@@ -164,7 +164,7 @@ class Projection:
 
     def _damaged(self, at: Position) -> DataError:
         return JournalDamageError(
-            f"{journal.path_of(self.directory, at.file)}: damaged behind byte {at.offset}. The rows there cannot be "
+            f"{journal.path_of(self.directory, at.file)}: damaged after byte {at.offset}. The rows there cannot be "
             f"read; `flux rebuild {self.directory}` says what that loses, and what `--salvage` and `--cut` keep"
         )
 
@@ -293,7 +293,7 @@ class Projector:
             self._hurry.clear()
             self._let_go = max(
                 self._let_go, self._committer.committed
-            )  # behind the heads: they are marked first
+            )  # after the heads: they are marked first
 
     def stop(self) -> None:
         """End `run` once it has caught up with what is committed."""

@@ -42,7 +42,7 @@ class Rebuilt(NamedTuple):
 def rebuild(directory: Path, *, cut: bool, say: Callable[[str], None], salvage_all: bool = False) -> Rebuilt:
     """Fill the database of a data directory that no server uses; `say` is told of losses and of progress.
 
-    `cut` drops what stands behind damage in its file, `salvage_all` keeps every group that reads, and of the rest what
+    `cut` drops what stands after damage in its file, `salvage_all` keeps every group that reads, and of the rest what
     the old database has. Raises ConfigError (no data directory), InUseError, StorageError, and DataError where the
     journal is damaged and neither was asked for, or where nothing would be left.
     """
@@ -111,7 +111,7 @@ def _salvage(directory: Path, damage: Damage, say: Callable[[str], None]) -> Non
             old.close()
     if later:
         _join(damage.file, later[0])
-    say(f"{damage}: {groups} groups behind that are kept")
+    say(f"{damage}: {groups} groups after it are kept")
 
 
 def _damages(directory: Path) -> list[Damage]:

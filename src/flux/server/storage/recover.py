@@ -7,21 +7,23 @@
     4 database   opened, so that everything that somebody else may hold is ours before anything is written
     5 compare    did the journal once reach further, by the fence or by the database? then rows that somebody may have
                  seen are lost
-    6 cut        what stands behind the last COMMIT was shown to nobody
+    6 cut        what stands after the last COMMIT was shown to nobody
     7 project    what the store lacks
+      ready      whatever else can refuse the start: ports are bound, files to replay are opened
     8 epoch      after a loss: a new one for the whole store, said loudly until it is acknowledged
       branch     of a copy, since another may go on from the same rows: another store, in a new journal file
     9 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed before
                  they were on the disk
-   10 identity   last, behind all that can refuse a start
+   10 identity   last, after all that can refuse a start
 
-Warming the rings, binding and the first heartbeat follow in `service.py`.
+Warming the rings and the first heartbeat follow in `service.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,19 +83,26 @@ class Recovered:
         return [*found, ("store", State.DEGRADED, self.without)] if self.without else found
 
 
-def recover(directory: Path, *, disk: bool, file_bytes: int) -> Recovered:
-    """Bring a directory to life, making it where there is none.
+Ready = Callable[[Mapping[str, SourcePosition]], None]
 
-    Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError. Until the last
-    thing that can refuse is past, nothing but the tail behind the last COMMIT was changed.
+
+def recover(
+    directory: Path, *, disk: bool, file_bytes: int, ready: Ready = lambda _sources: None
+) -> Recovered:
+    """Bring a directory to life, making it where there is none. `ready`, which gets the positions of sources, may still
+    refuse the start.
+
+    Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError, and what `ready`
+    raises. Until the last thing that can refuse is past, nothing was changed but the tail after the last COMMIT and
+    the database: no identity, no epoch.
     """
     with ExitStack() as undo:
-        recovered = _recover(directory, undo, disk=disk, file_bytes=file_bytes)
+        recovered = _recover(directory, undo, ready, disk=disk, file_bytes=file_bytes)
         undo.pop_all()
         return recovered
 
 
-def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -> Recovered:
+def _recover(directory: Path, undo: ExitStack, ready: Ready, *, disk: bool, file_bytes: int) -> Recovered:
     lock = DirectoryLock(directory)
     undo.callback(lock.release)
     found = read_identity(directory)
@@ -102,7 +111,7 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     losses = Losses(directory)
     files = journal.files(directory)
     if not files:
-        return _begin(directory, undo, lock, fence, losses, found, disk=disk, file_bytes=file_bytes)
+        return _begin(directory, undo, lock, fence, losses, found, ready, disk=disk, file_bytes=file_bytes)
     for missing in missing_between(files):
         raise DataError(decision(directory, missing))
     scanned, damage = scan_file(files[-1])
@@ -110,9 +119,13 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
         raise DataError(decision(directory, damage))
     if found and not found.copy:
         _compare(directory, scanned.heads, found, fence)
+    copy = "" if found and not found.copy else found.copy if found else "identity is missing"
     store, beyond = _open_store(directory, scanned)
     undo.callback(store.close)
     loss = loss_of(scanned, fence, found.said if found else None, beyond)
+    if (loss.reason or copy) and store.fault is not None:
+        store = _set_aside_unread(directory, scanned, store)
+        undo.callback(store.close)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
     projection = Projection(
@@ -122,9 +135,16 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     try:
         while projection.position < log.position:
             projection.step(log.position)
-        _newest_of_holes(scanned, store)
+        unknown = _newest_of_holes(scanned, store)
     except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
         without = without_database(directory, error)
+        unknown = scanned.holed
+    if not loss.reason and unknown & scanned.holed_now:
+        loss = loss._replace(
+            reason="rows that the journal lost, and only the database had, cannot be read there: those that come again "
+            "are numbered again"
+        )
+    ready(scanned.sources)
     identity = Identity(
         scanned.heads.store_id,
         scanned.epoch,
@@ -133,7 +153,6 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
         scanned.heads.parent_store_id,
         scanned.heads.branch_epoch,
     )
-    copy = found.copy if found else "identity is missing"
     if copy:
         branch(identity, log, scanned, loss, copy)
     elif loss.reason:
@@ -148,11 +167,15 @@ def _recover(directory: Path, undo: ExitStack, *, disk: bool, file_bytes: int) -
     )
 
 
-def _newest_of_holes(scanned: Scanned, store: DuckStore) -> None:
-    """How new the rows are that a salvage found in the database alone: else they would be new when they come again."""
+def _newest_of_holes(scanned: Scanned, store: DuckStore) -> set[int]:
+    """How new the rows are that a salvage found in the database alone: else they would be new when they come again.
+    Returns the streams of which it does not have the last row, so that nobody knows."""
+    unknown = set()
     for number in scanned.holed:
         head = scanned.streams[number]
         found = store.newest(number, head.stream.key.kind)
+        if found is None or found[0] < head.head:
+            unknown.add(number)
         if found is not None:
             last, latest, highest = found
             scanned.streams[number] = msgspec.structs.replace(
@@ -160,6 +183,7 @@ def _newest_of_holes(scanned: Scanned, store: DuckStore) -> None:
                 latest_ts=latest if last == head.head else head.latest_ts,
                 highest=higher(head.stream.key.kind, head.highest, highest),
             )
+    return unknown
 
 
 def _begin(
@@ -169,6 +193,7 @@ def _begin(
     fence: Fence,
     losses: Losses,
     found: Found | None,
+    ready: Ready,
     *,
     disk: bool,
     file_bytes: int,
@@ -180,6 +205,7 @@ def _begin(
             f"{directory} had a journal (epoch {mark.epoch}) and has none now: bring it back, or move the whole "
             "directory away to begin a new store"
         )
+    ready({})
     identity = Identity(secrets.randbits(62) + 1, FIRST_EPOCH, secrets.randbits(63))
     path = directory / DATABASE
     if path.exists():
@@ -238,6 +264,21 @@ def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | 
         store = DuckStore(path, of, also=also, patient=True)
     aside = path.with_name(f"{path.name}.{suffix}")
     return store, Beyond(aside.name, epoch) if aside.exists() else None
+
+
+def _set_aside_unread(directory: Path, scanned: Scanned, store: DuckStore) -> DuckStore:
+    """Begin another database beside one that does not open, where an epoch ends: nobody knows whether it has rows of
+    that epoch which the journal lost, and it must not be asked for them once it opens."""
+    path, of, also = directory / DATABASE, scanned.heads.store_id, scanned.heads.parent_store_id
+    fault = store.fault
+    store.close()
+    if path.exists():
+        aside = _moved(path, f"unread-{of:016x}-{scanned.end.file}-{scanned.end.offset}")
+        _LOG.error(
+            "%s does not open, and may hold rows that the journal lost; set aside as %s and filled anew: %s",
+            *(path, aside.name, fault),
+        )
+    return DuckStore(path, of, also=also, patient=True)
 
 
 def _moved(path: Path, suffix: str) -> Path:

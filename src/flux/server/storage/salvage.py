@@ -3,7 +3,7 @@
     HEADS group group x x x x x group group x x x zeros          before
     HEADS group group [ HOLE  ] group group [HOLE] zeros         after: every group that reads stays where it is
 
-A HOLE record says which sequences are lost in its place, so the heads behind it are what they were. What the old
+A HOLE record says which sequences are lost in its place, so the heads after it are what they were. What the old
 database has of them goes into the new one; the rest is a hole to whoever asks. Where nobody knows how far the rows went
 that are lost, the fence is put ahead of the journal: the next start begins a new epoch.
 """
@@ -48,7 +48,7 @@ Spans = dict[int, tuple[int, int]]
 
 
 class _Kept(NamedTuple):
-    """A group that reads, behind the damage."""
+    """A group that reads, after the damage."""
 
     start: int
     end: int
@@ -88,7 +88,7 @@ def open_old(path: Path, scanned: Scanned) -> DuckStore | None:
 
 
 def salvage(damage: Damage, scanned: Scanned, following: JournalFile | None, old: DuckStore | None) -> int:
-    """Put HOLEs in the place of what does not read behind `damage.kept`, and cut what stands behind the last group
+    """Put HOLEs in the place of what does not read after `damage.kept`, and cut what stands after the last group
     that does: how many groups were kept. `scanned` is the file up to the damage."""
     path, number = damage.file.path, damage.file.number
     data = journal.read_file(path)
@@ -112,7 +112,7 @@ def salvage(damage: Damage, scanned: Scanned, following: JournalFile | None, old
         heads |= {stream: last for stream, (_, last) in group.moved.items()}
         at = group.end
     gone = damage.kept + damage.bytes  # where the last of it ends
-    if at >= gone and writes:  # nothing but zeros behind the last group that reads
+    if at >= gone and writes:  # nothing but zeros after the last group that reads
         gone = writes[-1][0] + len(writes[-1][1])
     position = None if old is None else old.position()
     if following is None and (position is None or Position(*position) < Position(number, gone)):
@@ -143,7 +143,7 @@ def _firsts(kept: list[_Kept], start: int) -> dict[int, int]:
 def _kept(
     data: mmap.mmap | bytes, at: int, version: int, scanned: Scanned, names: Mapping[int, StreamRecord]
 ) -> Iterator[_Kept]:
-    """The groups behind `at` that read, and whose rows come behind those before them."""
+    """The groups after `at` that read, and whose rows come after those before them."""
     heads = {stream: head.head for stream, head in scanned.streams.items()}
     end, since = at, set(heads)  # streams whose place has been known since the last hole
     for group in _groups(data, at, version):
@@ -248,11 +248,11 @@ def _filled(record: HoleRecord, size: int) -> bytes | None:
     return None
 
 
-# ---------------------------------------------------------------------- behind the journal's end
+# ---------------------------------------------------------------------- after the journal's end
 
 
 def go_on_from(directory: Path, old: DuckStore) -> int:
-    """What the database has from behind the journal's end stays in it: a HOLE says so, at the end. How many rows."""
+    """What the database has from after the journal's end stays in it: a HOLE says so, at the end. How many rows."""
     file = journal.files(directory)[-1]
     scanned, _ = scan_file(file)
     assert scanned is not None, "what does not read was cut"
@@ -343,7 +343,7 @@ def _records(file: JournalFile) -> Iterator[tuple[int, int, HoleRecord]]:
 
 
 def fill(store: DuckStore, old: DuckStore, hole: Hole) -> int:
-    """Put into `store` what `old` has of a hole, in one transaction with the position behind it: how many rows."""
+    """Put into `store` what `old` has of a hole, in one transaction with the position after it: how many rows."""
     batches = [
         batch
         for stream, (first, last) in hole.spans.items()

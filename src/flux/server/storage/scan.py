@@ -55,6 +55,8 @@ class Scanned:
     closed: bool
     holed: set[int] = field(default_factory=set)
     """Streams of which a HOLE names sequences: how new those rows are only the database knows."""
+    holed_now: set[int] = field(default_factory=set)
+    """Of them those of this epoch: what is lost of the others was reported when theirs ended."""
 
 
 def scan_file(
@@ -62,7 +64,7 @@ def scan_file(
 ) -> tuple[Scanned | None, Damage | None]:
     """What a journal file says up to its last good group (None: not even its first one reads), and its damage.
 
-    Behind the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
+    After the last group of the last file may stand a torn tail; a file with a `following` one ends in zeros.
     """
     data = journal.read_file(file.path)
     found = journal.scan(data)
@@ -76,7 +78,7 @@ def scan_file(
         scanned, _ = _scanned(file, data, found)
     whole = scanned is not None and not found.resumes
     if following is None and whole and found.tail > found.committed:
-        _LOG.warning("%s: %d bytes behind the last commit", file.path.name, found.tail - found.committed)
+        _LOG.warning("%s: %d bytes after the last commit", file.path.name, found.tail - found.committed)
     if whole and (following is None or (found.reason == "end" and found.tail == found.committed)):
         return scanned, None
     before = {} if scanned is None else {number: head.head for number, head in scanned.streams.items()}
@@ -162,7 +164,7 @@ def _holes(data: memoryview, records: NDArray[np.void]) -> dict[int, HoleRecord]
 def _out_of_order(
     records: NDArray[np.void], holes: Mapping[int, HoleRecord], streams: Mapping[int, StreamHead]
 ) -> int | None:
-    """The index of the first batch that begins anywhere else than behind the one before it of its stream, or behind
+    """The index of the first batch that begins anywhere else than after the one before it of its stream, or after
     what is known to be lost."""
     (at,) = np.nonzero((records["kind"] != 0) & (records["count"] > 0))
     spans = np.zeros((len(at), 4), np.uint64)
@@ -196,12 +198,15 @@ def _apply(body: memoryview, kind: int, scanned: Scanned) -> None:
         source = unpack(body, SourceRecord)
         scanned.sources[source.name] = source.position
     elif kind == journal.HOLE:
-        for stream in unpack(body, HoleRecord).streams:
+        hole = unpack(body, HoleRecord)
+        scanned.holed_now |= hole.spans.keys()
+        for stream in hole.streams:
             _apply(memoryview(pack(stream)), journal.STREAM, scanned)
     elif kind == journal.EPOCH:
         epoch = unpack(body, EpochRecord)
         scanned.epoch = epoch.epoch
         scanned.epochs.append(epoch)
+        scanned.holed_now.clear()
 
 
 def _advance(kind: RowKind, gathered: Gathered, scanned: Scanned) -> None:

@@ -56,7 +56,7 @@ def last_rows(directory: Path, end: Position, wanted: Mapping[int, int]) -> dict
 
 
 def _joined(parts: deque[Span], most: int) -> Span:
-    """The newest of these that stand behind one another."""
+    """The newest of these that stand after one another."""
     run = [parts[-1]]
     for part in reversed(list(parts)[:-1]):
         if part.last != run[-1].last - len(run[-1].rows):
