@@ -3,7 +3,7 @@ and the checksum, all in turns in one run.
 
     python benchmarks/bench_codec_peers.py [--rounds 300] [--json FILE]
 
-informational: prints each measured value beside what design asks, and judges it. Figures are the least of many short
+informational: prints each measured value beside what the table asks, and judges it. Figures are the least of many short
 rounds. The C++ lines need g++, flatc and libflatbuffers-dev; without them they are left out, and said so.
 """
 

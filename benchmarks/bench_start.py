@@ -63,6 +63,7 @@ def test_a_client_with_a_warm_cache(tmp_path: Path) -> None:
 def close(recovered: Recovered) -> None:
     recovered.journal.close()
     recovered.fence.close()
+    recovered.projected.close()
     recovered.store.close()
     recovered.lock.release()
 

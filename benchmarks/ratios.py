@@ -1,6 +1,6 @@
 """Figures beside the table of what each station must reach: printed, kept, and the gates among them held.
 
-A gate is a ratio to a peer (or to a floor) and is held against half of what design asks. A figure that is only noted
+A gate is a ratio to a peer (or to a floor) and is held against half of what the table asks. A figure that is only noted
 is of one machine's hour: `tools/bench_table` shows it with its verdict, nothing fails of it.
 
 A ratio is of two figures of one run, taken in turns, each the least of many short rounds. The table's own figure is

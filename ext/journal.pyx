@@ -5,7 +5,7 @@ A `Group` owns the memory in which records are gathered; its buffer is the recor
 them. A scan walks the bytes of one file and hands back (at, size, kind) of every committed record.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
@@ -339,3 +339,6 @@ def crc32c(data):
     finally:
         PyBuffer_Release(&view)
     return crc
+
+
+include "journal_rows.pxi"

@@ -2,13 +2,13 @@
  *
  *   receive.h   socket ─► codec ─► ring (client) | admit ─► inbox (server)
  *   record.h    inbox ─► ring ─► codec ─► journal's group ─► socket
- *   gather.h    journal's bytes ─► rows */
+ *   refill.h    journal's bytes ─► rings */
 #ifndef FLUX_PUMP_H
 #define FLUX_PUMP_H
 
-#include "gather.h"
 #include "push.h"
 #include "receive.h"
 #include "record.h"
+#include "refill.h"
 
 #endif

@@ -126,13 +126,6 @@ cdef extern from "pump.h" nogil:
         uint64_t sent, sent_v1, bytes
         int error
 
-    ctypedef struct flux_gathered:
-        pass
-
-    ctypedef struct flux_rows_out:
-        uint8_t *data
-        uint64_t used, limit
-
     enum:
         FLUX_COUNTERS
         FLUX_FULL
@@ -146,7 +139,6 @@ cdef extern from "pump.h" nogil:
         FLUX_ADMIT_OUTCOMES
         FLUX_COUNT_OWNER
 
-    uint64_t FLUX_GATHER_BROKEN
     uint32_t flux_crc32c(uint32_t crc, const void *data, size_t size)
     int flux_template_make(flux_template *t, int kind, const char *source, size_t source_size, const char *symbol,
                            size_t symbol_size, const char *interval, size_t interval_size)
@@ -176,8 +168,8 @@ cdef extern from "pump.h" nogil:
                       const uint8_t *spoilt, uint32_t count, uint8_t *scratch, size_t scratch_size, flux_sent *sent)
     void flux_mark_committed(flux_streams *t, const flux_group *g, int64_t now_ns)
     int64_t flux_clock(int clock)
-    uint64_t flux_gather(const uint8_t *data, uint64_t at, uint64_t end, flux_gathered *out, uint32_t limit,
-                         uint32_t *count, flux_rows_out *rows)
+    uint64_t flux_refill(flux_streams *t, const uint8_t *data, uint64_t have, uint64_t end, const uint32_t *slots,
+                         uint32_t ids, int *broken)
 
     ctypedef struct pthread_mutex_t:
         pass

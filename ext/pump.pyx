@@ -5,7 +5,7 @@
     Receiver   socket -> rings | inbox    one thread
     record     inbox -> rings -> group    the same thread
     publish    group -> socket -> marks   the committer's thread
-    gather     journal bytes -> rows      the projection's thread
+    refill     journal bytes -> rings     at the start, before there is any other thread
 
 Memory that Python hands in (arrays, rings, groups) is only borrowed: the door keeps it alive.
 """
@@ -364,24 +364,14 @@ def mark_committed(Streams streams, uintptr_t group):
         flux_mark_committed(&streams.table, <flux_group *>group, flux_clock(CLOCK_MONOTONIC))
 
 
-def gather(object data, uint64_t at, object out, object candles, object trades, object quotes):
-    """Rows out of journal records: (where it stopped, records, candles, trades, quotes laid down).
-
-    `out` takes GATHERED records, the others rows of their kind; all are writable buffers. Raises ValueError with the
-    place of a batch that does not verify.
-    """
-    cdef _Borrowed source = _Borrowed(data, False), records = _Borrowed(out, True)
-    cdef _Borrowed c = _Borrowed(candles, True), t = _Borrowed(trades, True), q = _Borrowed(quotes, True)
-    cdef flux_rows_out rows[4]
-    cdef uint32_t count = 0
+def refill(Streams streams, object data, uint64_t have, uint64_t end, object slots):
+    """Lays journal records back into the rings of their streams (`slots`: u4 by stream_id, 2^32-1 = none), as far as a
+    ring does not begin behind them: (where to go on, whether a batch of theirs did not verify and ended it)."""
+    cdef _Borrowed source = _Borrowed(data, False), known = _Borrowed(slots, False)
+    cdef int broken = 0
     cdef uint64_t stopped
-    memset(rows, 0, sizeof(rows))
-    rows[1].data, rows[1].limit = <uint8_t *>c.view.buf, c.view.len
-    rows[2].data, rows[2].limit = <uint8_t *>t.view.buf, t.view.len
-    rows[3].data, rows[3].limit = <uint8_t *>q.view.buf, q.view.len
+    assert have <= <uint64_t>source.view.len
     with nogil:
-        stopped = flux_gather(<const uint8_t *>source.view.buf, at, source.view.len,
-                              <flux_gathered *>records.view.buf, <uint32_t>(records.view.len // 24), &count, rows)
-    if stopped == FLUX_GATHER_BROKEN:
-        raise ValueError(f"record {count} behind byte {at} is not a batch of rows")
-    return stopped, count, rows[1].used // 64, rows[2].used // 40, rows[3].used // 40
+        stopped = flux_refill(&streams.table, <const uint8_t *>source.view.buf, have, end,
+                              <const uint32_t *>known.view.buf, <uint32_t>(known.view.len // 4), &broken)
+    return stopped, broken != 0

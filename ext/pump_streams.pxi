@@ -96,10 +96,6 @@ cdef class Streams:
         cdef flux_stream *s = self.at(slot)
         return s.committed, s.committed_ts
 
-    def persisted(self, uint32_t slot, uint64_t sequence):
-        """The store holds this stream up to `sequence`: its ring may evict that far. From the projection's thread."""
-        self.at(slot).ring.keep = sequence
-
     def own(self, uint32_t slot, uint32_t owner):
         """Gives the stream to an input (S19); 0 = nobody yet."""
         self.at(slot).owner = owner

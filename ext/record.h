@@ -158,7 +158,8 @@ static inline void flux_publish(const flux_zmq *zmq, void *socket, flux_streams 
     }
 }
 
-/* Moves the committed marks to what the group holds: from now on requests, marks and status may read it. */
+/* Moves the committed marks to what the group holds: from now on requests, marks and status may read it, and the rings
+ * may evict it, since the journal has it. */
 static inline void flux_mark_committed(flux_streams *t, const flux_group *g, int64_t now_ns) {
     for (uint32_t i = 0; i < g->count; i++) {
         const flux_entry *e = &g->entries[i];
@@ -180,6 +181,7 @@ static inline void flux_mark_committed(flux_streams *t, const flux_group *g, int
         __atomic_store_n(&s->committed_ts, ts, __ATOMIC_RELAXED);
         __atomic_store_n(&s->moved_ns, now_ns, __ATOMIC_RELAXED);
         __atomic_store_n(&s->committed, e->label2, __ATOMIC_RELEASE);
+        flux_ring_store(&s->ring->keep, e->label2);
     }
 }
 

@@ -146,11 +146,11 @@ static inline int flux_is_admitted(int outcome) {
     return outcome == FLUX_ADMIT_NEW || outcome == FLUX_ADMIT_CORRECTION || outcome == FLUX_ADMIT_LATE;
 }
 
-/* How many rows of a stream can be taken now: ring slots that hold nothing unpersisted, and inbox. */
+/* How many rows of a stream can be taken now: ring slots that hold nothing uncommitted, and inbox. */
 static inline uint64_t flux_room(const flux_receiver *r, const flux_stream *s) {
     uint64_t keep = __atomic_load_n(&s->ring->keep, __ATOMIC_ACQUIRE), held = s->head + s->reserved;
-    uint64_t unpersisted = held > keep ? held - keep : 0;
-    uint64_t ring = s->ring->capacity > unpersisted ? s->ring->capacity - unpersisted : 0;
+    uint64_t uncommitted = held > keep ? held - keep : 0;
+    uint64_t ring = s->ring->capacity > uncommitted ? s->ring->capacity - uncommitted : 0;
     uint64_t inbox = (r->inbox_limit - r->inbox_used) / s->ring->row_size;
     return ring < inbox ? ring : inbox;
 }

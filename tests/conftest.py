@@ -1,4 +1,4 @@
-"""Options of the test run: how long the long tests are. CI takes a share; the README says the whole."""
+"""Options of the test run: how long the long tests are. CI takes a share; docs/testing.md says the whole."""
 
 from __future__ import annotations
 

@@ -1,12 +1,19 @@
 """flux: a live market-data bridge.
 
-A feed sends candles or trades; flux numbers them, keeps them, sends them on, and lets any consumer that was away, slow
-or robbed by the network get exactly what it missed.
+A feed sends candles, trades or quotes; a server numbers them, keeps them and broadcasts them, and lets any client that
+was away, slow or robbed by the network get exactly what it missed.
 
-               codec            ring                     window
-    wire bytes ─────► rows ─────────────► ordered rows ─────────► buckets ──► store (at rest)
-     (transport)  decode      place by sequence,       resample      └──► codec ──► transport (publish)
-                              drop repeats, see gaps
+                  codec           ring
+    wire bytes ─────────► rows ─────────────► ordered rows ──► consumer, cache ──► Window ──► buckets
+    (transport)  verify        place by sequence,                                resample, indicator
+                 decode        drop repeats, see gaps
+
+    Live         follow streams: every row once, in order, repaired
+    Historical   the same rows by request
+    Feed         send rows of your own to a server
+    codec        messages from rows and back, without sockets
+    resample, Window, indicator    longer candles and indicators, in bulk and live
+    testing      a real server with faults to inject; `flux serve` is the one to run
 
 Names are resolved on first use, so `import flux.codec` loads numpy and the kernels alone.
 """

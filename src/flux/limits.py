@@ -3,7 +3,8 @@
 `server_bytes` adds up what a server may take in the worst case. Most bounds are kept where the thing itself is made.
 What peers make libzmq keep is not: it bounds messages, and a message may have parts for ever. So a server watches its
 own memory (`server/memory.py`) against that sum, and drops the connection that sent most of late while over it. A
-client, which shares a process with others, watches its connections (`transport/intake.py`).
+client, which shares a process with others, watches its connections (`transport/intake.py`). Which queue each of these
+bounds, and what happens when it is full: `docs/architecture.md`.
 """
 
 from typing import Final
@@ -79,6 +80,13 @@ TURN_BYTES: Final = INBOX_BYTES + TURN_RECORDS * (
     MAX_HEAD_BYTES + MAX_TOPIC_BYTES + 32
 )  # with a head and a topic each
 MAX_RECORD_BYTES: Final = 16 * MIB  # as read from a file: more is not a record
+INDEX_BYTES: Final = (
+    128 * MIB
+)  # of where rows lie in the journal's files: 2 GiB of single rows of very many streams
+PAST_READ_BYTES: Final = 32 * MIB  # of the journal read for one page: what is left comes with the next
+PAST_SEARCH_ROWS: Final = 1_000_000  # of the journal looked at for a time
+WARM_ROWS: Final = 4_096  # of a stream, out of the journal into its ring at a start
+WARM_FILES: Final = 2  # of the journal read for that, the newest
 
 # Publishing
 LIVE_HWM: Final = 65_536  # messages per subscriber: x 64 rows of 64 bytes is 256 MiB, with heads under 320
@@ -192,6 +200,7 @@ def server_bytes(streams: int = MAX_STREAMS) -> dict[str, int]:
         "program": PROGRAM_BYTES + streams * STREAM_BYTES,
         "rings": _rings_bytes(streams),
         "journal": 2 * GROUP_BYTES + INBOX_BYTES + MAX_RECORD_BYTES,
+        "index": INDEX_BYTES,
         "projection": PROJECT_MAX_ROWS * (4 * 64 + 3 * 48),
         "database": STORE_MEMORY_BYTES + STORE_WAL_BYTES,
         "requests": MAX_BACKFILL_QUEUE * MAX_REQUEST_FRAME_BYTES,

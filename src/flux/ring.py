@@ -105,8 +105,8 @@ class Ring:
     def window(self, first: int, last: int) -> Rows:
         """Rows `first` to `last`, both inclusive, as a copy of their own, cut at the contiguous mark.
 
-        Empty when `first` is not here: not yet, or no longer (`first < ring.first`: the store has it), even
-        if it was evicted while it was being copied.
+        Empty when `first` is not here: not yet, or no longer (`first < ring.first`: a server's journal has it), even if
+        it was evicted while it was being copied.
         """
         count = min(last, self._kernel.contiguous) - first + 1
         if first < self._kernel.first or count <= 0:
@@ -160,7 +160,7 @@ class Ring:
 
     @property
     def keep(self) -> int:
-        """Sequences above this may not be evicted: what is persisted on a server, delivered on a client."""
+        """Sequences above this may not be evicted: what is committed on a server, delivered on a client."""
         return self._kernel.keep
 
     @keep.setter

@@ -162,6 +162,7 @@ def _started(image: Image, place: str) -> tuple[int, int, list[dict[int, int]], 
     finally:
         recovered.journal.close(clean=False)
         recovered.fence.close()
+        recovered.projected.close()
         recovered.store.close()
         recovered.lock.release()
 

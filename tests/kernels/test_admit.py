@@ -139,7 +139,7 @@ class Pair:
         self.group.clear()
         record(self.streams, self.group, self.receiver.inbox, runs, store_id=1, epoch=1)
         self.receiver.kernel.begin()
-        self.streams.kernel.persisted(self.slot, self.streams.kernel.head(self.slot))
+        self.streams.ring(self.slot).keep = self.streams.kernel.head(self.slot)
         self.oracle.record()
         ring = self.streams.ring(self.slot)
         assert ring.window(ring.first, ring.contiguous).tobytes() == b"".join(self.oracle.ring)

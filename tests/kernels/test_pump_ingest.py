@@ -102,7 +102,7 @@ def taken_in_turns(server: Pumped, slot: int, kind: RowKind) -> Iterator[bytes]:
         server.group.clear()
         server.record(arrivals)
         if status is Drained.HELD:
-            server.streams.kernel.persisted(slot, server.streams.kernel.head(slot))
+            server.streams.ring(slot).keep = server.streams.kernel.head(slot)
 
 
 def test_a_ring_full_of_rows_that_are_not_stored_holds_the_feed(server: Pumped) -> None:
@@ -111,7 +111,7 @@ def test_a_ring_full_of_rows_that_are_not_stored_holds_the_feed(server: Pumped) 
     server.send(frame_of(KEY, 1, 40), frame_of(KEY, 41, 1))
     seen = []
     for persisted in (0, 0, 5, 16, 30, 41):
-        server.streams.kernel.persisted(slot, persisted)
+        server.streams.ring(slot).keep = persisted
         arrivals, status = server.receive()
         server.record(arrivals)
         seen.append((arrivals[["start", "count", "rows"]].tolist(), status.name))
@@ -391,5 +391,5 @@ class TestOffer:
         server.record(server.receiver.arrivals[: kernel.arrival_count])
         kernel.begin()
         assert kernel.room(slot) == 6
-        server.streams.kernel.persisted(slot, 8)
+        server.streams.ring(slot).keep = 8
         assert kernel.room(slot) == 14

@@ -14,7 +14,7 @@ from flux.batch import Candles
 from flux.journal import Group, Journal
 from flux.kernels import pump as kernel
 from flux.model import RUN, RowKind, StreamKey
-from flux.transport.pump import Gatherer, Sender, record
+from flux.transport.pump import Sender, record
 from flux.transport.sockets import Sockets, endpoint_of
 from flux.transport.topics import stream_topic, v1_topic
 from tests.kernels.pumped import FREE_PORT, KEY, QUOTES, TRADES, Pumped, payloads, rows_of
@@ -86,7 +86,7 @@ class TestRecord:
         slot = server.add(rows=16)
         offer(server, slot, 1, 10)
         record_turn(server)
-        server.streams.kernel.persisted(slot, 10)
+        server.streams.ring(slot).keep = 10
         offer(server, slot, 11, 12)
         record_turn(server)
         assert shape(server.group) == [("BTC/USDT", 1, 10), ("BTC/USDT", 11, 5), ("BTC/USDT", 16, 7)]
@@ -147,7 +147,7 @@ class TestRecord:
         with pytest.raises(AssertionError, match="room"):
             record(server.streams, server.group, server.receiver.inbox, runs, store_id=1, epoch=1)
         small = Group(512)
-        server.streams.kernel.persisted(slot, 0)
+        server.streams.ring(slot).keep = 0
         offer(server, slot, 1, 16)
         runs["rows"] = 16
         with pytest.raises(AssertionError, match="room"):
@@ -289,7 +289,7 @@ class TestGather:
 
     def test_round_trip(self, file: tuple[bytes, int]) -> None:
         data, end = file
-        found = Gatherer(1_000)(data, journal.FILE_HEADER_BYTES)
+        found = journal.Gatherer(1_000)(data, journal.FILE_HEADER_BYTES)
         assert found.stopped == end
         for kind in (RowKind.CANDLE, RowKind.TRADE, RowKind.QUOTE):
             assert found.rows[kind].tobytes() == rows_of(kind, 1, 210).tobytes()
@@ -308,7 +308,7 @@ class TestGather:
         data, end = file
         at, rows, steps = journal.FILE_HEADER_BYTES, [], 0
         while at < end:
-            found = Gatherer(64)(data, at)
+            found = journal.Gatherer(64)(data, at)
             assert len(found.rows[RowKind.CANDLE]) <= 64
             at, steps = found.stopped, steps + 1
             rows.append(found.rows[RowKind.CANDLE])
@@ -317,7 +317,10 @@ class TestGather:
 
     def test_a_torn_tail_ends_it_at_any_byte(self, file: tuple[bytes, int]) -> None:
         data, end = file
-        ends = {Gatherer(1_000)(data[:cut], journal.FILE_HEADER_BYTES).stopped for cut in range(24, end, 37)}
+        ends = {
+            journal.Gatherer(1_000)(data[:cut], journal.FILE_HEADER_BYTES).stopped
+            for cut in range(24, end, 37)
+        }
         assert max(ends) < end
         assert all(end % 8 == 0 for end in ends)
 
@@ -326,9 +329,9 @@ class TestGather:
         spoilt = bytearray(data)
         spoilt[data.index(b"FLX2") + 100] ^= 1
         with pytest.raises(ValueError, match="record 3 behind byte 24"):
-            Gatherer(1_000)(bytes(spoilt), journal.FILE_HEADER_BYTES)
+            journal.Gatherer(1_000)(bytes(spoilt), journal.FILE_HEADER_BYTES)
 
     def test_a_record_of_another_kind_that_lies_is_said(self, file: tuple[bytes, int]) -> None:
         data, _ = file
         with pytest.raises(ValueError, match="record 2 behind byte 24"):
-            Gatherer(1_000)(data.replace(b"position", b"posItion"), journal.FILE_HEADER_BYTES)
+            journal.Gatherer(1_000)(data.replace(b"position", b"posItion"), journal.FILE_HEADER_BYTES)

@@ -58,9 +58,9 @@ _PROMISES: Final = (
     Planted("wall-clock", "src/flux/client/loop.py", "monotonic_ns", "time_ns", _LIVE, every=True),
     Planted(
         "cold-rings",
-        "src/flux/server/service.py",
-        "rows = min(ring.capacity, WARM_ROWS, head.head)",
-        "rows = 0",
+        "src/flux/server/storage/warm.py",
+        "min(streams.ring(slot).capacity, WARM_ROWS, head.head)",
+        "0",
         ("unit/test_service*", "unit/test_warm*", "system/test_feed*", "system/test_durab*"),
     ),
     Planted(

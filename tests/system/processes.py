@@ -85,7 +85,8 @@ class Flux:
 
 
 class FluxServer(Flux):
-    """`flux serve` on free ports of this machine, ready when the object is made; `faulty`: the one with fault dials."""
+    """`flux serve` on free ports of this machine, ready when the object is made; `faulty`: the one with fault dials;
+    `file_bytes`: of its journal's files, so that a short life has several."""
 
     def __init__(
         self,
@@ -94,9 +95,12 @@ class FluxServer(Flux):
         pub: str = "tcp://127.0.0.1:*",
         rpc: str = "tcp://127.0.0.1:*",
         faulty: bool = False,
+        file_bytes: int = 0,
     ) -> None:
         endpoints = ("--data", data, "--pub", pub, "--rpc", rpc)
-        if faulty:
+        if file_bytes:
+            super().__init__(str(file_bytes), *endpoints, *arguments, module="tests.disk.serve")
+        elif faulty:
             super().__init__(*endpoints, *arguments, module="flux.testing")
         else:
             super().__init__("serve", *endpoints, *arguments)

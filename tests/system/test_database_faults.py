@@ -1,4 +1,5 @@
-"""No fault of the database takes the server down: rows go on, what only it has is unavailable, health says the cure."""
+"""No fault of the database takes the server down: rows go on, what the journal has is answered from there (S20), what
+only the database has is unavailable, and health says the cure."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flux import journal
 from flux.errors import FluxError, UnavailableError
 from flux.feed.push import Feed
 from flux.feed.synth import candles
@@ -23,13 +25,25 @@ from tests.system.processes import FluxServer, wait_until
 KEY = StreamKey("FEED", "BTC/USDT", "1m")
 ROWS = 60_000
 SEED = 5
+TIME = int(candles(ROWS, SEED)["ts_ms"][ROWS // 2])
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A directory whose database has ROWS rows; only the last few thousand of them come back into memory."""
+    """A directory whose database and journal have ROWS rows; only the last few thousand come back into memory."""
     with FluxServer(tmp_path / "d", "--ingest", "tcp://127.0.0.1:*") as server:
         send(server, candles(ROWS, SEED))
+        assert server.stop() == 0
+    return tmp_path / "d"
+
+
+@pytest.fixture
+def data_in_files(tmp_path: Path) -> Path:
+    """The same with a journal of several files, so that the database is asked for what the older ones have."""
+    with FluxServer(tmp_path / "d", "--ingest", "tcp://127.0.0.1:*", file_bytes=1 << 20) as server:
+        rows = candles(ROWS, SEED)
+        for at in range(0, ROWS, 2_000):
+            send(server, rows[at : at + 2_000])
         assert server.stop() == 0
     return tmp_path / "d"
 
@@ -51,6 +65,13 @@ class Asking:
 
     def rows(self, after: int, limit: int = 10) -> Any:
         return self(messages.backfill_rows_request, key=KEY, from_sequence_exclusive=after, limit=limit)
+
+    def page_at(self, time_ms: int) -> Any:
+        """The rows from a time on, which only the database can tell, or the error that came instead."""
+        try:
+            return self(messages.backfill_rows_request, key=KEY, start_ts_ms=time_ms, limit=10).rows
+        except FluxError as error:
+            return error
 
     def health(self) -> Any:
         return self(messages.health_request)
@@ -78,24 +99,37 @@ def spoil(path: Path, seed: int) -> None:
             file.write(rng.randbytes(64))
 
 
-def test_a_damaged_block_is_unavailable_and_the_server_lives_also_after_a_restart(
-    data: Path, sockets: Sockets
+def test_behind_a_damaged_block_is_the_journal_and_the_server_lives_also_after_a_restart(
+    data_in_files: Path, sockets: Sockets
 ) -> None:
+    data, rows = data_in_files, np.concatenate([candles(ROWS, SEED), candles(ROWS + 200, SEED)[ROWS:]])
     spoil(data / "flux.duckdb", SEED)
-    more = candles(ROWS + 200, SEED)[ROWS:]
-    for begin in (0, 100):  # two lives
+    for begin in (ROWS, ROWS + 100):  # two lives
         with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
             ask = Asking(server, sockets)
-            assert any(isinstance(ask.page(after), UnavailableError) for after in range(0, ROWS // 2, 2_000))
+            for after in range(0, ROWS // 2, 2_000):
+                np.testing.assert_array_equal(ask.page(after)["close"], rows["close"][after : after + 10])
             health = ask.health()
             assert (health.state, health.ok) == (State.DEGRADED, True)
             assert f"flux rebuild {data}" in health.message
-            send(server, more[begin : begin + 100])
-            head = ROWS + begin + 100
+            send(server, rows[begin : begin + 100])
             np.testing.assert_array_equal(
-                ask.rows(head - 100, 100).rows["close"], more[begin : begin + 100]["close"]
+                ask.rows(begin, 100).rows["close"], rows["close"][begin : begin + 100]
             )
             assert server.stop() == 0
+
+
+def test_what_only_the_damaged_database_has_is_unavailable(data_in_files: Path, sockets: Sockets) -> None:
+    data = data_in_files
+    spoil(data / "flux.duckdb", SEED)
+    journal.path_of(data, 1).unlink()  # as retention does
+    with FluxServer(data) as server:
+        ask = Asking(server, sockets)
+        assert isinstance(ask.page(1_000), UnavailableError)
+        np.testing.assert_array_equal(
+            ask.page(ROWS // 2)["close"], candles(ROWS, SEED)["close"][ROWS // 2 :][:10]
+        )
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("what", ["garbage", "short", "directory"])
@@ -115,7 +149,10 @@ def test_a_database_that_does_not_open_is_no_reason_not_to_start(
         assert server.state == "DEGRADED"
         ask = Asking(server, sockets)
         assert "the database fails" in ask.health().message
-        assert isinstance(ask.page(0), UnavailableError)
+        np.testing.assert_array_equal(ask.page(0)["close"], candles(ROWS, SEED)["close"][:10])
+        assert isinstance(ask.page_at(TIME), UnavailableError), (
+            "where a time begins only the database can tell"
+        )
         # The rings are warm all the same: what a feed sends again is known.
         send(server, candles(ROWS, SEED)[-1_000:])
         assert ask.rows(ROWS - 10).watermark_sequence == ROWS
@@ -123,8 +160,8 @@ def test_a_database_that_does_not_open_is_no_reason_not_to_start(
         more = candles(ROWS + 300_000, SEED)[ROWS:]
         send(server, more)
         assert ask.rows(ROWS + 299_999).watermark_sequence == ROWS + 300_000
-        # Those that the ring let go are in the journal alone: to be had later, and no hole.
-        assert isinstance(ask.page(ROWS + 1), UnavailableError)
+        # Those that the ring let go are in the journal alone.
+        np.testing.assert_array_equal(ask.page(ROWS + 1)["close"], more["close"][1:11])
         assert server.stop() == 0
 
 
@@ -134,11 +171,11 @@ def test_a_database_that_comes_back_is_filled_without_a_restart(data: Path, sock
     path.mkdir()
     with FluxServer(data, "--ingest", "tcp://127.0.0.1:*") as server:
         ask = Asking(server, sockets)
-        assert isinstance(ask.page(0), UnavailableError)
+        assert isinstance(ask.page_at(TIME), UnavailableError)
         send(server, candles(ROWS + 10, SEED)[ROWS:])
         path.rmdir()
         aside.rename(path)
-        wait_until(lambda: not isinstance(ask.page(0), FluxError), "the database is not read again")
+        wait_until(lambda: not isinstance(ask.page_at(TIME), FluxError), "the database is not read again")
         np.testing.assert_array_equal(ask.rows(0, 100).rows["close"], candles(ROWS, SEED)["close"][:100])
         wait_until(lambda: ask.health().state == State.OK, "it is not well again")
         assert server.stop() == 0

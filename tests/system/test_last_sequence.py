@@ -31,6 +31,7 @@ def nearly_done(data: Path, left: int) -> None:
     recovered.store.close()
     recovered.journal.close()
     recovered.fence.close()
+    recovered.projected.close()
     recovered.lock.release()
 
 

@@ -39,6 +39,7 @@ def test_the_sdist_holds_what_builds_and_nothing_else(sdist: Path) -> None:
         "CMakeLists.txt",
         "LICENSE",
         "README.md",
+        "docs/architecture.md",
         "pyproject.toml",
         "src/flux/py.typed",
         "ext/row.h",

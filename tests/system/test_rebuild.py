@@ -250,10 +250,8 @@ def test_salvage_keeps_all_that_reads(tmp_path: Path, told: Told, database: bool
 
 def rows_until(data: Path, offset: int) -> int:
     """Rows in the batches of file 1 in front of `offset`."""
-    from flux.transport.pump import Gatherer
-
     whole = bytes(journal.read_file(journal.path_of(data, 1)))
-    return sum(map(len, Gatherer(200_000)(whole[:offset], journal.FILE_HEADER_BYTES).rows.values()))
+    return sum(map(len, journal.Gatherer(200_000)(whole[:offset], journal.FILE_HEADER_BYTES).rows.values()))
 
 
 def test_damage_in_an_older_file_leaves_a_hole(tmp_path: Path, told: Told) -> None:

@@ -1,4 +1,4 @@
-"""A version 1 client against a real server: everything that design/wire.md says it may rely on."""
+"""A version 1 client against a real server: everything that docs/wire.md says it may rely on."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ CASES = _load()
 
 
 def expect(case: Case, reply: Any) -> None:
-    """The reply is of the class that the case names, but for what wire.md says is different here."""
+    """The reply is of the class that the case names, but for what docs/wire.md says is different here."""
     assert reply.schema_version == 1, case.name
     kind, _, text = case.service.partition(" ")
     if case.tag in _SERVED_HERE:

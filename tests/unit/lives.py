@@ -155,6 +155,7 @@ class Life:
         assert not self._thread.is_alive()
         self._sockets.close()
         self.recovered.fence.close()
+        self.recovered.projected.close()
         self.recovered.store.close()
         self.recovered.lock.release()
 

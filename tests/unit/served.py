@@ -38,7 +38,8 @@ def rows_at(times_ms: Iterable[int], kind: RowKind = RowKind.CANDLE) -> Rows:
 
 @dataclass
 class Stream:
-    """Sequences 1 ... len(rows); kept from `first`, in memory from `ring_first`, in the store to `stored`."""
+    """Sequences 1 ... len(rows); kept from `first`, in memory from `ring_first`, in the store to `stored`; the journal
+    at hand begins at `journal_first`, all of it at `journal_kept`; by default it has nothing."""
 
     key: StreamKey
     stream_id: int
@@ -46,6 +47,8 @@ class Stream:
     first: int = 1
     ring_first: int = 1
     stored: int = 0
+    journal_first: int = 2**63
+    journal_kept: int = 2**63
     lost: set[int] = field(default_factory=set)
     v1: bool = True
     forming: Any = None
@@ -69,7 +72,7 @@ class Served:
         self.claimed: dict[tuple[str, int], int] = {}
         self.ahead: list[tuple[StreamKey, int, int]] = []
         self.store_reads = 0
-        self.lags = False
+        self.journal_reads = 0
         self.ring_fails = False  # as when every row was overwritten while it was copied
 
     def _by_id(self, stream_id: int) -> Stream:
@@ -127,8 +130,21 @@ class Served:
         self.claimed[source_id, run] = token
         return asked_before
 
-    def store_lags(self) -> bool:
-        return self.lags
+    def journal_rows(
+        self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False
+    ) -> tuple[int, Rows]:
+        """As a journal does of which `journal_first` and all behind it stands in the files at hand."""
+        self.journal_reads += 1
+        stream = self._by_id(stream_id)
+        oldest = min(stream.journal_first, stream.journal_kept if all_files else 2**63)
+        have = [n for n in range(after + 1, min(last, stream.head) + 1) if n not in stream.lost]
+        run = [n for at, n in enumerate(have) if n == have[0] + at]
+        if after + 1 < oldest or not run:
+            return 0, stream.rows[:0]
+        return run[0], stream.rows[[n - 1 for n in run]]
+
+    def stored(self, stream_id: int) -> int:
+        return self._by_id(stream_id).stored
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.ahead.append((key, epoch, sequence))

@@ -12,6 +12,7 @@ from flux.errors import StorageError
 from flux.limits import MAX_REPLY_ROWS
 from flux.model import RowKind, StreamKey
 from flux.schema import messages
+from flux.server.requests import pages
 from flux.server.requests.answers import Answers
 from tests.unit.served import (
     KEY,
@@ -268,14 +269,43 @@ def test_the_highest_sequence_there_can_be_is_only_ahead() -> None:
     assert len(rows(served(), to_sequence_inclusive=2**63 - 1).rows) == 10
 
 
-def test_what_the_store_lacks_while_it_lags_is_no_hole() -> None:
-    server = Served(Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000)), ring_first=8, stored=3))
-    assert rows(server, from_sequence_exclusive=3).status == 4
-    server.lags = True
-    assert sequences(rows(server)) == [1, 2, 3]
+def test_what_the_store_lacks_while_it_lags_comes_from_the_journal() -> None:
+    stream = Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000)), ring_first=8, stored=3)
+    assert rows(Served(stream), from_sequence_exclusive=3).status == 4, "neither has it"
+    stream.journal_first = 3
+    server = Served(stream)
+    assert sequences(rows(server)) == list(range(1, 11)), "store, journal and ring, one behind the other"
+    assert sequences(rows(server, from_sequence_exclusive=3)) == list(range(4, 11))
+    assert sequences(rows(server, start_ts_ms=5_000)) == list(range(5, 11))
+    assert sequences(rows(server, end_ts_ms=5_500)) == list(range(1, 6))
+    assert sequences(rows(server, end_ts_ms=2_500)) == [1, 2]
+    assert sequences(rows(server, start_ts_ms=20_000)) == []
+
+
+def test_a_time_is_looked_for_in_so_many_rows_of_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(KEY, 1, rows_at(range(1_000, 11_000, 1_000)), ring_first=8, stored=3, journal_first=3)
+    monkeypatch.setattr(pages, "PAST_SEARCH_ROWS", 3)
+    with pytest.raises(StorageError, match="4 rows are in the journal alone"):
+        rows(Served(stream), start_ts_ms=5_000)
+
+
+def test_where_the_store_fails_all_of_the_journal_is_read() -> None:
+    class Broken:
+        def read(self, *_: object) -> Any:
+            raise StorageError("disk")
+
+        def sequence_range(self, *_: object) -> Any:
+            raise StorageError("disk")
+
+    stream = Stream(KEY, 1, rows_at(range(10)), ring_first=6, stored=10, journal_kept=3)
+    view = Served(stream)
+    answers = Answers(view)
+
+    def asked(after: int) -> Any:
+        work = answers.answer([messages.backfill_rows_request(key=KEY, from_sequence_exclusive=after)])
+        assert not isinstance(work, bytes)
+        return codec.decode(work.from_store(Broken()))
+
+    assert sequences(asked(2)) == list(range(3, 11))
     with pytest.raises(StorageError):
-        rows(server, from_sequence_exclusive=3)
-    with pytest.raises(StorageError):
-        rows(server, start_ts_ms=5_000)
-    with pytest.raises(StorageError):
-        rows(server, end_ts_ms=2_500)
+        asked(1)  # truly the store's alone

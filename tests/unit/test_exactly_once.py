@@ -67,7 +67,7 @@ def test_two_projections_into_one_file_store_each_row_once(tmp_path: Path) -> No
         life.write(BTC, 30)
         store, end = life.recovered.store, life.committer.committed
         first = Position(1, FILE_HEADER_BYTES)
-        one, other = (Projection(tmp_path, store, first, end) for _ in range(2))
+        one, other = (Projection(tmp_path, store, first, end, life.recovered.projected, 1) for _ in range(2))
         store._projected = None  # as in a second process
         one.step(end)
         store._projected = None
@@ -86,7 +86,9 @@ def test_a_database_that_opens_late_and_is_ahead_is_never_gone_on_with(tmp_path:
         store, end = life.recovered.store, life.committer.committed
         store.commit([], {}, (end.file, end.offset + 64))
         life.write(BTC, 500)
-        projection = Projection(tmp_path / "d", store, Position(1, FILE_HEADER_BYTES), end)
+        projection = Projection(
+            tmp_path / "d", store, Position(1, FILE_HEADER_BYTES), end, life.recovered.projected, 1
+        )
         assert life.committer.committed.offset > end.offset + 64
         for _ in range(2):
             with pytest.raises(DamagedError, match="beyond the end"):
@@ -103,7 +105,9 @@ def test_rows_that_the_journal_no_longer_has_are_never_joined_by_others_of_their
         life.write(BTC, 30)
         store, between = life.recovered.store, life.committer.committed
         end = life.write(BTC, 20)
-        one = Projection(tmp_path / "d", store, Position(1, FILE_HEADER_BYTES), end)
+        one = Projection(
+            tmp_path / "d", store, Position(1, FILE_HEADER_BYTES), end, life.recovered.projected, 1
+        )
         while one.position < between:
             one.step(between)
         store.append(batch(31, 5), (between.file, between.offset + 1))

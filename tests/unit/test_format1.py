@@ -99,3 +99,27 @@ def test_rows_that_it_lost_begin_an_epoch_in_a_new_file(data: Path) -> None:
     assert versions(data) == [1, 1, FORMAT]
     with Life(data) as life:
         assert (life.epoch, life.heads["ETH 1m"]) == (2, 4)
+
+
+@pytest.mark.parametrize("version", [1, journal.FORMAT])
+@pytest.mark.parametrize("broken", [None, *range(0, 120, 8)])
+def test_a_group_that_is_sealed_reads_as_its_format(version: int, broken: int | None) -> None:
+    """`broken`: a byte of it that is another on the disk."""
+    group, start = journal.Group(4_096), 64
+    group.append(journal.SOURCE, bytes(range(40)))
+    made = bytearray(journal.sealed(group, start, start, version))
+    if broken is not None:
+        made[broken % len(made)] ^= 1
+    scanned = journal.scan(bytes(start) + bytes(made), start, version)
+    assert scanned.committed == (start + len(made) if broken is None else start)
+
+
+@pytest.mark.parametrize("version", [1, journal.FORMAT])
+def test_a_group_that_was_written_for_another_place_is_none_here(version: int) -> None:
+    """What a file held before may stand after its end: sound, and not of this place."""
+    group = journal.Group(4_096)
+    group.append(journal.SOURCE, bytes(40))
+    made = journal.sealed(group, 64, 64, version)
+    for start in (0, 56, 72, 128):
+        scanned = journal.scan(bytes(start) + made, start, version)
+        assert scanned.committed == start

@@ -195,6 +195,15 @@ def test_a_slow_consumer_gets_what_waits_in_as_few_batches_as_fit(server: LiveSe
         assert len(batches) <= 3
 
 
+def test_rows_beyond_one_batch_are_handed_over_without_another_to_come(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.client.outbox.MAX_DELIVERY_ROWS", 30)
+    with live_of(server) as live:
+        live.subscribe("BTCUSDT", interval="1m", start="oldest")
+        check(rows_until(live, 100), server, 1, 100)
+
+
 def test_a_consumer_sees_its_own_lag(server: LiveServer) -> None:
     with live_of(server) as live:
         live.subscribe("BTCUSDT", interval="1m", start=101)

@@ -1,4 +1,4 @@
-"""Pages: the same rows whether they are in memory, in the store or in both; times as wire.md says."""
+"""Pages: the same rows whether they are in memory, in the store or in both; times as docs/wire.md says."""
 
 from __future__ import annotations
 

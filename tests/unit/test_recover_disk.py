@@ -25,6 +25,7 @@ def release(recovered: Recovered) -> None:
     """What the server does at its end."""
     recovered.journal.close(clean=False)
     recovered.fence.close()
+    recovered.projected.close()
     recovered.store.close()
     recovered.lock.release()
 

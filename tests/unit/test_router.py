@@ -16,6 +16,7 @@ from flux.limits import MAX_REQUEST_BYTES, MAX_REQUESTS_PER_PEER
 from flux.model import StreamKey
 from flux.schema import messages
 from flux.server.requests.answers import Answers
+from flux.server.requests.live_view import Watched
 from flux.server.requests.router import Requests, split
 from flux.server.requests.view import Rows, StreamView
 from flux.transport.sockets import Sockets
@@ -37,9 +38,8 @@ class Serving:
     def __init__(self, server: Served, store: Any = None) -> None:
         self.sockets = Sockets()
         self.said: list[FluxError | None] = []
-        self.requests = Requests(
-            self.sockets, "tcp://127.0.0.1:*", Answers(server), store, store_read=self.said.append
-        )
+        watched = None if store is None else Watched(store, self.said.append)
+        self.requests = Requests(self.sockets, "tcp://127.0.0.1:*", Answers(server), watched)
         self.context = zmq.Context()
         # Made before the socket is the request thread's; says when a peer has left.
         self.left = self.requests.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)

@@ -1,12 +1,12 @@
 """Sockets: bounds, binding, who may reach them, subscriptions and wake-ups. Real sockets, free ports."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
 
-from flux.errors import ConfigError, InUseError
+from flux.errors import ConfigError, FluxError, InUseError
 from flux.limits import (
     INGEST_HWM,
     LIVE_HWM,
@@ -17,6 +17,7 @@ from flux.limits import (
     RECONNECT_MAX_MS,
     RECONNECT_MIN_MS,
 )
+from flux.transport.intake import Taken
 from flux.transport.sockets import (
     Poller,
     Publisher,
@@ -31,6 +32,7 @@ from flux.transport.sockets import (
     unsubscribe,
 )
 from flux.transport.topics import Subscriptions
+from tests.no_descriptors import no_descriptors
 from tests.patience import PATIENCE_S
 
 FREE = "tcp://127.0.0.1:*"
@@ -242,3 +244,32 @@ def test_every_socket_that_connects_backs_off(sockets: Sockets) -> None:
         assert socket.getsockopt(zmq.RECONNECT_IVL_MAX) == RECONNECT_MAX_MS
     for socket in (sockets.puller(FREE), sockets.router(FREE)):
         assert socket.getsockopt(zmq.RCVHWM) > 0
+
+
+MAKERS: list[Callable[[Sockets, str], object]] = [
+    lambda made, endpoint: made.watched_subscriber(endpoint),
+    lambda made, endpoint: made.watched_dealer(endpoint, Taken()),
+    lambda made, endpoint: made.watched_pusher(endpoint),
+    lambda made, endpoint: made.comings(made.dealer(endpoint)),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_socket_for_which_there_are_no_descriptors_is_an_error_and_nothing_is_left(
+    sockets: Sockets, make: Callable[[Sockets, str], object]
+) -> None:
+    """However few there are: the monitor of a socket needs some of its own. (Without any, libzmq aborts in `bind`.)"""
+    endpoint = endpoint_of(sockets.router(FREE))  # the context has its own descriptors
+    said: list[str] = []
+    while True:
+        before = len(sockets._all)
+        try:
+            with no_descriptors(len(said)):
+                make(sockets, endpoint)
+            break
+        except FluxError as error:
+            said.append(str(error))
+        assert len(sockets._all) == before
+    assert len(said) > 1
+    assert all("Too many open files" in sentence for sentence in said), said
+    sockets.close()  # does not wait for a monitor that nobody reads

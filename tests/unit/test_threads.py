@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from flux.feed.synth import candles
 from flux.model import State
 from flux.server.service import Server
 from flux.threads import WatchedThread
+from tests.no_descriptors import no_descriptors
 from tests.patience import PATIENCE_S
 from tests.unit.live_server import LiveServer, eventually
 from tests.unit.lives import BTC, Life
@@ -99,23 +97,6 @@ def test_the_end_of_a_servers_thread_is_an_exit_code(tmp_path: Path, monkeypatch
     assert raised.value.exit_code == 1
 
 
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """While this lasts no open, dup, accept or socket of this process succeeds."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-    taken: list[int] = []
-    try:
-        with suppress(OSError):
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for descriptor in taken:
-            os.close(descriptor)
-
-
 def test_a_syncer_without_descriptors_is_unhealthy_and_tries_again(tmp_path: Path) -> None:
     with Life(tmp_path / "d", disk=False) as life:
         life.write(BTC, 10)
@@ -144,6 +125,23 @@ def test_a_live_whose_loop_meets_the_unforeseen_fails_and_says_so() -> None:
                 list(live)
             with pytest.raises(FluxError, match="Unforeseen"):
                 live.block_for_close(PATIENCE_S)
+
+
+@pytest.mark.parametrize("which", ["_run_callbacks", "_run_state_callbacks"])
+def test_a_live_whose_callbacks_thread_meets_the_unforeseen_ends(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flux.Live, which, fail)
+    with LiveServer() as server:
+        server.add(KEY, 10)
+        live = flux.Live(pub=server.pub, rep=server.rep)
+        live.add_callback(lambda _: None)
+        live.add_state_callback(lambda _: None)
+        live.subscribe(KEY.symbol, interval=KEY.interval, source=KEY.source_id, start="oldest")
+        live.start()
+        with pytest.raises(FluxError, match="Unforeseen"):
+            live.block_for_close(PATIENCE_S)
+        live.terminate()
 
 
 def test_a_feed_whose_thread_meets_the_unforeseen_fails_every_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,7 +290,7 @@ class Live:
 
     def _run(self) -> None:
         try:
-            self._failure = self._loop.run()
+            self._failure = self._loop.run() or self._failure  # another thread's fault ends the loop, too
         except BaseException as error:
             self._thread_failed(error)
             raise

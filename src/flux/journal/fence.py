@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from flux.errors import StorageError
 from flux.kernels import journal as _kernel
+from flux.named_files import open_regular
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,9 +48,9 @@ class Fence:
     _CRC: Final = struct.Struct("<I")
     _PAGE: Final = 4096
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "fence") -> None:
         """Open or make the file. Raises `StorageError` when the disk refuses."""
-        self.path = path = Path(directory) / "fence"
+        self.path = path = Path(directory) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -58,7 +59,8 @@ class Fence:
                 os.posix_fallocate(self._fd, 0, 2 * self._PAGE)
                 os.fsync(self._fd)
                 sync_folder(path.parent)
-                self._kernel = _kernel.Fence(self._fd, *self._newest())
+                slot, serial, mark = newest_mark(self._fd)
+                self._kernel = _kernel.Fence(self._fd, slot, serial, mark or (0, 0, 0, 0))
             except OSError:
                 os.close(self._fd)
                 raise
@@ -95,14 +97,28 @@ class Fence:
             os.close(self._fd)
             self._fd = -1
 
-    def _newest(self) -> tuple[int, int, tuple[int, int, int, int]]:
-        """The newer slot, its serial, and its mark (of epoch 0 when there is none)."""
-        newest = 1, 0, (0, 0, 0, 0)
-        for slot in (0, 1):
-            fields = os.pread(self._fd, self._SLOT.size + self._CRC.size, slot * self._PAGE)
-            if fields[28:] != self._CRC.pack(_kernel.crc32c(fields[:28])):
-                continue
-            *mark, serial = self._SLOT.unpack(fields[:28])
-            if newest[2][1] == 0 or (serial - newest[1]) & 0xFFFFFFFF < 2**31:
-                newest = slot, serial, tuple(mark)
-        return newest
+
+def newest_mark(fd: int) -> tuple[int, int, FenceMark | None]:
+    """Of a fence's two slots the newer one that reads: its number, its serial, its mark. Raises OSError."""
+    newest: tuple[int, int, FenceMark | None] = (1, 0, None)
+    for slot in (0, 1):
+        fields = os.pread(fd, Fence._SLOT.size + Fence._CRC.size, slot * Fence._PAGE)
+        if len(fields) < 32 or fields[28:] != Fence._CRC.pack(_kernel.crc32c(fields[:28])):
+            continue
+        *mark, serial = Fence._SLOT.unpack(fields[:28])
+        if newest[2] is None or (serial - newest[1]) & 0xFFFFFFFF < 2**31:
+            newest = (slot, serial, FenceMark(*mark))
+    return newest
+
+
+def fence_mark(directory: Path, name: str = "fence") -> FenceMark | None:
+    """The newest mark of a data directory's fence, read by whoever does not write it; None where there is none. Raises
+    `StorageError`."""
+    path = Path(directory) / name
+    try:
+        with open_regular(path) as file:
+            return newest_mark(file.fileno())[2]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError.of(path, error) from error

@@ -54,7 +54,7 @@ def read_file(path: Path, start: int = 0) -> mmap.mmap | bytes:
             data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             with memoryview(data) as view:
                 for begin, end in _written(file.fileno(), start, size):
-                    _read_into(file.fileno(), view[begin:end], begin)
+                    read_into(file.fileno(), view[begin:end], begin)
             return data
     except OSError as error:
         raise StorageError.of(path, error) from error
@@ -64,12 +64,12 @@ def read_part(path: Path, start: int, into: memoryview) -> int:
     """Read the bytes of a journal file from `start` on into `into`: how many there were. Raises `StorageError`."""
     try:
         with open_regular(path) as file:
-            return _read_into(file.fileno(), into, start)
+            return read_into(file.fileno(), into, start)
     except OSError as error:
         raise StorageError.of(path, error) from error
 
 
-def _read_into(fd: int, into: memoryview, at: int) -> int:
+def read_into(fd: int, into: memoryview, at: int) -> int:
     done = 0
     while done < len(into) and (got := os.preadv(fd, [into[done:]], at + done)):
         done += got

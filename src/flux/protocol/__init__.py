@@ -1,5 +1,5 @@
-"""The two machines without I/O: the sequencer numbers what a server takes in, the coordinator orders what a
-client gets.
+"""Decisions without I/O: which streams a server makes (`sequencer.py`), and all that a client does (`coordinator.py`).
 
-Neither knows a socket, a clock or a file: bytes' meaning, rows and times come in, effects go out.
+Neither knows a socket, a clock or a file: rows and times come in, effects go out. Rows are numbered by the kernel
+(`ext/bridge.h`, `flux_number`).
 """

@@ -19,12 +19,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from flux.config import ServeConfig
 from flux.errors import DamagedError, FluxError, StorageError
-from flux.journal.records import Position, StreamHead, StreamRecord
-from flux.model import MAX_SEQUENCE, RowKind, State
+from flux.journal import Past
+from flux.journal.records import Position, StreamRecord
+from flux.model import RowKind, State
 from flux.server.memory import Connections, MemoryWatch
 from flux.server.pipeline.claims import Claims
 from flux.server.pipeline.committer import Committer, Faults
@@ -33,25 +34,19 @@ from flux.server.pipeline.inputs import ReplayInput, open_replay, pacing_of
 from flux.server.pipeline.loop import INGEST_OWNER, Loop
 from flux.server.pipeline.sessions import Runs
 from flux.server.requests.answers import Answers
-from flux.server.requests.live_view import LiveView
+from flux.server.requests.live_view import LiveView, Watched
 from flux.server.requests.router import Requests
 from flux.server.storage.projection import Persisted, Projector, without_database
 from flux.server.storage.recover import recover
-from flux.server.storage.tail import Span, last_rows
+from flux.server.storage.warm import warm
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
 
-if TYPE_CHECKING:
-    from flux.ring import Ring
-    from flux.store.base import Store
-
 _LOG = logging.getLogger("flux.server")
 
-WARM_ROWS: Final = 4_096  # per stream, out of the store into its ring
-WARM_STREAMS: Final = 1_024  # the others begin with an empty ring; the store has their rows
 STOP_S: Final = 5.0
 SWITCH_INTERVAL_S: Final = 0.0001  # a loop that gave up the GIL gets it back this soon
 
@@ -74,6 +69,7 @@ class Server:
         self.left_open = False
         """A thread did not end in time: what it uses is open until the process ends."""
         self.vitals = Vitals()
+        self._stored: Persisted = {}
 
     def start(self) -> None:
         """Recover and bind, warm, beat, and only then take rows in."""
@@ -129,29 +125,15 @@ class Server:
         self._router = self._sockets.router(config.chunk_rep)
 
     def _warm(self) -> None:
-        """Slots for the streams that recovery found, with their last rows in the rings: out of the database, or, where
-        that does not read, out of the journal's last file."""
-        store: Store | None = self._recovered.store
-        tail: dict[int, Span] = {}
-        heads = sorted(self._recovered.streams.items())
-        lowest = self._lowest() if heads else {}
+        """Slots for the streams that recovery found, with their last rows in the rings."""
+        found = self._recovered.streams
+        heads = sorted(found.items())
         for number, head in heads:
-            slot = self.streams.add(head.stream.key, stream_id=number)
-            ring = self.streams.ring(slot)
-            ring.reset(min(head.head + 1, MAX_SEQUENCE))
-            if store is not None and slot < WARM_STREAMS:
-                try:
-                    _fill(ring, number, head, store)
-                except (StorageError, DamagedError) as error:
-                    self._store_read(error)
-                    store = None
-                    wanted = dict.fromkeys([number for number, _ in heads[:WARM_STREAMS]], WARM_ROWS)
-                    tail = last_rows(self._config.data, self._recovered.journal.position, wanted)
-            if number in tail and tail[number].last == head.head:
-                rows = tail[number].rows[-ring.capacity :]
-                ring.reset(head.head + 1 - len(rows))
-                ring.place(head.head + 1 - len(rows), rows)
-            ring.keep = head.head
+            self.streams.add(head.stream.key, stream_id=number)
+        warm(self._config.data, self._recovered.journal.position, self.streams, found)
+        lowest = self._lowest() if heads else {}
+        for slot, (number, head) in enumerate(heads):
+            self.streams.ring(slot).keep = head.head
             self.streams.kernel.restore(slot, head.head, head.latest_ts, head.highest, lowest.get(number))
 
     def _lowest(self) -> dict[int, int]:
@@ -164,6 +146,7 @@ class Server:
         except (StorageError, DamagedError) as error:
             self._store_read(error)
             return {}
+        self._stored.update((number, head.last_sequence) for number, head in heads.items())
         whole = {
             number
             for number, head in streams.items()
@@ -178,7 +161,6 @@ class Server:
         self._exchange = Exchange()
         self._runs = runs = Runs(Receiver(puller, self.streams, server=True))
         self._claims = Claims(self._wake.set)
-        hurry = threading.Event()
         records = {number: recovered.streams[number].stream for number in sorted(recovered.streams)}
         self.committer = Committer(
             identity=recovered.identity,
@@ -205,7 +187,6 @@ class Server:
             puller=puller,
             next_stream_id=max(records, default=0) + 1,
             positions=dict(recovered.sources),
-            hurry=hurry,
             claims=self._claims,
         )
         self.vitals.also_turned = self.loop.turned_ns
@@ -215,7 +196,6 @@ class Server:
             committer=self.committer,
             vitals=self.vitals,
             persisted=self._persisted,
-            hurry=hurry,
         )
         self._watch = Watch(
             config.data,
@@ -238,16 +218,16 @@ class Server:
             claims=self._claims,
             vitals=self.vitals,
             losses=recovered.losses,
-            lags=lambda: self.projector.lags,
+            past=Past(self._config.data, lambda: self.committer.committed),
+            projected=lambda: recovered.projection.position,
+            stored=self._stored,
         )
-        self._stream_ids = {self.streams.kernel.stream_id(slot): slot for slot in range(len(self.streams))}
         self._requests = Requests(
             self._sockets,
             self._router,
             Answers(self._view),
-            recovered.store,
+            Watched(recovered.store, self._store_read),
             failed=self._failed,
-            store_read=self._store_read,
         )
         self.chunk_rep = self._requests.endpoint
         ports.append(self._requests.socket)
@@ -301,17 +281,7 @@ class Server:
         return all(source.finished for source in self._inputs)
 
     def _persisted(self, persisted: Persisted) -> None:
-        if not self.projector.lags:
-            self.vitals.clear("reading")
-        for stream_id, sequence in persisted.items():
-            slot = self._stream_ids.get(stream_id)
-            if slot is None:
-                for new in range(len(self._stream_ids), len(self.streams)):
-                    self._stream_ids[self.streams.kernel.stream_id(new)] = new
-                slot = self._stream_ids[stream_id]
-            self.streams.kernel.persisted(slot, sequence)
-        if self.loop.held:
-            self._wake.set()
+        self._stored.update(persisted)
 
     def _store_read(self, error: FluxError | None) -> None:
         """A request read the database, or could not. Damage stays: other blocks that read say nothing of it."""
@@ -391,14 +361,5 @@ class Server:
         recovered.journal.close(clean=False)
         recovered.fence.close()
         recovered.store.close()
+        recovered.projected.close()
         recovered.lock.release()
-
-
-def _fill(ring: Ring, number: int, head: StreamHead, store: Store) -> None:
-    """A stream's last rows into its ring."""
-    rows = min(ring.capacity, WARM_ROWS, head.head)
-    if rows:
-        first, found = store.read(number, head.stream.key.kind, head.head - rows, head.head, rows)
-        if first == head.head - rows + 1 and len(found) == rows:
-            ring.reset(first)
-            ring.place(first, found)

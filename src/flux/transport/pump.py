@@ -18,7 +18,7 @@ import zmq
 
 from flux import limits
 from flux.kernels import pump as kernel
-from flux.model import ARRIVAL, CANDLE, GATHERED, HEAD, QUOTE, TRADE, RefusedReason, RowKind, StreamKey
+from flux.model import ARRIVAL, CANDLE, HEAD, QUOTE, TRADE, RefusedReason, RowKind, StreamKey
 from flux.ring import Arena, Ring
 from flux.transport.intake import Taken
 from flux.transport.topics import stream_topic, v1_topic
@@ -97,7 +97,7 @@ class Drained(IntEnum):
     FULL = 1  # more waits: record what arrived and call again
     UNKNOWN_STREAM = 2  # a message of a key that is not in the table is held: `unknown`, then add or discard
     UNKNOWN_RUN = 3  # the same, of a feed's run (server)
-    HELD = 4  # the ring of the held message's stream is full of rows that the store does not have yet
+    HELD = 4  # the ring of the held message's stream is full of rows that the journal does not have yet
     SOCKET_ERROR = 5
 
 
@@ -180,6 +180,20 @@ class Streams:
         """Committed heads of all streams, HEAD records by slot: a copy, from any thread."""
         out = np.zeros(len(self), HEAD)
         return out[: self.kernel.heads(out.view(np.uint8))]
+
+
+NO_SLOT: Final = 2**32 - 1
+
+
+def refill(
+    streams: Streams, data: NDArray[np.uint8], have: int, end: int, slots: NDArray[np.uint32]
+) -> tuple[int, bool]:
+    """Lays journal records back into the rings of their streams, as far as a ring does not begin behind them.
+
+    `data` holds `have` bytes of the journal from where a record begins, those before `end` are committed; `slots` is by
+    stream_id (NO_SLOT: none). Returns where to go on, and whether a batch that does not verify ended it.
+    """
+    return kernel.refill(streams.kernel, data, have, end, slots)
 
 
 class Receiver:
@@ -344,38 +358,3 @@ class Sender:
         if error:
             raise _error(error)
         return Sent(*sent)
-
-
-class Gathered(NamedTuple):
-    """Rows out of a stretch of journal; `stopped` is the byte behind the last record taken."""
-
-    stopped: int
-    records: NDArray[np.void]
-    rows: dict[RowKind, NDArray[np.void]]
-
-
-class Gatherer:
-    """Reads journal records back into rows, at most `max_rows` of each kind and as many records at once.
-
-    The arrays are made once: fresh ones for each step cost more than the step, because the system clears their pages.
-    The pages of `ready` rows are cleared at once, the others when they are needed.
-    """
-
-    def __init__(self, max_rows: int, ready: int = 0) -> None:
-        self._records = np.zeros(max_rows, GATHERED)
-        self._rows = {kind: np.zeros(max_rows, dtype) for kind, dtype in _ROW.items()}
-        for array in (self._records, *self._rows.values()):
-            array[:ready] = 0
-
-    def __call__(self, data: bytes | memoryview, at: int) -> Gathered:
-        """The records from byte `at` on, and their rows laid end to end by kind.
-
-        The arrays are ours, and hold until the next call. Raises ValueError where a batch does not verify.
-        """
-        stopped, count, candles, trades, quotes = kernel.gather(
-            data, at, self._records.view(np.uint8), *(rows.view(np.uint8) for rows in self._rows.values())
-        )
-        counts = dict(zip(self._rows, (candles, trades, quotes), strict=True))
-        return Gathered(
-            stopped, self._records[:count], {kind: self._rows[kind][:n] for kind, n in counts.items()}
-        )

@@ -314,8 +314,14 @@ class Sockets:
             watcher.close()
 
     def _monitor(self, socket: Socket, events: int) -> Socket:
-        """What the socket's events come by. Disabled before it is closed: libzmq would wait to say the next one."""
-        watcher: Socket = socket.get_monitor_socket(events)
+        """What the socket's events come by. Disabled before it is closed: libzmq would wait to say the next one.
+        Where the system gives none, the socket is closed too."""
+        try:
+            watcher: Socket = socket.get_monitor_socket(events)
+        except zmq.ZMQError as error:
+            socket.disable_monitor()
+            self.discard(socket)
+            raise FluxError(f"cannot watch a socket: {error.strerror}") from error
         self._monitors[socket] = watcher
         return watcher
 

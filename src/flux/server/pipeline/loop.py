@@ -5,7 +5,7 @@
                                             └─► group ─► committer
 
 It owns the table of streams and the feeds' positions as recorded. It waits for messages or a wake-up, for room in a
-group, or, when a ring is full of rows that the store does not have yet, for the projection: then its inputs wait too.
+group, or, when a ring is full of rows that the journal does not have yet, for the committer: then its inputs wait too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flux.server.pipeline.inputs import ReplayInput
 from flux.transport.bridge import Turned, Turns
 from flux.transport.drops import DropLog
 from flux.transport.pump import Streams, UnknownStream
-from flux.transport.sockets import Poller, Socket, Wake
+from flux.transport.sockets import Socket, Wake
 
 if TYPE_CHECKING:
     from flux.server.identity import Identity
@@ -60,7 +60,6 @@ class Loop:
         puller: Socket | None,
         next_stream_id: int,
         positions: dict[str, Position],
-        hurry: threading.Event,
         claims: Claims,
     ) -> None:
         self._streams = streams
@@ -80,15 +79,13 @@ class Loop:
         self._inputs: deque[ReplayInput] = deque()
         self._next_stream_id = next_stream_id
         self._positions = positions
-        self._hurry = hurry
         self._claims = claims
         self._unrecorded: list[StreamRecord] = []
         self._drops = DropLog(self._receiver, "ingest")
         self._moved: dict[str, Position] = {}  # runs that went on without rows, or lost their place
         self._stopping = threading.Event()
         self._more = False
-        self.held = False
-        """Whether it waits for the projection to make room in a ring; read by other threads."""
+        self._held = False  # it waits for the committer to make room in a ring
         self.refusals: dict[str, int] = {}
 
     # ------------------------------------------------------------------ before and after running
@@ -131,14 +128,14 @@ class Loop:
 
     def run(self) -> None:
         """Turn until stopped."""
-        awake = Poller(self._wake)
+        before = self._exchange.handover.position
         while not self._stopping.is_set():
-            if self.held:
-                self._hurry.set()
-                awake.wait(HELD_S)
+            if self._held:  # by rows that were not committed `before`
+                self._exchange.handover.wait_past(before, HELD_S)
             self._carry_out_claims()
             if self._note_moved():
-                self.held = False
+                self._held = False
+                before = self._exchange.handover.position
                 turned = self._turns.run(0 if self._more else TURNS_S)
                 self._wake.clear()  # before anything is looked at that it may have been raised for
                 self._decide(turned)
@@ -199,7 +196,7 @@ class Loop:
             return False
         kernel = self._receiver.kernel
         if kernel.arrival_count == limits.MAX_ARRIVALS or kernel.room(slot) < len(chunk.rows):
-            self.held = True
+            self._held = True
             return False
         kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8), source.owner)
         self._more = True
@@ -214,7 +211,7 @@ class Loop:
         elif turned is Turned.UNKNOWN_RUN:
             self._decide_run()
         elif turned is Turned.HELD:
-            self.held = True
+            self._held = True
         elif turned is Turned.SOCKET_ERROR:
             self._receiver.receive()  # raises what it was
 
@@ -273,7 +270,7 @@ class Loop:
 
     def _add_stream(self, key: StreamKey, owner: int) -> int:
         slot = self._streams.add(key, stream_id=self._next_stream_id, owner=owner)
-        self._streams.ring(slot).keep = 0  # nothing of it is in the store yet
+        self._streams.ring(slot).keep = 0  # nothing of it is in the journal yet
         self._unrecorded.append(StreamRecord(self._next_stream_id, *key))
         self._next_stream_id += 1
         return slot

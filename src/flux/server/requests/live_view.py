@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flux.errors import DataError, StorageError
+from flux.errors import DataError, FluxError, StorageError
 from flux.journal.records import FIRST_EPOCH, feed_name
-from flux.limits import ONE_LIFE_RUNS
+from flux.limits import MAX_REPLY_ROWS, ONE_LIFE_RUNS
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
 from flux.server.requests.view import Health, RunPosition, StreamView
 from flux.server.storage.losses import CURSOR
 from flux.transport.topics import V1Topics
 
 if TYPE_CHECKING:
+    from flux.journal import Past, Position
     from flux.journal.records import StreamRecord
     from flux.server.identity import Identity
     from flux.server.pipeline.claims import Claims
     from flux.server.pipeline.committer import Committer
     from flux.server.pipeline.sessions import Runs
-    from flux.server.requests.view import Rows
+    from flux.server.requests.view import Rows, StoreReader
     from flux.server.storage.losses import Losses
     from flux.server.vitals import Vitals
     from flux.transport.pump import Streams
@@ -42,7 +44,9 @@ class LiveView:
         claims: Claims,
         vitals: Vitals,
         losses: Losses,
-        lags: Callable[[], bool] = lambda: False,
+        past: Past,
+        projected: Callable[[], Position],
+        stored: Mapping[int, int],
     ) -> None:
         self._identity = identity
         self._streams = streams
@@ -52,7 +56,9 @@ class LiveView:
         self._claims = claims
         self._vitals = vitals
         self._losses = losses
-        self._lags = lags
+        self._past = past
+        self._projected = projected
+        self._stored = stored
         self._version1 = V1Topics()
         self._version1_known = 0
         self.cursors_ahead = 0
@@ -125,8 +131,20 @@ class LiveView:
         incarnation = self._claims.claim(source_id, run, token)
         return bool(incarnation) and self._committer.claimed(feed_name(source_id, run)) >= incarnation
 
-    def store_lags(self) -> bool:
-        return self._lags()
+    def journal_rows(
+        self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False
+    ) -> tuple[int, Rows]:
+        since = 0 if all_files else self._projected().file
+        try:
+            found = self._past.read(stream_id, kind, after, last, MAX_REPLY_ROWS + 1, since)
+        except (StorageError, DataError) as error:
+            self._vitals.set("past", State.DEGRADED, f"rows that the journal has cannot be read: {error}")
+            raise
+        self._vitals.clear("past")
+        return found
+
+    def stored(self, stream_id: int) -> int:
+        return self._stored.get(stream_id, 0)
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         self.cursors_ahead += 1
@@ -161,3 +179,33 @@ class LiveView:
         for slot in range(self._version1_known, len(self._streams)):
             self._version1.add(self._streams.key(slot))
         self._version1_known = len(self._streams)
+
+
+class Watched:
+    """A `StoreReader` that tells how each reading of the one behind it went, with the error or None: what fails may be
+    answered by the journal all the same."""
+
+    def __init__(self, store: StoreReader, read: Callable[[FluxError | None], None]) -> None:
+        self._store = store
+        self._read = read
+
+    def read(
+        self, stream_id: int, kind: RowKind, from_exclusive: int, to_inclusive: int, limit: int
+    ) -> tuple[int, Rows]:
+        with self._told():
+            return self._store.read(stream_id, kind, from_exclusive, to_inclusive, limit)
+
+    def sequence_range(
+        self, stream_id: int, kind: RowKind, start_ms: int | None, end_ms: int | None
+    ) -> tuple[int, int] | None:
+        with self._told():
+            return self._store.sequence_range(stream_id, kind, start_ms, end_ms)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (StorageError, DataError) as error:
+            self._read(error)
+            raise
+        self._read(None)

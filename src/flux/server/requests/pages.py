@@ -1,12 +1,14 @@
-"""Which rows a backfill gets: from memory where they are, from the store where they are not.
+"""Which rows a backfill gets: from memory where they are, else from the journal, else from the store.
 
     1 ... first ............ ring_first ............... head
-          |---- store ------------------- lags -->|
                              |-------- ring --------|
+                    |---- journal at hand ----------|      what the store may lack, and a little more
+          |---- store ------------- lags -->|
+          |---- journal ----------------------------|      all that it keeps: where the store fails
 
-The store has every row that a ring has let go. So what is missing in one is in the other; what is in neither
-is a hole. A call without a store that turns out to need it raises `NeedsStore`: the request thread then hands
-the whole request to the store's worker, which calls again.
+A ring lets go only of what the journal has, and the journal at hand begins before the store ends. So what is missing in
+one is in the other; what is in none is a hole. A call without a store that turns out to need more than memory raises
+`NeedsStore`: the request thread then hands the whole request to the store's worker, which calls again.
 
 Times choose one contiguous run of sequences: from the first row at or after `start_ms` to the last before
 `end_ms`, with whatever lies between (corrections, late rows). Most pages never search for these two: it is
@@ -15,13 +17,14 @@ enough to look at the rows at the page's own edges.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from flux.errors import StorageError
-from flux.limits import SEARCH_ROWS
+from flux.errors import DataError, StorageError
+from flux.limits import PAST_SEARCH_ROWS, SEARCH_ROWS
 from flux.model import ROW_DTYPES, RowKind
 from flux.server.requests.view import Rows, ServerView, StoreReader, StreamView
 
@@ -84,8 +87,7 @@ class Pages:
             return Page(after + 1, self._none(), False)
         first, rows = self._read(after, last)
         if len(rows) and first == after + 1:
-            return Page(first, rows, after + len(rows) < last)  # a hole follows: there is more after it
-        self._refuse_while_it_lags()
+            return Page(first, rows, after + len(rows) < last)  # a hole follows, or reading on takes long
         return Page(after + 1, self._none(), False, resumes=self._resumes(after))
 
     def _cut(self, window: Page, limit: int) -> Page:
@@ -98,19 +100,36 @@ class Pages:
             rows = self.view.ring_rows(stream_id, after + 1, last)
             if rows is not None:
                 return after + 1, rows
-        first, rows = self._stored().read(stream_id, self.stream.key.kind, after, last, last - after)
+        first, rows = self._kept(self._stored(), after, last)
         have = first + len(rows) - 1
-        if len(rows) and have < last:  # the store lags: the rest is still in memory
+        if len(rows) and have < last:  # the store lags: the rest is nearer
             rest = self.view.ring_rows(stream_id, have + 1, last)
+            if rest is None:
+                behind, rest = self.view.journal_rows(stream_id, self.stream.key.kind, have, last)
+                rest = rest if behind == have + 1 else None
             if rest is not None:
                 rows = np.concatenate([rows, rest])
         return first, rows
+
+    def _kept(self, store: StoreReader, after: int, last: int) -> tuple[int, Rows]:
+        """The first rows after `after` up to `last` that journal or store have."""
+        stream_id, kind = self.stream.stream_id, self.stream.key.kind
+        near = self.view.journal_rows(stream_id, kind, after, last)
+        if near[0] == after + 1:
+            return near
+        try:
+            far = store.read(stream_id, kind, after, last, last - after)
+        except (StorageError, DataError):
+            far = self.view.journal_rows(stream_id, kind, after, last, all_files=True)
+            if far[0] != after + 1:
+                raise  # truly the store's alone
+        return far if len(far[1]) and (far[0] <= near[0] or not len(near[1])) else near
 
     def _resumes(self, after: int) -> int:
         """The first sequence after a hole: the row at `after` + 1 is nowhere."""
         stream_id, head = self.stream.stream_id, self.stream.head
         in_ring = max(after + 2, min(self.view.ring_first(stream_id), head + 1))
-        first, rows = self._stored().read(stream_id, self.stream.key.kind, after, head, 1)
+        first, rows = self._kept(self._stored(), after, head)
         return min(first, in_ring) if len(rows) else in_ring
 
     def _last_before(self, end_ms: int) -> int:
@@ -120,7 +139,7 @@ class Pages:
         while last >= oldest:
             first = max(oldest, last - SEARCH_ROWS + 1)
             rows = self.view.ring_rows(self.stream.stream_id, first, last)
-            if rows is None:  # overwritten meanwhile, so the store has them
+            if rows is None:  # overwritten meanwhile, so the journal has them
                 break
             inside = np.flatnonzero(self._times(rows) < bound)
             if len(inside):
@@ -128,20 +147,29 @@ class Pages:
             last = first - 1
         if last < self.stream.first:
             return last
-        found = self._searched(None, end_ms)
+        store = self._stored()
+        for first, between in self._between(last, newest_first=True):
+            inside = np.flatnonzero(self._times(between) < bound)
+            if len(inside):
+                return first + int(inside[-1])
+        found = store.sequence_range(self.stream.stream_id, self.stream.key.kind, None, end_ms)
         return found[1] if found else 0
 
     def _first_at(self, start_ms: int) -> int:
         """The lowest sequence kept with time >= start_ms; head + 1 when there is none."""
         bound, first = self._unit(start_ms), self._oldest_in_ring()
         if first > self.stream.first:
-            found = self._searched(start_ms, None)
-            if found:  # a row that only the ring has is after every row of the store
+            found = self._stored().sequence_range(self.stream.stream_id, self.stream.key.kind, start_ms, None)
+            if found:  # a row that the store lacks is after every row of the store
                 return max(found[0], self.stream.first)
+            for sequence, between in self._between(first - 1):
+                inside = np.flatnonzero(self._times(between) >= bound)
+                if len(inside):
+                    return sequence + int(inside[0])
         while first <= self.stream.head:
             last = min(self.stream.head, first + SEARCH_ROWS - 1)
             rows = self.view.ring_rows(self.stream.stream_id, first, last)
-            if rows is None:  # overwritten meanwhile, so the store has them
+            if rows is None:  # overwritten meanwhile, so the journal has them
                 return self._first_at(start_ms)
             inside = np.flatnonzero(self._times(rows) >= bound)
             if len(inside):
@@ -152,15 +180,20 @@ class Pages:
     def _oldest_in_ring(self) -> int:
         return max(self.view.ring_first(self.stream.stream_id), self.stream.first)
 
-    def _searched(self, start_ms: int | None, end_ms: int | None) -> tuple[int, int] | None:
-        store = self._stored()
-        self._refuse_while_it_lags()
-        return store.sequence_range(self.stream.stream_id, self.stream.key.kind, start_ms, end_ms)
-
-    def _refuse_while_it_lags(self) -> None:
-        """What is in neither may still be in the journal, while the store takes no rows."""
-        if self.view.store_lags():
-            raise StorageError("it is behind the journal, which alone has these rows: ask again later")
+    def _between(self, last: int, *, newest_first: bool = False) -> Iterator[tuple[int, Rows]]:
+        """The rows up to `last` that the store does not have yet, out of the journal, some at a time."""
+        begin = max(self.view.stored(self.stream.stream_id) + 1, self.stream.first)
+        if last - begin + 1 > PAST_SEARCH_ROWS:
+            raise StorageError(
+                f"{last - begin + 1} rows are in the journal alone, too many to look for a time in"
+            )
+        pieces = range(begin, last + 1, SEARCH_ROWS)
+        for piece in reversed(pieces) if newest_first else pieces:
+            found, after, end = [], piece - 1, min(last, piece + SEARCH_ROWS - 1)
+            while after < end and len((run := self._read(after, end))[1]):
+                found.append(run)
+                after = run[0] + len(run[1]) - 1
+            yield from reversed(found) if newest_first else found
 
     def _stored(self) -> StoreReader:
         if self.store is None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final, Protocol
 
-from flux.errors import DataError, FluxError, StorageError
+from flux.errors import DataError, StorageError
 from flux.limits import (
     MAX_BACKFILL_QUEUE,
     MAX_ENVELOPE_FRAMES,
@@ -103,8 +103,8 @@ class _Held:
 class Requests:
     """Answers requests at `endpoint`, or on a ROUTER that is bound already, from `start` until `stop`.
 
-    `store` is read in the worker's thread; without one, what memory lacks is unavailable. `store_read` is called there
-    after each reading, with the error or None. `failed` is called from the thread that an unforeseen error ended.
+    `store` is read in the worker's thread, and journal with it; without one, what memory lacks is unavailable. `failed`
+    is called from the thread that an unforeseen error ended.
     """
 
     def __init__(
@@ -115,7 +115,6 @@ class Requests:
         store: StoreReader | None = None,
         *,
         failed: Callable[[BaseException], None] | None = None,
-        store_read: Callable[[FluxError | None], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
@@ -125,7 +124,6 @@ class Requests:
         self._answers = answers
         self._store = store
         self._failed = failed or (lambda _: None)
-        self._store_read = store_read
         self._clock = clock
         self._wake = Wake()
         self._stopping = False
@@ -175,14 +173,11 @@ class Requests:
         if self._store is None:
             return backfill.unavailable("these rows are no longer in memory, and there is no store", 0)
         try:
-            reply = backfill.from_store(self._store)
+            return backfill.from_store(self._store)
         except (StorageError, DataError) as error:
-            self._store_read(error)
             return backfill.unavailable(f"the store cannot be read: {error}", _RETRY_AFTER_MS)
         except Exception as error:  # whatever it was, it is this peer's answer and nobody's end
             return self._internal(backfill, error)
-        self._store_read(None)
-        return reply
 
     def _internal(self, backfill: Backfill, error: Exception) -> bytes:
         self.counts.internal += 1

@@ -92,8 +92,15 @@ class ServerView(Protocol):
         """Whether the process with this token has the run: false until that stands in the journal. None: it may have
         had rows that are forgotten."""
 
-    def store_lags(self) -> bool:
-        """Whether rows that memory let go may not be in the store yet: what it lacks is then no hole."""
+    def journal_rows(
+        self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False
+    ) -> tuple[int, Rows]:
+        """The first run of rows after `after` up to `last` out of the journal, as `StoreReader.read` has it: out of
+        those of its files that hold what the store may lack, or out of `all_files`. It may take its time, and raise
+        StorageError and DataError: in the worker's thread."""
+
+    def stored(self, stream_id: int) -> int:
+        """Up to which sequence the store has the stream, as far as is known; 0: none."""
 
     def cursor_ahead(self, key: StreamKey, epoch: int, sequence: int) -> None:
         """Hear that a client of this store has seen rows that are not here: the disk may be an older one."""

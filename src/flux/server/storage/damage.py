@@ -19,7 +19,6 @@ from flux import journal
 from flux.codec import crc32c
 from flux.journal import JournalFile
 from flux.limits import PROJECT_MAX_ROWS
-from flux.transport.pump import Gatherer
 
 # A COMMIT as ext/journal.h draws it: length, kind, CRC of these 8; its body begins with the group's start.
 _SHAPE: Final = struct.pack("<II", 24, journal.COMMIT)
@@ -144,7 +143,7 @@ def _behind(data: mmap.mmap | bytes, at: int, version: int) -> tuple[int, dict[i
 
 
 def _heads(data: memoryview, at: int, heads: dict[int, int]) -> None:
-    gather = Gatherer(PROJECT_MAX_ROWS)
+    gather = journal.Gatherer(PROJECT_MAX_ROWS)
     while at < len(data):
         gathered = gather(data, at)
         at = gathered.stopped

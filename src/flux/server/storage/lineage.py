@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux import journal
-from flux.journal import Fence, Journal, Position
+from flux.journal import Fence, FenceMark, Journal, Position
 from flux.journal.records import EpochRecord, pack
 from flux.server.identity import Identity
 from flux.server.storage.directory import IdentityFile, machine_boot
@@ -35,19 +35,32 @@ class Beyond(NamedTuple):
     epoch: int
 
 
-def loss_of(scanned: Scanned, fence: Fence, said: IdentityFile | None, beyond: Beyond | None) -> Loss:
+def loss_of(
+    scanned: Scanned,
+    fence: Fence,
+    projected: FenceMark | None,
+    said: IdentityFile | None,
+    beyond: Beyond | None,
+) -> Loss:
     """Whether rows that somebody may have seen are gone, and the highest epoch that anything here speaks of."""
     mark = fence.load()
-    epoch = max(scanned.epoch, mark.epoch if mark else 0)
+    if projected is not None and projected.store_id not in (
+        scanned.heads.store_id,
+        scanned.heads.parent_store_id,
+    ):
+        projected = None  # of a directory that this one was put together from
+    epoch = max(scanned.epoch, mark.epoch if mark else 0, projected.epoch if projected else 0)
     if beyond is not None:
         why = f"{_ends(scanned)}, the database had rows from beyond that: {beyond.name}"
         return Loss(why, max(epoch, beyond.epoch))
+    if projected is not None and _is_past(projected, scanned):
+        return Loss(f"{_ends(scanned)}, {_upto(projected)} were on their way into the database", epoch)
     if mark is not None and mark.epoch < scanned.epoch:
         return Loss("", epoch)  # what was lost is in the journal as an epoch, and nothing was shown since
     if mark is None and any(head.head for head in scanned.streams.values()):
         return Loss("the fence is gone: nothing says how far the journal had come", epoch)
-    if mark is not None and (mark.epoch, mark.file, mark.offset) > (scanned.epoch, *scanned.end):
-        return Loss(f"{_ends(scanned)}, rows up to file {mark.file} byte {mark.offset} were shown", epoch)
+    if mark is not None and _is_past(mark, scanned):
+        return Loss(f"{_ends(scanned)}, {_upto(mark)} were shown", epoch)
     if (
         said is not None
         and said.shown_before_sync
@@ -62,6 +75,15 @@ def _closed(scanned: Scanned, said: IdentityFile) -> bool:
     """Whether the last life ended cleanly. One that went on after a clean end may have left nothing on the disk but
     that it began there."""
     return scanned.closed and (said.began is None or Position(*said.began) < scanned.end)
+
+
+def _is_past(mark: FenceMark, scanned: Scanned) -> bool:
+    """Whether the journal once reached further than it does."""
+    return (mark.epoch, mark.file, mark.offset) > (scanned.epoch, *scanned.end)
+
+
+def _upto(mark: FenceMark) -> str:
+    return f"rows up to file {mark.file} byte {mark.offset}"
 
 
 def _ends(scanned: Scanned) -> str:

@@ -1,7 +1,7 @@
 """Projection: the journal's committed records into the store, exactly once, behind the loop's back.
 
-Rows and the journal position after them go in in one transaction, so a start goes on where the last transaction
-ended. What the store has, the rings may evict; the loop is told, for it may be waiting for that.
+Rows and the journal position behind them go in in one transaction, so a start goes on where the last transaction
+ended. Nobody waits for it: what a ring has let go is read from the journal until it is here.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from flux import journal
 from flux.errors import DamagedError, DataError, FluxError, StorageError
 from flux.journal import Position
 from flux.journal.records import HeadsRecord, StreamRecord, unpack
-from flux.limits import KIB, MAX_RECORD_BYTES, PROJECT_MAX_ROWS, PROJECT_ROWS
+from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
 from flux.model import RowKind, State, StreamKey
 from flux.server.storage.gentle import Gentle
 from flux.store.base import Store, StoreBatch
-from flux.transport.pump import Gatherer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -40,43 +39,32 @@ HASTY_S: Final = 60.0
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
-STEP_BYTES: Final = MAX_RECORD_BYTES + 64 * KIB
-"""Of the journal read in one step: the longest record, and its header."""
-
-_NO_END: Final = 2**63
-
 Persisted = dict[int, int]
 """stream_id -> the sequence up to which the store has it."""
-
-
-class JournalReadError(StorageError):
-    """The journal could not be read now: no fault of the database."""
-
-
-class JournalDamageError(DataError):
-    """The journal does not read: no fault of the database."""
-
-
-@contextlib.contextmanager
-def _of_the_journal() -> Iterator[None]:
-    try:
-        yield
-    except StorageError as error:
-        raise JournalReadError(str(error)) from error
 
 
 class Projection:
     """Steps from the store's position towards a committed one; no thread of its own."""
 
-    def __init__(self, directory: Path, store: Store, first: Position, end: Position) -> None:
-        """`first`: where a new store begins; `end`: of the journal, before anything is added to it."""
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        first: Position,
+        end: Position,
+        mark: journal.Projected,
+        epoch: int,
+    ) -> None:
+        """`first`: where a new store begins; `end`: of the journal, before anything is added to it; `mark`: set before
+        every transaction."""
         self._store = store
+        self._mark = mark
+        self.epoch = epoch
+        """The running one: the owner moves it on."""
         self._first = first
         self._reach = end  # no store that was filled from this journal is beyond it
         self.directory = directory
-        self._bytes = bytearray(STEP_BYTES)
-        self._whole = (0, 0)  # a file, and where its groups stop reading
-        self._gather = Gatherer(PROJECT_MAX_ROWS, ready=PROJECT_ROWS)
+        self._reader = journal.Reader(directory, PROJECT_MAX_ROWS, ready=PROJECT_ROWS)
         self._sure = False  # that `position` is the store's
         self.position = first
         with contextlib.suppress(StorageError, DamagedError):  # a step asks again
@@ -101,21 +89,15 @@ class Projection:
         if not self._sure:
             self._ask()
         position = self.position
-        with self._read(position, committed) as part:
-            try:
-                gathered = self._gather(part, 0)
-            except ValueError as error:
-                raise self._damaged(position) from error
-            streams = _streams(part, gathered.records)
-        after = Position(position.file, position.offset + gathered.stopped)
-        if after == position:
-            after = self._behind(position, committed)
+        gathered, data, after = self._reader.step(position, committed)
+        streams = _streams(data, gathered.records)
         batches = [
             batch for kind in gathered.rows if (batch := _batch(kind, gathered.records, gathered.rows[kind]))
         ]
         try:
             if after != position:
                 self._reach = max(self._reach, after)
+                self._mark.ahead(self._store.store_id, self.epoch, after)
                 self._store.commit(batches, streams, after)
         except (StorageError, DamagedError):
             self._sure = False
@@ -124,49 +106,6 @@ class Projection:
         self.position = after
         self.rows += sum(len(batch.rows) for batch in batches)
         return _last(gathered.records)
-
-    def _read(self, position: Position, committed: Position) -> memoryview:
-        """The next bytes of the journal, as many as a step may need. Borrowed until the next call."""
-        size = len(self._bytes)
-        if position.file == committed.file:
-            self._whole = (
-                position.file,
-                _NO_END,
-            )  # followed while it was written: not read once more when it is left
-            end = committed.offset
-        else:
-            end = self._whole_until(position.file)
-        size = max(0, min(size, end - position.offset))
-        whole = memoryview(self._bytes)[:size]
-        path = journal.path_of(self.directory, position.file)
-        with _of_the_journal():
-            return whole[: journal.read_part(path, position.offset, whole)]
-
-    def _whole_until(self, number: int) -> int:
-        """Where the groups of an older file stop reading: a batch says nothing of its topic and of its neighbours."""
-        if self._whole[0] != number:
-            with _of_the_journal():
-                data = journal.read_file(journal.path_of(self.directory, number))
-            self._whole = number, journal.scan(data).committed
-        return self._whole[1]
-
-    def _behind(self, position: Position, committed: Position) -> Position:
-        """Where reading goes on when no record begins at `position`: in the next file, if this one ends here."""
-        if position >= committed:
-            return position
-        with _of_the_journal():
-            rest = journal.read_file(journal.path_of(self.directory, position.file), position.offset)
-        if position.file == committed.file or journal.scan(rest, position.offset).tail > position.offset:
-            raise self._damaged(position)
-        # Not simply one more: `flux rebuild --cut` sets aside a file of which nothing reads.
-        number = min(file.number for file in journal.files(self.directory) if file.number > position.file)
-        return Position(number, journal.FILE_HEADER_BYTES)
-
-    def _damaged(self, at: Position) -> DataError:
-        return JournalDamageError(
-            f"{journal.path_of(self.directory, at.file)}: damaged after byte {at.offset}. The rows there cannot be "
-            f"read; `flux rebuild {self.directory}` says what that loses, and what `--salvage` and `--cut` keep"
-        )
 
 
 def _streams(data: memoryview, records: NDArray[np.void]) -> dict[int, StreamKey]:
@@ -213,7 +152,7 @@ def _batch(kind: RowKind, records: NDArray[np.void], rows: NDArray[np.void]) -> 
 
 def without_database(directory: Path, error: FluxError) -> str:
     """What an operator is to know and do when the database does not follow and the server goes on."""
-    if isinstance(error, (JournalReadError, JournalDamageError)):
+    if isinstance(error, (journal.JournalReadError, journal.JournalDamageError)):
         return f"the journal cannot be read, and the database does not follow it (it is tried again): {error}"
     cure = (
         f"stop the server, `flux rebuild {directory}` fills it anew from the journal"
@@ -224,11 +163,8 @@ def without_database(directory: Path, error: FluxError) -> str:
 
 
 class Projector:
-    """The thread that follows the committer with a projection; `run` is its body.
-
-    While the store refuses, the rings let go of what only the journal has: rows go on, and who asks for those is told
-    to ask again later (`lags`).
-    """
+    """The thread that follows the committer with a projection; `run` is its body. While the store refuses, the journal
+    has what it lacks."""
 
     def __init__(
         self,
@@ -238,19 +174,16 @@ class Projector:
         committer: Committer,
         vitals: Vitals,
         persisted: Callable[[Persisted], None],
-        hurry: threading.Event,
     ) -> None:
         self._projection = projection
         self._store = store
         self._committer = committer
         self._vitals = vitals
         self._persisted = persisted
-        self._hurry = hurry
         self._stopping = threading.Event()
         self._gentle = Gentle("flux projection")
         self._hasty_until = 0.0
         self._behind = False
-        self._let_go = Position(0, 0)
 
     def run(self) -> None:
         """Project until stopped, and what is committed by then."""
@@ -265,7 +198,7 @@ class Projector:
                 if not self._step(committed):
                     if stopping:
                         break  # the journal has it: the next start projects it
-                    self._bear()
+                    self._stopping.wait(RETRY_S)
             elif stopping:
                 break
             else:
@@ -279,26 +212,9 @@ class Projector:
             self._failed(error)
             self._stopping.wait(RETRY_S)
 
-    @property
-    def lags(self) -> bool:
-        """Whether the rings let go of rows that the store does not have yet; from any thread."""
-        return self._projection.position < self._let_go
-
-    def _bear(self) -> None:
-        """Wait before the next try; meanwhile no ring holds up the loop for the store's sake."""
-        until = time.monotonic() + RETRY_S
-        while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
-            self._persisted(self._committer.heads())
-            self._hurry.wait(left)
-            self._hurry.clear()
-            self._let_go = max(
-                self._let_go, self._committer.committed
-            )  # after the heads: they are marked first
-
     def stop(self) -> None:
         """End `run` once it has caught up with what is committed."""
         self._stopping.set()
-        self._hurry.set()
 
     def _step(self, committed: Position) -> bool:
         before, began = self._projection.rows, time.monotonic()
@@ -311,9 +227,8 @@ class Projector:
         self._persisted(persisted)
         stored = self._projection.rows - before
         self._behind = stored >= PROJECT_MAX_ROWS
-        if not self._behind and not self._stopping.is_set():
-            self._hurry.wait(max(0.0, began + PAUSE_S - time.monotonic()))
-        self._hurry.clear()
+        if not self._behind:
+            self._stopping.wait(max(0.0, began + PAUSE_S - time.monotonic()))
         return True
 
     def _failed(self, error: StorageError | DataError) -> None:
@@ -322,10 +237,9 @@ class Projector:
     def _advance(self, committed: Position) -> Persisted:
         """One step: a gentle one, unless there is a backlog, somebody waits, or gentle ones were starved lately."""
         began = time.monotonic()
-        waited_for = self._hurry.is_set() or self._stopping.is_set()
-        if self._behind or waited_for or began < self._hasty_until:
+        if self._behind or self._stopping.is_set() or began < self._hasty_until:
             return self._projection.step(committed)
-        persisted = self._gentle.run(lambda: self._projection.step(committed), self._hurry.is_set)
+        persisted = self._gentle.run(lambda: self._projection.step(committed), self._stopping.is_set)
         ended = time.monotonic()
         if ended - began > GENTLE_S:
             self._hasty_until = ended + HASTY_S

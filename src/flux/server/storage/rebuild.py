@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from flux import journal
 from flux.errors import ConfigError, DamagedError, DataError, StorageError
-from flux.journal import JournalFile, Position
+from flux.journal import JournalFile, Position, Projected
 from flux.server.storage.damage import Damage, decision
 from flux.server.storage.directory import DirectoryLock, read_identity
 from flux.server.storage.projection import Projection
@@ -160,10 +160,10 @@ def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None, *,
     fresh = path.with_name(f"{DATABASE}.new")
     for leftover in (fresh, _log_of(fresh)):
         leftover.unlink(missing_ok=True)
-    store = DuckStore(fresh, scanned.heads.store_id)
+    store, mark = DuckStore(fresh, scanned.heads.store_id), Projected(directory)
     try:
         first = Position(files[0].number, journal.FILE_HEADER_BYTES)
-        projection = Projection(directory, store, first, scanned.end)
+        projection = Projection(directory, store, first, scanned.end, mark, scanned.epoch)
         from_database = 0
         if old is not None:
             for hole in holes(files, said=said):
@@ -176,6 +176,7 @@ def _fill(directory: Path, say: Callable[[str], None], old: DuckStore | None, *,
                 projection.position = hole.after
         _project(projection, scanned.end, files, say)
     finally:
+        mark.close()
         store.close()
     if old is not None:
         old.close()

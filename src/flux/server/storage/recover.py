@@ -5,8 +5,8 @@
     3 scan       every file goes on where the one before it ends; then from the HEADS of the last one: heads, epochs,
                  positions of sources
     4 database   opened, so that everything that somebody else may hold is ours before anything is written
-    5 compare    did the journal once reach further, by the fence or by the database? then rows that somebody may have
-                 seen are lost
+    5 compare    did the journal once reach further, by the fence, by `projected` or by the database? then rows that
+                 somebody may have seen are lost
     6 cut        what stands after the last COMMIT was shown to nobody
     7 project    what the store lacks
       ready      whatever else can refuse the start: ports are bound, files to replay are opened
@@ -33,7 +33,7 @@ import msgspec
 
 from flux import journal
 from flux.errors import DamagedError, DataError, StorageError
-from flux.journal import Fence, Journal, Position
+from flux.journal import Fence, Journal, Position, Projected, projected_mark
 from flux.journal.fence import sync_folder
 from flux.journal.records import (
     FIRST_EPOCH,
@@ -67,6 +67,7 @@ class Recovered:
     fence: Fence
     store: DuckStore
     projection: Projection
+    projected: Projected
     losses: Losses
     streams: dict[int, StreamHead]
     sources: dict[str, SourcePosition]
@@ -122,23 +123,17 @@ def _recover(directory: Path, undo: ExitStack, ready: Ready, *, disk: bool, file
     copy = "" if found and not found.copy else found.copy if found else "identity is missing"
     store, beyond = _open_store(directory, scanned)
     undo.callback(store.close)
-    loss = loss_of(scanned, fence, found.said if found else None, beyond)
+    loss = loss_of(scanned, fence, projected_mark(directory), found.said if found else None, beyond)
     if (loss.reason or copy) and store.fault is not None:
         store = _set_aside_unread(directory, scanned, store)
         undo.callback(store.close)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
-    projection = Projection(
-        directory, store, Position(files[0].number, journal.FILE_HEADER_BYTES), log.position
-    )
-    without = ""
-    try:
-        while projection.position < log.position:
-            projection.step(log.position)
-        unknown = _newest_of_holes(scanned, store)
-    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
-        without = without_database(directory, error)
-        unknown = scanned.holed
+    projected = Projected(directory)
+    undo.callback(projected.close)
+    first = Position(files[0].number, journal.FILE_HEADER_BYTES)
+    projection = Projection(directory, store, first, log.position, projected, scanned.epoch)
+    without, unknown = _project(projection, log.position, scanned, store)
     if not loss.reason and unknown & scanned.holed_now:
         loss = loss._replace(
             reason="rows that the journal lost, and only the database had, cannot be read there: those that come again "
@@ -159,12 +154,36 @@ def _recover(directory: Path, undo: ExitStack, ready: Ready, *, disk: bool, file
         begin_epoch(identity, log, scanned, loss)
     if store.store_id != identity.store_id:
         store.adopt(identity.store_id)
+    projection.epoch = identity.epoch
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()  # a fence of an earlier epoch than the journal's says that nothing was shown in this one
     write_identity(directory, identity.store_id, process=not disk, began=log.position)
     return Recovered(
-        lock, identity, log, fence, store, projection, losses, scanned.streams, scanned.sources, without
+        lock,
+        identity,
+        log,
+        fence,
+        store,
+        projection,
+        projected,
+        losses,
+        scanned.streams,
+        scanned.sources,
+        without,
     )
+
+
+def _project(
+    projection: Projection, end: Position, scanned: Scanned, store: DuckStore
+) -> tuple[str, set[int]]:
+    """Bring the database up to the journal's end: why it is not, if so, and the streams of whose newest rows nobody
+    knows."""
+    try:
+        while projection.position < end:
+            projection.step(end)
+        return "", _newest_of_holes(scanned, store)
+    except (StorageError, DamagedError) as error:  # the server goes on without it, and tries again
+        return without_database(projection.directory, error), scanned.holed
 
 
 def _newest_of_holes(scanned: Scanned, store: DuckStore) -> set[int]:
@@ -223,8 +242,11 @@ def _begin(
     undo.callback(store.close)
     fence.store(identity.store_id, identity.epoch, *log.position)
     fence.sync()
-    projection = Projection(directory, store, Position(1, journal.FILE_HEADER_BYTES), log.position)
-    return Recovered(lock, identity, log, fence, store, projection, losses, {}, {})
+    projected = Projected(directory)
+    undo.callback(projected.close)
+    first = Position(1, journal.FILE_HEADER_BYTES)
+    projection = Projection(directory, store, first, log.position, projected, identity.epoch)
+    return Recovered(lock, identity, log, fence, store, projection, projected, losses, {}, {})
 
 
 def _compare(directory: Path, heads: HeadsRecord, found: Found, fence: Fence) -> None:

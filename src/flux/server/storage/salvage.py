@@ -37,7 +37,6 @@ from flux.server.storage.damage import Damage, stretches
 from flux.server.storage.scan import Scanned, heads_of, scan_file
 from flux.store.base import StoreBatch
 from flux.store.duck import DuckStore
-from flux.transport.pump import Gatherer
 
 _RECORD_HEADER: Final = 12
 _COMMIT_BYTES: Final = 40
@@ -179,7 +178,7 @@ def _read(data: memoryview, start: int) -> _Kept:
     born: list[StreamRecord] = []
     moved: Spans = {}
     epochs: list[int] = []
-    dense, at, gather = True, start, Gatherer(PROJECT_MAX_ROWS)
+    dense, at, gather = True, start, journal.Gatherer(PROJECT_MAX_ROWS)
     while at < len(data):
         gathered = gather(data, at)
         at = gathered.stopped

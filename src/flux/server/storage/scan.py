@@ -29,7 +29,6 @@ from flux.journal.records import Position as SourcePosition
 from flux.limits import PROJECT_MAX_ROWS
 from flux.model import RowKind
 from flux.server.storage.damage import Damage, Missing, assess
-from flux.transport.pump import Gathered, Gatherer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,7 +130,7 @@ def heads_of(file: journal.JournalFile | None) -> dict[int, int]:
 
 def _walk(data: memoryview, scanned: Scanned) -> int | None:
     """Follow the records, HEADS first: which of them is the first that does not go on at its stream's head + 1."""
-    at, before, gather = journal.FILE_HEADER_BYTES, 0, Gatherer(PROJECT_MAX_ROWS)
+    at, before, gather = journal.FILE_HEADER_BYTES, 0, journal.Gatherer(PROJECT_MAX_ROWS)
     while at < len(data):
         gathered = gather(data, at)
         assert gathered.stopped > at, "a scanned file walks to its end"
@@ -209,7 +208,7 @@ def _apply(body: memoryview, kind: int, scanned: Scanned) -> None:
         scanned.holed_now.clear()
 
 
-def _advance(kind: RowKind, gathered: Gathered, scanned: Scanned) -> None:
+def _advance(kind: RowKind, gathered: journal.Gathered, scanned: Scanned) -> None:
     """Move the heads of one kind's streams to what these batches hold."""
     rows, records = gathered.rows[kind], gathered.records[gathered.records["kind"] == kind]
     records = records[records["count"] > 0]
