@@ -95,7 +95,7 @@ def test_the_flags_of_shapes_processes_and_faults(tmp_path: Path) -> None:
         (["--find-max", "--slo", "p99<1"], "--slo"),
         (["--find-max", "--slo", "p98<1ms"], "did you mean p99"),
         (["--find-max", "--burst", "5/1s"], "--burst"),
-        (["--find-max", "--mode", "sub", "--pub", "tcp://127.0.0.1:1"], "somebody else"),
+        (["--find-max", "--mode", "sub", "--pub", "tcp://127.0.0.1:1"], "another publisher"),
         (["--rate", "10", "--hdr", "/nonexistent/report.hgrm"], "/nonexistent/report.hgrm"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`flux demo`: the whole main job in one terminal, and a verdict that is computed, not told.
+"""`flux demo`: the whole main job in one terminal, and a verdict that is computed.
 
 A sample file is made from a seed; a server (a process of its own) replays it and loses messages on purpose; a client
 follows, repairs and caches; the server is killed with -9 and started again; the client is closed and begun again from
@@ -89,7 +89,7 @@ class _ServerProcess:
         self._process.wait()
 
     def stop(self) -> str:
-        """SIGTERM; what it said last."""
+        """SIGTERM; the last line of its output."""
         self._process.send_signal(signal.SIGTERM)
         said, _ = self._process.communicate(timeout=10)
         return said.strip()
@@ -184,7 +184,7 @@ def _play(folder: Path, rows: int, seed: int, story: _Story) -> list[str]:
     cache = folder / "client.duckdb"
     try:
         story.say(
-            f"server {server.pid}: numbers, keeps, publishes, and loses each {GAP_EVERY}th message on purpose"
+            f"server {server.pid}: numbers, keeps and publishes, and drops every {GAP_EVERY}th message on purpose"
         )
         first, second = rows // 3, 2 * rows // 3
         with Live(cache=cache, pub=server.pub, rep=server.rpc) as live:

@@ -1,8 +1,8 @@
 """`flux doctor`: what this installation and this machine can do, and what is wrong.
 
-Each check says what was found; a failing one also what follows from it. Nothing is changed, but for a file that is
-written into the data directory and taken away again; and where it is asked to, what a server believes of its
-directory (`server/storage/advice.py`).
+Every check reports what it found; a failing one also what follows from it. Nothing is changed, but for a file that is
+written into the data directory and removed again; and with --ack-loss and --same-store, what a server believes of
+its directory (`server/storage/advice.py`).
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ class Finding(NamedTuple):
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="flux doctor",
-        description="Say what this installation and this machine can do. Exit code 1 when something does not work.",
+        description="Check this installation and this machine. Exit code 1 when something does not work.",
     )
     made.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="a server's data directory: may it be written, and what is wrong with it?",
+        help="check a server's data directory too: whether it can be written, and what is wrong with it",
     )
     decisions = made.add_mutually_exclusive_group()
     decisions.add_argument(
         "--ack-loss",
         type=Path,
         metavar="DIR",
-        help="the losses that this data directory's server reports are known: it is DEGRADED for them no longer, "
-        "running or not",
+        help="acknowledge the losses that this data directory's server reports: it is no longer DEGRADED because of "
+        "them, whether it runs or not",
     )
     decisions.add_argument(
         "--same-store",
         type=Path,
         metavar="DIR",
-        help="this data directory, moved or restored on purpose, is the original, and no other copy goes on: say so "
-        "before its next start, which would make another store of it",
+        help="declare that this data directory, moved or restored on purpose, is the original, and that no other copy "
+        "goes on; before its next start, which would make another store of it",
     )
     made.add_argument("--json", action="store_true", help="one object per check, for a program to read")
     return made
@@ -100,7 +100,7 @@ def _decide(arguments: argparse.Namespace) -> int:
 
 
 def examine(data: Path | None) -> Iterator[Finding]:
-    """All checks, one behind the other; `data` is looked at where it is given."""
+    """All checks, one after the other; `data` is checked where it is given."""
     yield Finding(
         "python", sys.version_info >= (3, 11), f"{platform.python_version()}, {platform.platform()}"
     )
@@ -125,7 +125,7 @@ def _kept(directory: Path) -> Iterator[Finding]:
     try:
         from flux.server.storage import checkup  # late: the other checks need no database and no kernel
     except ImportError as error:
-        yield Finding("kept", False, f"what is kept in {directory} cannot be looked at: {error}")
+        yield Finding("kept", False, f"what is kept in {directory} cannot be checked: {error}")
         return
     for trouble in checkup.troubles(directory):
         yield Finding(trouble.name, False if trouble.fatal else None, trouble.text)

@@ -27,7 +27,7 @@ BY_SUFFIX: Final = {".csv": "csv", ".ndjson": "ndjson", ".parquet": "parquet"}
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="flux get",
-        description="Fetch a range of one stream: the latest revision of each row, in order of time.",
+        description="Fetch a range of one stream: the latest revision of every row, in order of time.",
     )
     made.add_argument("key", metavar="KEY", help="SOURCE/SYMBOL/INTERVAL")
     made.add_argument(
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output != "-" and path.suffix not in BY_SUFFIX:
         raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
     limit = None if arguments.limit is None else parse_count(arguments.limit)
-    range_ns(arguments.start, arguments.end)  # what is no time is said before a server is asked
+    range_ns(arguments.start, arguments.end)  # what is no time is an error before a server is asked
     with Historical(rep=arguments.rpc) as server:
         server.get_status(key)  # no server, or no such stream: found out before a range is waited for
         batch = server.get_range(
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             end=arguments.end,
             limit=limit,
             revisions=arguments.revisions,
-            timeout=math.inf,  # as long as pages come: each has the time of one request
+            timeout=math.inf,  # as long as pages come: every one has the time of one request
         )
     if arguments.output == "-":
         output.writer(output.default_format(), sys.stdout).write(batch)

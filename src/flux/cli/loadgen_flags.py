@@ -29,8 +29,8 @@ def _add_pace(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--ramp", metavar="FROM:TO:T", help="the rate grows evenly over T: 10k:1M:20s; the warm-up is at FROM"
     )
-    group.add_argument("--burst", metavar="N/T", help="N messages at once each T: 5k/100ms")
-    group.add_argument("--replay", metavar="FILE", help="a message for each candle of a CSV, at their times")
+    group.add_argument("--burst", metavar="N/T", help="N messages at once every T: 5k/100ms")
+    group.add_argument("--replay", metavar="FILE", help="a message for every candle of a CSV, at their times")
     group.add_argument("--speed", metavar="X", help="divides the times between the candles (1)")
 
 
@@ -50,11 +50,11 @@ def _add_size(group: argparse._ArgumentGroup) -> None:
 def _add_others(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--subscribers", default="1", metavar="N", help="processes that take everything (1)")
     group.add_argument(
-        "--slow", default="0", metavar="N", help="more of them, which pause behind each drain (0)"
+        "--slow", default="0", metavar="N", help="more of them, which pause after every drain (0)"
     )
     group.add_argument("--pause", default="10ms", metavar="T", help="how long a slow one pauses (10ms)")
     group.add_argument(
-        "--stopped", default="0", metavar="N", help="more of them, which once stop reading (0)"
+        "--stopped", default="0", metavar="N", help="more of them, which stop reading once (0)"
     )
     group.add_argument(
         "--stop", default="200ms@1s", metavar="T@T", help="for how long, and when in measured time (200ms@1s)"
@@ -66,7 +66,7 @@ def _add_others(group: argparse._ArgumentGroup) -> None:
         "--durability",
         default=Plan().durability,
         choices=("process", "disk"),
-        help="of the server that through starts (process)",
+        help="of the server that mode through starts (process)",
     )
     group.add_argument(
         "--topic",
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="flux-loadgen",
         description="Send messages through libzmq over TCP loopback at a fixed rate, from one process to"
-        " another, and account for each of them. The schedule is absolute: a message that leaves late is"
+        " another, and account for every one. The schedule is absolute: a message that leaves late is"
         " late, and its latency counts from when it should have left.",
         epilog=f"{EXIT_CODES}. EXPR compares one of {NAMES}.",
     )
@@ -152,14 +152,12 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         default = find_max.short_runs(default)
         if arguments.ramp or arguments.burst or arguments.replay or saturate:
             raise ConfigError(
-                "--find-max looks for a constant rate: no --ramp, --burst, --replay or --rate max"
+                "--find-max searches for a constant rate: no --ramp, --burst, --replay or --rate max"
             )
         if arguments.mode == "sub":
-            raise ConfigError(
-                "--find-max sets the rate, and that of somebody else's publisher is not ours to set"
-            )
+            raise ConfigError("--find-max sets the rate, and the rate of another publisher cannot be set")
     elif arguments.slo is not None:
-        raise ConfigError("--slo is what --find-max searches by; for a single run say --fail-if")
+        raise ConfigError("--slo is what --find-max searches by; for a single trial use --fail-if")
     return Plan(
         rate=rate or default.rate,
         duration_ns=_duration(arguments.duration, default.duration_ns),

@@ -1,4 +1,4 @@
-"""What `flux-loadgen` writes and searches for: these flags, and the files behind them."""
+"""What `flux-loadgen` writes and searches for: its flags and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Schema(argparse.Action):
 def add_outputs(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group("what comes out")
     group.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
-    group.add_argument("--csv", metavar="FILE", help="write the seconds of the run as CSV")
+    group.add_argument("--csv", metavar="FILE", help="write a line for every second as CSV")
     group.add_argument("--hdr", metavar="FILE", help="write the percentile distribution (.hgrm, µs)")
     group.add_argument("--plot", metavar="FILE.png", help="draw the percentile curve; needs matplotlib")
     group.add_argument(
@@ -46,10 +46,10 @@ def add_outputs(made: argparse.ArgumentParser) -> None:
 def add_search(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group(
         "the highest rate",
-        f"Runs of {find_max.TRIAL_NS // NS_PER_S} s (--duration) behind {find_max.WARMUP_NS // NS_PER_S} s"
+        f"Trials of {find_max.TRIAL_NS // NS_PER_S} s (--duration) after {find_max.WARMUP_NS // NS_PER_S} s"
         f" (--warmup), from --rate ({find_max.START_RATE:,}) doubled until one fails, then between the two"
-        f" down to {RESOLUTION:.0%}; what is found is confirmed by {CONFIRMED} of {TRIES} runs {find_max.CONFIRMING}"
-        " times as long, or lowered until it is. A short run that fails is done once more before it counts.",
+        f" down to {RESOLUTION:.0%}; what is found is confirmed by {CONFIRMED} of {TRIES} trials {find_max.CONFIRMING}"
+        " times as long, or lowered until it is. A short trial that fails is done once more before it counts.",
     )
     group.add_argument("--find-max", action="store_true", help="find the highest rate that keeps --slo")
     group.add_argument(
@@ -73,7 +73,7 @@ def _writable(path: str) -> None:
 def check(arguments: argparse.Namespace) -> list[Gate]:
     """The gates that were asked for; ConfigError where something could not be written or judged.
 
-    A run of a minute must not end in a file that cannot be written.
+    A trial of a minute must not end with a file that cannot be written.
     """
     gates = [Gate.parse(text) for text in arguments.fail_if]
     if arguments.plot is not None:

@@ -23,11 +23,11 @@ VERBS: Final = {
     "get": "fetch a range of one stream",
     "streams": "list the server's streams",
     "rebuild": "fill the database anew from the journal",
-    "doctor": "say what this installation and this machine can do, and what is wrong",
-    "version": "say which version this is",
+    "doctor": "check this installation, this machine and a data directory",
+    "version": "print the version",
 }
 
-UNTIL_TOLD: Final = ("serve", "sub")  # they end when somebody says so: SIGTERM is success
+UNTIL_STOPPED: Final = ("serve", "sub")  # they run until they are stopped: SIGTERM is success
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "verb", metavar="VERB", nargs="?", help="one of those below; `flux VERB --help` tells more"
+        "verb", metavar="VERB", nargs="?", help="one of those below; `flux VERB --help` describes it"
     )
     made.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return made
@@ -61,7 +61,7 @@ def _run(argv: Sequence[str] | None, terminal: Terminal) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         print(f"flux: no verb {arguments.verb!a}{hint} (flux --help lists them)", file=sys.stderr)
         return 2
-    terminal.name, terminal.until_told = f"flux {arguments.verb}", arguments.verb in UNTIL_TOLD
+    terminal.name, terminal.until_stopped = f"flux {arguments.verb}", arguments.verb in UNTIL_STOPPED
     level = os.environ.get("FLUX_LOG") or "WARNING"
     if level.upper() not in logging.getLevelNamesMapping():
         print(f"flux: FLUX_LOG is debug, info, warning, error or critical, not {level!a}", file=sys.stderr)

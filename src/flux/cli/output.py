@@ -21,7 +21,7 @@ FORMATS: Final = ("table", "ndjson", "csv")
 
 WIDTH: Final = 9
 _NOT_SHOWN: Final = ("key", "epoch", "ts_ms", "ts_ns", "turnover", "trade_count", "flags", "reserved")
-_PLAIN: Final = ("CLOSED", "TRADED", "TURNOVER", "TRADE_COUNT")  # flags that say nothing to a reader
+_PLAIN: Final = ("CLOSED", "TRADED", "TURNOVER", "TRADE_COUNT")  # flags that mean nothing to a reader
 _EPOCH: Final = datetime(1970, 1, 1)  # UTC, written without its zone
 
 
@@ -102,7 +102,7 @@ def _cell(value: Any) -> str:
 
 
 def _notes(flags: int, time_field: str) -> str:
-    """The flags that say something about a row, in words behind it."""
+    """The flags that mean something to a reader, in words after it."""
     of: type[IntFlag] = CandleFlag if time_field == "ts_ms" else TradeFlag
     said = [flag.name.lower() for flag in of if flags & flag and flag.name and flag.name not in _PLAIN]
     return f" {' '.join(said)}" if said else ""

@@ -12,11 +12,11 @@ def parser() -> argparse.ArgumentParser:
         prog="flux rebuild",
         description="Fill a data directory's database anew from its journal. The old database is set aside once the "
         "new one is complete. The server must have stopped.",
-        epilog="A journal that is damaged in the middle stops a start and a rebuild (exit 4), and what a cut would "
-        "lose is said. --salvage keeps every group that reads, and of the others the rows that the database has; what "
-        "is lost all the same is a gap to whoever asks for it. --cut keeps what stands before the damage alone. When "
-        "rows may be gone that somebody has seen, the next start begins a new epoch, so that clients drop them. Exit "
-        "codes: 0 done, 1 runtime error, 2 usage, 3 in use, 4 the journal needs a decision.",
+        epilog="A journal that is damaged in the middle stops a start and a rebuild (exit 4); the message says what a "
+        "cut would lose. --salvage keeps every group that reads, and of the others the rows that the database has; "
+        "what is lost all the same is a gap to clients that ask for it. --cut keeps only what stands before the "
+        "damage. When rows may be gone that a client has seen, the next start begins a new epoch, so that clients "
+        "drop them. Exit codes: 0 done, 1 runtime error, 2 usage, 3 in use, 4 the journal needs a decision.",
     )
     made.add_argument("directory", metavar="DIR", type=Path, help="the data directory")
     made.add_argument(
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep every group of a damaged journal that reads, and what the database has of the others",
     )
-    made.add_argument("--cut", action="store_true", help="cut a damaged journal behind its last good group")
+    made.add_argument("--cut", action="store_true", help="cut a damaged journal after its last good group")
     return made
 
 

@@ -1,4 +1,4 @@
-"""`flux serve`: run the server until it is told to stop. SIGTERM and Ctrl-C drain; a second Ctrl-C leaves at once."""
+"""`flux serve`: run the server until it is stopped. SIGTERM and Ctrl-C drain; a second Ctrl-C leaves at once."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--speed", default="max", metavar="N", help="max, or a multiple of the file's times (max)"
     )
-    made.add_argument("--tick", metavar="T", help="let rows go at this interval, such as 250ms")
-    made.add_argument("--batch-rows", default="50", metavar="N", help="rows each tick (50)")
+    made.add_argument("--tick", metavar="T", help="release rows at this interval, such as 250ms")
+    made.add_argument("--batch-rows", default="50", metavar="N", help="rows every tick (50)")
     made.add_argument("--limit", metavar="N", help="rows to replay at most")
     made.add_argument("--loop", action="store_true", help="begin again at the end, later by the file's span")
     made.add_argument("--skip-bad-rows", action="store_true", help="count and list faulty rows, go on")
@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _ingest(given: str | None) -> str | None:
-    """Where rows of feeds are taken: nowhere without --ingest, whatever the environment says, since FLUX_INGEST_PULL is
-    also where feeds send; a bare --ingest is where that says, else the default."""
+    """Where rows of feeds are taken: nowhere without --ingest, whatever the environment holds, since FLUX_INGEST_PULL
+    is also where feeds send; a bare --ingest takes it from there, else the default."""
     return value(None, "INGEST_PULL", DEFAULT_INGEST_PULL) if given == _ENVIRONMENT else given
 
 

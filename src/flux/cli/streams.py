@@ -40,16 +40,16 @@ def run(arguments: argparse.Namespace) -> int:
         streams = _listed(server, arguments.key)
     if arguments.output == "ndjson":
         for stream in streams:
-            print(json.dumps(_told(stream)))
+            print(json.dumps(_record(stream)))
     elif arguments.output == "json":
-        print(json.dumps([_told(stream) for stream in streams], indent=2))
+        print(json.dumps([_record(stream) for stream in streams], indent=2))
     else:
         _print_table([_cells(stream) for stream in streams])
     return 0
 
 
 def _listed(server: Historical, wanted: str) -> list[StreamStatus]:
-    """What the server says of the streams that are wanted. Raises NotFoundError where there is none."""
+    """What the server reports of the streams that are wanted. Raises NotFoundError where there is none."""
     source, _, rest = wanted.partition("/")
     symbol, slash, interval = rest.rpartition("/")
     if not slash or interval not in INTERVALS_MS:  # no whole key
@@ -66,7 +66,7 @@ def _listed(server: Historical, wanted: str) -> list[StreamStatus]:
     return found
 
 
-def _told(stream: StreamStatus) -> dict[str, Any]:
+def _record(stream: StreamStatus) -> dict[str, Any]:
     return {
         "key": str(stream.key),
         "source_id": stream.key[0],

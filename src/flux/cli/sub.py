@@ -1,4 +1,4 @@
-"""`flux sub`: follow streams; each row once, in order, gaps repaired."""
+"""`flux sub`: follow streams; every row once, in order, gaps repaired."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pub", metavar="EP", help=f"where the server publishes ({DEFAULT_LIVE_PUB})")
     made.add_argument("--rpc", metavar="EP", help=f"where it answers ({DEFAULT_CHUNK_REP})")
     made.add_argument("--count", metavar="N", help="end after so many rows")
-    made.add_argument(
-        "--cache", metavar="FILE", help="keep rows and position here, begin behind that position"
-    )
+    made.add_argument("--cache", metavar="FILE", help="keep rows and cursor here, begin after that cursor")
     begin = made.add_mutually_exclusive_group()
     begin.add_argument(
-        "--since", metavar="T", help="begin at this time of rows: 1h (ago), 2024-01-15, yesterday"
+        "--since",
+        metavar="T",
+        help="begin with the first row at or after this time: 1h (ago), 2024-01-15, yesterday",
     )
     begin.add_argument("--from-sequence", metavar="N", help="begin at this sequence")
     begin.add_argument("--oldest", action="store_true", help="begin with the oldest row the server keeps")

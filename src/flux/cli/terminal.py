@@ -2,7 +2,7 @@
 
     Ctrl-C, or SIGTERM while it loads     it leaves at once: there is nothing yet that would have to be put away
     Ctrl-C while it runs                  KeyboardInterrupt, exit 130
-    SIGTERM while it runs                 Terminated; exit 0 of what runs until it is told to stop, else 143
+    SIGTERM while it runs                 Terminated; exit 0 of what runs until it is stopped, else 143
     standard output closed                exit 1, before anything is done
     standard output full                  exit 1
     whoever read it has gone              exit 0: that is their way of saying "enough"
@@ -40,8 +40,8 @@ class Terminal:
     def __init__(self, name: str, *, whole: bool) -> None:
         """`whole`: the process is this command, so that its signals and its output stay what they are made to."""
         self.name = name
-        self.until_told = False
-        """It runs until somebody says stop: SIGTERM is success."""
+        self.until_stopped = False
+        """It runs until it is stopped: SIGTERM is success."""
         self._whole = whole
         self._before: dict[int, object] = {}
         self._leave_at_once = True
@@ -85,7 +85,7 @@ class Terminal:
         if interrupt:
             self.say("interrupted")
             return EXIT_INTERRUPTED
-        if self.until_told:
+        if self.until_stopped:
             return 0
         self.say("terminated")
         return EXIT_TERMINATED

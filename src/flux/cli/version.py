@@ -9,7 +9,7 @@ from flux.transport.sockets import libzmq_version
 
 
 def parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog="flux version", description="Say which version this is.")
+    return argparse.ArgumentParser(prog="flux version", description="Print the version.")
 
 
 def run(_: argparse.Namespace) -> int:
