@@ -272,7 +272,6 @@ def report(pairs: list[Pair], size: Size) -> Ratio:
     ratio = Ratio(
         "churn of one client: another's p90 moves by", moved, MOST_MS, most=True, unit="ms", gate=False
     )
-    print(ratio)
     keep(ratio)
     return ratio
 

@@ -1,29 +1,27 @@
-"""The indicators: the price of a row in bulk (`pytest -s` shows it)."""
+"""The indicators: the price of a row in bulk."""
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.sizes import of
 from flux.indicator import ATR, EMA, RSI, SMA, VWAP
 from flux.model import CANDLE
 
-ROWS = 500_000
+ROWS = of(5_000, 500_000)
+WAYS = {made.__name__: made for made in (SMA, EMA, RSI, ATR, VWAP)}
 
 
 @pytest.mark.informational
-@pytest.mark.parametrize("make", [SMA, EMA, RSI, ATR, VWAP])
-def test_a_row(make: type[SMA]) -> None:
+@pytest.mark.benchmark(group="indicator: period of 20")
+@pytest.mark.parametrize("way", WAYS)
+def test_rows(benchmark: Any, way: str) -> None:
     rows = np.zeros(ROWS, CANDLE)
     rows["ts_ms"] = np.arange(ROWS)
     rows["close"] = 100 + np.cumsum(np.random.default_rng(1).normal(0, 0.01, ROWS))
     rows["high"], rows["low"], rows["volume"] = rows["close"] + 1, rows["close"] - 1, 1.0
-    taken = []
-    for _ in range(5):
-        indicator = make(20)
-        start = time.perf_counter_ns()
-        indicator.push(rows)
-        taken.append(time.perf_counter_ns() - start)
-    print(f"\n{make.__name__}(20): {min(taken) / ROWS:.1f} ns a row")
+    benchmark.extra_info["items"] = ROWS
+    benchmark(lambda: WAYS[way](20).push(rows))

@@ -6,9 +6,9 @@ A publisher in a process of its own sends single-row messages of 64 streams, two
 as long as somebody takes them: so each way of receiving has the same machine to itself, a saturating sender included.
 Each round connects a new SUB socket and takes MESSAGES of them: the pump verifies, checks, finds the stream and places
 the row in its ring; pyzmq and C only receive. A round is the pump and each peer one behind the other, in another order
-each time; what is judged is the median of the rounds' own ratios, because both sides of a round meet the same hour of a
-shared machine, and one bad second spoils one round only. On two cores the publisher's and libzmq's own threads are part
-of every figure.
+each time: a benchmark for each way and turn. What is judged is the median of the turns' own ratios, because both sides
+of a turn meet the same hour of a shared machine, and one bad second spoils one turn only. On two cores the publisher's
+and libzmq's own threads are part of every figure.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from __future__ import annotations
 import ctypes
 import itertools
 import shutil
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 import zmq.backend.cython._zmq
 
-from benchmarks import ratios
+from benchmarks.sizes import of
 from flux.journal import Group
 from flux.model import CANDLE, StreamKey
 from flux.transport.pump import Receiver, Sender, Streams, record
@@ -38,12 +37,15 @@ from tests.oracle.sequencer import Sequencer
 
 STREAMS = 64
 ROWS_A_TURN = 64  # per stream: with one row a message, what one group holds
-TURNS = 40
+TURNS = of(1, 40)
 MESSAGES = STREAMS * ROWS_A_TURN * TURNS
-ROUNDS = 5
+ROUNDS = of(2, 5)
+WAYS = ("flux", "pyzmq", "libzmq in C")
+IN_TURNS = [(turn, way) for turn in range(ROUNDS) for way in (*WAYS[turn % 3 :], *WAYS[: turn % 3])]
 STORE = 1
 KEYS = [StreamKey("SIM", f"S{i:02}/USDT", "1s") for i in range(STREAMS)]
 PATIENCE_MS = 10_000
+EPOCHS = itertools.count(1)
 
 C_SOURCE = """
 typedef struct { void *words[8]; } msg;
@@ -118,15 +120,16 @@ def endpoint() -> Iterator[str]:
         child.kill()
 
 
-def timed(endpoint: str, prefix: bytes, take: Callable[[zmq.Socket[bytes], int], None]) -> float:
-    """Seconds from the first message there to the last one taken. XPUB tells of a prefix that nobody had before."""
+@pytest.fixture
+def subscribed(endpoint: str) -> Iterator[tuple[zmq.Socket[bytes], int]]:
+    """A new subscriber whose first message is there, and the round's epoch. XPUB tells of a prefix that nobody had
+    before."""
+    epoch = next(EPOCHS)
     with Sockets() as sockets:
-        socket = sockets.subscriber(endpoint, [prefix], hwm=0)
+        socket = sockets.subscriber(endpoint, [stream_topic(KEYS[0])[:epoch]], hwm=0)
         came = socket.poll(PATIENCE_MS)
         assert came, "no message"
-        start = time.perf_counter()
-        take(socket, len(prefix))
-        return time.perf_counter() - start
+        yield socket, epoch
 
 
 def by_pump(socket: zmq.Socket[bytes], epoch: int) -> None:
@@ -168,30 +171,25 @@ def by_c(folder: Path) -> Callable[[zmq.Socket[bytes], int], None] | None:
     return take
 
 
+@pytest.fixture(scope="module")
+def ways(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Callable[[zmq.Socket[bytes], int], None] | None]:
+    return {"flux": by_pump, "pyzmq": by_pyzmq, "libzmq in C": by_c(tmp_path_factory.mktemp("c"))}
+
+
 @pytest.mark.gate
-def test_receiving_single_row_messages(endpoint: str, tmp_path: Path) -> None:
-    """Table: at least 4.5 times pyzmq and 0.8 of C; the gate asks for half of each."""
-    ways: dict[str, Callable[[zmq.Socket[bytes], int], None]] = {"pump": by_pump, "pyzmq": by_pyzmq}
-    in_c = by_c(tmp_path)
-    if in_c is not None:
-        ways["c"] = in_c
-    taken: dict[str, list[float]] = {way: [] for way in ways}
-    prefixes = (stream_topic(KEYS[0])[:size] for size in itertools.count(1))
-    names = list(ways)
-    for turn in range(ROUNDS):
-        for way in (*names[turn % len(names) :], *names[: turn % len(names)]):
-            taken[way].append(timed(endpoint, next(prefixes), ways[way]))
-    print()
-    for way, seconds in taken.items():
-        best, median = min(seconds), statistics.median(seconds)
-        print(
-            f"receive, {way:5}: {MESSAGES / best / 1e6:.2f} M messages/s at best, {MESSAGES / median / 1e6:.2f} median"
-        )
-    for peer, table in (("pyzmq", 4.5), ("c", 0.8)):
-        if peer in taken:
-            rounds = [theirs / ours for theirs, ours in zip(taken[peer], taken["pump"], strict=True)]
-            print(f"{peer} / pump by round: {', '.join(f'{ratio:.2f}' for ratio in rounds)}")
-            name = "libzmq in C" if peer == "c" else peer
-            ratios.at_least(f"pump receive: {name} / pump", statistics.median(rounds), table)
-    rate = MESSAGES / min(taken["pump"]) / 1e6
-    ratios.note_at_least("pump receive: messages a second", rate, 1.3, "M/s")
+@pytest.mark.benchmark(group="pump receive")
+@pytest.mark.parametrize(("turn", "way"), IN_TURNS)
+def test_receiving(
+    benchmark: Any,
+    ways: dict[str, Callable[[zmq.Socket[bytes], int], None] | None],
+    subscribed: tuple[zmq.Socket[bytes], int],
+    turn: int,
+    way: str,
+) -> None:
+    """From the first message there to the last one taken."""
+    if (take := ways[way]) is None:
+        pytest.skip("no C compiler")
+    benchmark.extra_info["items"] = MESSAGES
+    benchmark.pedantic(take, subscribed)

@@ -5,27 +5,26 @@
 One group of single-row records of 64 streams is sent again and again, two frames a message, through one PUB socket to a
 subscriber in another process that takes them in C and throws them away. What is timed is the sender: handing MESSAGES
 over, while libzmq's own thread moves what it was given. Nothing is lost (no high-water mark), and each way begins only
-when the subscriber has all of the one before. Judged like receiving: the median of the rounds' own ratios.
+when the subscriber has all of the one before. Judged like receiving: the median of the turns' own ratios.
 """
 
 from __future__ import annotations
 
 import ctypes
 import shutil
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import zmq
 import zmq.backend.cython._zmq
 
-from benchmarks import bench_pump, ratios
-from benchmarks.bench_pump import KEYS, PATIENCE_MS, ROWS_A_TURN, STORE, STREAMS, TURNS
+from benchmarks import bench_pump
+from benchmarks.bench_pump import IN_TURNS, KEYS, MESSAGES, PATIENCE_MS, ROWS_A_TURN, STORE, STREAMS, TURNS
 from flux.journal import Group
 from flux.model import CANDLE
 from flux.transport.pump import Receiver, Sender, Streams, record
@@ -33,8 +32,6 @@ from flux.transport.sockets import Sockets, endpoint_of
 from tests.oracle.sequencer import Sequencer
 
 IN_GROUP = STREAMS * ROWS_A_TURN
-MESSAGES = IN_GROUP * TURNS
-ROUNDS = 5
 
 C_SOURCE = """
 #include <stddef.h>
@@ -129,57 +126,51 @@ def by_c(socket: zmq.Socket[bytes], group: Group, folder: Path) -> Callable[[], 
     return send
 
 
-@pytest.fixture
-def publisher(tmp_path: Path) -> Iterator[tuple[zmq.Socket[bytes], subprocess.Popen[bytes]]]:
+class Sending(NamedTuple):
+    """What sends one group, by way, and the subscriber that takes it."""
+
+    ways: dict[str, Callable[[], None] | None]
+    child: subprocess.Popen[bytes]
+
+    def taken(self) -> None:
+        """The subscriber has all of a round."""
+        assert self.child.stdout is not None
+        received = int(self.child.stdout.readline())
+        assert received == MESSAGES
+
+
+@pytest.fixture(scope="module")
+def sending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sending]:
+    folder, streams = tmp_path_factory.mktemp("send"), Streams(STREAMS)
+    group = one_group(streams)
     with Sockets() as sockets:
         made = sockets.publisher("tcp://127.0.0.1:*", hwm=0)
-        given = (endpoint_of(made.socket), str(tmp_path))
+        socket, given = made.socket, (endpoint_of(made.socket), str(folder))
         code = f"from benchmarks import bench_send; bench_send.subscribe(*{given!r})"
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
         ) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            subscribed = made.socket.poll(PATIENCE_MS)
+            subscribed = socket.poll(PATIENCE_MS)
             assert subscribed, "nobody subscribed"
             made.drain()
-            yield made.socket, child
+            ways = {"flux": by_pump(socket, group, streams), "pyzmq": by_pyzmq(socket, group)}
+            yield Sending(ways | {"libzmq in C": by_c(socket, group, folder)}, child)
             child.kill()
 
 
-def timed(send: Callable[[], None], child: subprocess.Popen[bytes]) -> float:
-    """Seconds of handing over; then the subscriber takes what is still under way."""
-    start = time.perf_counter()
-    for _ in range(TURNS):
-        send()
-    taken = time.perf_counter() - start
-    assert child.stdout is not None
-    received = int(child.stdout.readline())
-    assert received == MESSAGES
-    return taken
-
-
 @pytest.mark.gate
-def test_sending_single_row_messages(
-    publisher: tuple[zmq.Socket[bytes], subprocess.Popen[bytes]], tmp_path: Path
-) -> None:
-    """Table: at least 4.5 times pyzmq and 0.8 of C; the gate asks for half of each."""
-    socket, child = publisher
-    streams = Streams(STREAMS)
-    group = one_group(streams)
-    ways = {"pump": by_pump(socket, group, streams), "pyzmq": by_pyzmq(socket, group)}
-    if (in_c := by_c(socket, group, tmp_path)) is not None:
-        ways["libzmq in C"] = in_c
-    taken: dict[str, list[float]] = {way: [] for way in ways}
-    names = list(ways)
-    for turn in range(ROUNDS):
-        for way in (*names[turn % len(names) :], *names[: turn % len(names)]):
-            taken[way].append(timed(ways[way], child))
-    print()
-    for way, seconds in taken.items():
-        print(f"send, {way:11}: {MESSAGES / min(seconds) / 1e6:.2f} M messages/s at best")
-    for peer, table in (("pyzmq", 4.5), ("libzmq in C", 0.8)):
-        if peer in taken:
-            rounds = [theirs / ours for theirs, ours in zip(taken[peer], taken["pump"], strict=True)]
-            ratios.at_least(f"pump send: {peer} / pump", statistics.median(rounds), table)
-    ratios.note_at_least("pump send: messages a second", MESSAGES / min(taken["pump"]) / 1e6, 1.3, "M/s")
+@pytest.mark.benchmark(group="pump send")
+@pytest.mark.parametrize(("turn", "way"), IN_TURNS)
+def test_sending(benchmark: Any, sending: Sending, turn: int, way: str) -> None:
+    """Handing over; then the subscriber takes what is still under way."""
+    if (send := sending.ways[way]) is None:
+        pytest.skip("no C compiler")
+    benchmark.extra_info["items"] = MESSAGES
+
+    def hand_over() -> None:
+        for _ in range(TURNS):
+            send()
+
+    benchmark.pedantic(hand_over, teardown=sending.taken)

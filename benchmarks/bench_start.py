@@ -1,7 +1,5 @@
 """Starts: a client with a warm cache, a server with a history, and what an import costs.
 
-    python -m pytest -s benchmarks/bench_start.py     smaller sizes; FLUX_BENCH_FULL=1 takes the table's
-
 The server's directory holds that many rows in DuckDB and in one journal file; the time is that of `recover`: identity,
 the scan of every record, the fence, and the store's opening. A journal of one gigabyte in one file is more than a
 server ever scans: its files end at `limits.JOURNAL_FILE_BYTES`, and a start reads the last alone.
@@ -12,15 +10,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import ratios
-from benchmarks.bench_store import least, rows_of_a_feed
+from benchmarks.bench_store import rows_of_a_feed
+from benchmarks.sizes import of
 from flux import journal
 from flux.client.cache import Cache
 from flux.journal import Group
@@ -31,9 +28,8 @@ from flux.server.storage.recover import Recovered, recover
 from flux.transport.pump import Receiver, Streams, record
 from tests.oracle.sequencer import Sequencer
 
-FULL = os.environ.get("FLUX_BENCH_FULL") == "1"
-CACHED = 1_000_000 if FULL else 200_000
-HISTORY = 10_000_000 if FULL else 200_000
+CACHED = of(2_000, 200_000, 1_000_000)
+HISTORY = of(2_000, 200_000, 10_000_000)
 STREAMS = 64
 ROWS_A_TURN = 512  # of each stream
 ROWS_A_MESSAGE = 5
@@ -42,7 +38,9 @@ KEY = StreamKey("SIM", "BTC", "1m")
 
 
 @pytest.mark.informational
-def test_a_client_with_a_warm_cache(tmp_path: Path) -> None:
+@pytest.mark.benchmark(group="start: client")
+@pytest.mark.parametrize("way", ["flux"])
+def test_a_client_with_a_warm_cache(benchmark: Any, way: str, tmp_path: Path) -> None:
     path, rows = tmp_path / "cache.duckdb", rows_of_a_feed(CACHED)
     cache = Cache(path)
     for at in range(0, CACHED, 100_000):
@@ -57,7 +55,8 @@ def test_a_client_with_a_warm_cache(tmp_path: Path) -> None:
         assert len(loaded.rows) == CACHED
         cache.close()
 
-    ratios.note_at_most(f"start: client with {CACHED:,} cached rows", least(3, start), 1.0, "s")
+    benchmark.extra_info["rows"] = CACHED
+    benchmark.pedantic(start, rounds=3)
 
 
 def close(recovered: Recovered) -> None:
@@ -103,42 +102,38 @@ def write_history(directory: Path) -> int:
 
 
 @pytest.mark.informational
-def test_a_server_with_a_history(tmp_path: Path) -> None:
+@pytest.mark.benchmark(group="start: server")
+@pytest.mark.parametrize("way", ["flux"])
+def test_a_server_with_a_history(benchmark: Any, way: str, tmp_path: Path) -> None:
     size = write_history(tmp_path / "data")
 
     def start() -> None:
         close(recover(tmp_path / "data", disk=False, file_bytes=FILE_BYTES))
 
-    name = f"start: server with {HISTORY / 1e6:g} M rows and a journal of {size / 1e6:,.0f} MB"
-    ratios.note_at_most(name, least(3, start), 3.0, "s")
+    benchmark.extra_info.update(millions=HISTORY / 1e6, mb=size / 1e6)
+    benchmark.pedantic(start, rounds=3)
 
 
-def run(cache: Path, *arguments: str) -> Callable[[], None]:
-    """A call of the interpreter that keeps what it compiles, whatever this process was told."""
+STARTS = {
+    "python": ("-c", ""),
+    "import numpy": ("-c", "import numpy"),
+    "import flux.codec": ("-c", "import flux.codec"),
+    "flux --help": ("-m", "flux.cli.main", "--help"),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which the interpreter keeps what it compiles, whatever this process was told."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(cache)
-
-    def work() -> None:
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)
-
-    return work
+    return environment | {"PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("compiled"))}
 
 
 @pytest.mark.informational
-def test_what_an_import_costs(tmp_path: Path) -> None:
-    """In turns, the least of some. The gate of it (gate/imports.py) counts the processor's time."""
-    calls = {
-        "nothing": run(tmp_path, "-c", ""),
-        "numpy": run(tmp_path, "-c", "import numpy"),
-        "codec": run(tmp_path, "-c", "import flux.codec"),
-        "help": run(tmp_path, "-m", "flux.cli.main", "--help"),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(12):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append((time.perf_counter() - start) * 1e3)
-    ms = {name: min(times) for name, times in taken.items()}
-    ratios.note_at_most("import: flux.codec, beyond numpy", ms["codec"] - ms["numpy"], 25, "ms")
-    ratios.note_at_most("import: flux --help, beyond the interpreter", ms["help"] - ms["nothing"], 100, "ms")
+@pytest.mark.benchmark(group="import")
+@pytest.mark.parametrize("way", STARTS)
+def test_what_an_import_costs(benchmark: Any, compiled: dict[str, str], way: str) -> None:
+    """The gate of it (gate/imports.py) counts the processor's time."""
+    command = [sys.executable, *STARTS[way]]
+    flags: dict[str, Any] = {"check": True, "capture_output": True, "env": compiled}
+    benchmark.pedantic(subprocess.run, (command,), flags, rounds=of(1, 12), warmup_rounds=1)

@@ -1,36 +1,23 @@
 """The window: one-second candles into minutes, against reading the bytes and against those who group tables.
 
-`pytest -s benchmarks/bench_window.py` shows the figures; FLUX_BENCH_ROWS=10000000 takes the size of the table.
+Their tables stand ready in columns, on all cores; ours is one thread.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import ratios
+from benchmarks.sizes import of
 from flux.model import CANDLE
 from flux.window import Window, resample
 
-ROWS = int(os.environ.get("FLUX_BENCH_ROWS", "2000000"))  # 128 MB: more than any cache
-ROUNDS = 7
+ROWS = of(20_000, 2_000_000, 10_000_000)  # 128 MB: more than any cache
+CALLS = of(1_000, 20_000)
 NUMBERS = ("open", "high", "low", "close", "volume", "turnover")
-
-
-def best_ns(works: list[Callable[[], object]], rounds: int = ROUNDS) -> list[int]:
-    """The shortest of some interleaved rounds of each: what it costs when nobody else has the machine."""
-    taken: list[list[int]] = [[] for _ in works]
-    for _ in range(rounds):
-        for work, times in zip(works, taken, strict=True):
-            start = time.perf_counter_ns()
-            work()
-            times.append(time.perf_counter_ns() - start)
-    return [min(times) for times in taken]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +33,13 @@ def rows() -> np.ndarray:
     return made
 
 
-@pytest.mark.gate
-def test_seconds_into_minutes_against_reading_them(rows: np.ndarray) -> None:
-    """Table: at most 1.6 times one read of the bytes; the gate allows twice that."""
+def ours(rows: np.ndarray) -> Callable[[], Any]:
+    return lambda: resample(rows, "1m")
+
+
+def one_read(rows: np.ndarray) -> Callable[[], Any]:
     words = rows.view(np.uint64)
-    ours, read = best_ns([lambda: resample(rows, "1m"), lambda: words.sum()])
-    print(f"\nresample {ROWS} rows 1s -> 1m: {ours / ROWS:.1f} ns a row")
-    ratios.at_most(f"window: {ROWS:,} rows of 1s into 1m / one read of their bytes", ours / read, 1.6)
+    return lambda: words.sum()
 
 
 def polars_minutes(rows: np.ndarray) -> Callable[[], Any]:
@@ -99,36 +86,33 @@ def duckdb_minutes(rows: np.ndarray) -> Callable[[], Any]:
     ).fetchnumpy()
 
 
+WAYS = {
+    "flux": ours,
+    "one read": one_read,
+    "polars": polars_minutes,
+    "pandas": pandas_minutes,
+    "duckdb": duckdb_minutes,
+}
+
+
 @pytest.mark.gate
-@pytest.mark.parametrize(
-    ("name", "peer", "table"),
-    [
-        ("polars", polars_minutes, 2.0),
-        ("pandas", pandas_minutes, 3.0),
-        ("duckdb", duckdb_minutes, 3.0),
-    ],
-)
-def test_seconds_into_minutes_against_peers(
-    rows: np.ndarray, name: str, peer: Callable[[np.ndarray], Callable[[], Any]], table: float
-) -> None:
-    """Their tables stand ready in columns, on all cores; ours is one thread. The gate allows half the figure."""
-    theirs = peer(rows)
-    theirs()
-    ours_ns, theirs_ns = best_ns([lambda: resample(rows, "1m"), theirs], 3)
-    ratios.at_least(f"window: {ROWS:,} rows of 1s into 1m, {name} / ours", theirs_ns / ours_ns, table)
+@pytest.mark.benchmark(group="window: 1s into 1m")
+@pytest.mark.parametrize("way", WAYS)
+def test_seconds_into_minutes(benchmark: Any, rows: np.ndarray, way: str) -> None:
+    benchmark.extra_info["items"] = ROWS
+    benchmark(WAYS[way](rows))
 
 
 @pytest.mark.informational
-def test_live(rows: np.ndarray) -> None:
-    window, calls = Window("1m"), 20_000
-    parts = [rows[i : i + 1] for i in range(calls)]
+@pytest.mark.benchmark(group="window: Window.push, rows a call")
+@pytest.mark.parametrize("way", [1, 64])
+def test_live(benchmark: Any, rows: np.ndarray, way: int) -> None:
+    parts = [rows[at : at + way] for at in range(0, min(CALLS * way, ROWS), way)]
+    benchmark.extra_info["items"] = sum(map(len, parts))
 
     def one_by_one() -> None:
         window = Window("1m")
         for part in parts:
             window.push(part)
 
-    (one,) = best_ns([one_by_one], 3)
-    batches = np.split(rows[: 64 * 10_000], 10_000)
-    (many,) = best_ns([lambda: [window.push(part) for part in batches]], 1)
-    print(f"\nWindow.push: {one / calls:.0f} ns for one row, {many / 640_000:.1f} ns a row in batches of 64")
+    benchmark(one_by_one)

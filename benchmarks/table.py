@@ -2,9 +2,11 @@
 
     tools/bench_table                       the table; about four minutes
     tools/bench_table --write               also into benchmarks/README.md, and the picture benchmarks/table.png
-    tools/bench_table --quick               small sizes, as the gate takes them: to see that it runs
+    tools/bench_table --quick               small sizes, as the gate takes them, or still less with FLUX_BENCH_SMALL=1
+    tools/bench_table --only ring           one file's lines
 
-Every figure comes from the benchmarks that the gate runs (`benchmarks/ratios.py` keeps them), at the table's own sizes.
+Every figure comes from the benchmarks that the gate runs (`benchmarks/bounds.py`), at the table's own sizes, and from
+those of processes under load.
 A line whose benchmark does not exist or did not run says "not measured".
 """
 
@@ -17,17 +19,16 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks import ratios, sizes
 from benchmarks.bench_scale import processor
 from benchmarks.building import ROOT
-from benchmarks.ratios import KEPT_IN, Ratio, kept
+from benchmarks.ratios import Ratio
 
 HERE: Final = ROOT / "benchmarks"
 MARKS: Final = ("<!-- table: written by tools/bench_table -->", "<!-- end of table -->")
@@ -46,43 +47,20 @@ STATIONS: Final = (
 )
 """What a line's name begins with, in the order of the table."""
 
-FILES: Final = ("ring", "window", "pump", "send", "journal", "bridge", "feed", "store", "start")
-FULL: Final = {
-    "FLUX_BENCH_ROWS": "10000000",
-    "FLUX_BENCH_STORED": "2000000",
-    "FLUX_BENCH_FED": "500000",
-    "FLUX_BENCH_FULL": "1",
-}
+FILES: Final = ("codec", "ring", "window", "pump", "send", "journal", "bridge", "feed", "store", "start")
 
 
-def commands() -> list[list[str]]:
-    """What is run, one process each, one behind the other: nothing measures beside another."""
-    files = [HERE / f"bench_{name}.py" for name in FILES]
-    marked = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    found = [[str(HERE / "bench_codec_peers.py"), "--rounds", "200"]]
-    return found + [[*marked, str(file)] for file in files if file.exists()]
-
-
-def measure(quick: bool) -> tuple[list[Ratio], list[str]]:
-    """(lines in the table's order, the commands that failed)."""
-    failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "ratios"
-        environment = os.environ | ({} if quick else FULL) | {KEPT_IN: str(file)}
-        for command in commands():
-            print(f"... {Path(command[-1] if command[0] == '-m' else command[0]).stem}", file=sys.stderr)
-            done = subprocess.run(
-                [sys.executable, *command],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                failed.append(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-2000:]}")
-        lines = kept(file)
-    return sorted(lines, key=lambda line: station_of(line)), failed
+def measure(quick: bool, only: Sequence[str] = FILES) -> tuple[list[Ratio], list[str]]:
+    """(lines in the table's order, what failed). A process for each file, one after the other: nothing measures beside
+    another."""
+    found, failed = [], []
+    for name in only:
+        print(f"... bench_{name}", file=sys.stderr)
+        environment = {} if quick else {sizes.FULL: "1"}
+        lines, said = ratios.measure(Path(sys.executable), ROOT, [HERE / f"bench_{name}.py"], environment)
+        found += lines
+        failed += [said] if said else []
+    return sorted(found, key=station_of), failed
 
 
 def station_of(line: Ratio) -> int:
@@ -170,10 +148,11 @@ def main() -> int:
         "--write", action="store_true", help="into benchmarks/README.md and benchmarks/table.png"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs")
+    parser.add_argument("--only", action="append", choices=FILES, help="of this file; may be repeated (all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the picture there")
     given = parser.parse_args()
-    lines, failed = measure(given.quick)
+    lines, failed = measure(given.quick, given.only or FILES)
     text = f"{about()}.\n\n{markdown(lines)}"
     print(text)
     if given.json:

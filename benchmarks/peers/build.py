@@ -19,17 +19,18 @@ def missing_for_flatc() -> str:
     return ", ".join(programs + ([] if headers.exists() else ["libflatbuffers-dev"]))
 
 
-def build_codec_peers(folder: Path) -> Path:
-    """The program of codec_peers.cpp. Raises `CalledProcessError` where a compiler refuses."""
-    schema, program = ROOT / "schemas" / "market_data.fbs", folder / "codec_peers"
+def build_codec_peers(folder: Path) -> ctypes.CDLL:
+    """The library of codec_peers.cpp. Raises `CalledProcessError` where a compiler refuses."""
+    schema, made = ROOT / "schemas" / "market_data.fbs", folder / "codec_peers.so"
     subprocess.run(["flatc", "--cpp", "-o", folder, schema], check=True)
+    shared = (*FLAGS, "-fPIC", "-fno-semantic-interposition")
     objects = []
     for source in (HERE / "codec_flux.c", ROOT / "ext" / "crc32c.c"):
         objects.append(folder / f"{source.stem}.o")
-        subprocess.run(["gcc", *FLAGS, "-std=gnu11", "-c", source, "-o", objects[-1]], check=True)
-    flags = (*FLAGS, "-std=c++17", f"-I{folder}", f"-I{HERE}")
-    subprocess.run(["g++", *flags, HERE / "codec_peers.cpp", *objects, "-o", program], check=True)
-    return program
+        subprocess.run(["gcc", *shared, "-std=gnu11", "-c", source, "-o", objects[-1]], check=True)
+    flags = (*shared, "-shared", "-std=c++17", f"-I{folder}", f"-I{HERE}")
+    subprocess.run(["g++", *flags, HERE / "codec_peers.cpp", *objects, "-o", made], check=True)
+    return ctypes.CDLL(str(made))
 
 
 def build_ring_loop(folder: Path) -> ctypes.CDLL | None:
@@ -45,8 +46,3 @@ def build_ring_loop(folder: Path) -> ctypes.CDLL | None:
     library.random_lines.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32]
     library.place_in_order.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32]
     return library
-
-
-def flatc_version() -> str:
-    """As flatc says it."""
-    return subprocess.run(["flatc", "--version"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,11 +1,8 @@
-// The codec beside flatc's C++ in one process, in turns: codec_peers ROUNDS
-//
-// Prints one line per operation, `NAME ROWS NANOSECONDS`: the least of ROUNDS short rounds, in each of which every
-// operation has its turn. What flatc made is given all it can have: a builder that is used again, structs copied as one
-// vector, NDEBUG. It makes no checksum; ours does.
-#include <chrono>
-#include <cstdio>
+// The codec beside flatc's C++, as a library: `repeat` does an operation so many times. What flatc made is given all it
+// can have: a builder that is used again, structs copied as one vector, NDEBUG. It makes no checksum; ours does.
 #include <cstdlib>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "codec.h"
@@ -90,25 +87,16 @@ uint8_t checksummed[1 << 20];
 
 size_t checksum(uint32_t size) { return flux_crc32c(0, checksummed, size); }
 
-struct Operation {
-    const char *name;
-    size_t (*call)(uint32_t);
-    uint32_t rows; // bytes, for the checksum
-    double least = 1e30;
-};
+const std::map<std::string, size_t (*)(uint32_t)> operations = {
+    {"ours_encode", ours_encode}, {"flatc_encode", flatc_encode},
+    {"floor_memcpy", floor_memcpy}, {"floor_memcpy_and_checksum", floor_memcpy_and_checksum},
+    {"ours_decode", ours_decode}, {"ours_decode_unchecked", ours_decode_unchecked},
+    {"ours_decode_known", ours_decode_known}, {"flatc_decode", flatc_decode},
+    {"ours_encode_v1", ours_encode_v1}, {"flatc_encode_v1", flatc_encode_v1},
+    {"ours_decode_v1", ours_decode_v1}, {"flatc_decode_v1", flatc_decode_v1},
+    {"checksum", checksum}};
 
-double nanoseconds(const Operation &operation, long count) {
-    static volatile size_t sink;
-    auto begin = std::chrono::steady_clock::now();
-    size_t sum = 0;
-    for (long i = 0; i < count; i++) sum += operation.call(operation.rows);
-    sink = sum;
-    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count() / count;
-}
-
-} // namespace
-
-int main(int, char **argv) {
+bool prepared() {
     ours_prepare();
     for (int i = 0; i < 2; i++) {
         flatc_encode(i ? PEERS_ROWS : 1);
@@ -116,24 +104,19 @@ int main(int, char **argv) {
         flatc_encode_v1(i ? PEERS_ROWS : 1);
         frames_v1[i].assign(builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize());
     }
-    std::vector<Operation> operations;
-    for (uint32_t n : {1u, uint32_t{PEERS_ROWS}})
-        for (auto [name, call] : std::initializer_list<std::pair<const char *, size_t (*)(uint32_t)>>{
-                 {"ours_encode", ours_encode}, {"flatc_encode", flatc_encode},
-                 {"floor_memcpy", floor_memcpy}, {"floor_memcpy_and_checksum", floor_memcpy_and_checksum},
-                 {"ours_decode", ours_decode}, {"ours_decode_unchecked", ours_decode_unchecked},
-                 {"ours_decode_known", ours_decode_known}, {"flatc_decode", flatc_decode},
-                 {"ours_encode_v1", ours_encode_v1}, {"flatc_encode_v1", flatc_encode_v1},
-                 {"ours_decode_v1", ours_decode_v1}, {"flatc_decode_v1", flatc_decode_v1}})
-            operations.push_back({name, call, n});
-    for (uint32_t size : {256u, 4096u, 8192u, 65536u, 1u << 20}) operations.push_back({"checksum", checksum, size});
-    long rounds = std::atol(argv[1]);
-    for (long round = 0; round < rounds; round++)
-        for (auto &operation : operations) {
-            long count = static_cast<long>(200e3 / (nanoseconds(operation, 1) + 20)) + 1; // about 0.2 ms
-            double took = nanoseconds(operation, count);
-            if (took < operation.least) operation.least = took;
-        }
-    for (const auto &operation : operations)
-        std::printf("%s %u %.2f\n", operation.name, operation.rows, operation.least);
+    return true;
+}
+
+} // namespace
+
+// 0; -1 for an operation that is not there. `rows`: bytes, for the checksum.
+extern "C" int repeat(const char *name, uint32_t rows, long times) {
+    static const bool ready = prepared();
+    static volatile size_t sink;
+    auto found = operations.find(name);
+    if (!ready || found == operations.end()) return -1;
+    size_t sum = 0;
+    for (long i = 0; i < times; i++) sum += found->second(rows);
+    sink = sum;
+    return 0;
 }

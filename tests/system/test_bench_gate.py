@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import building, ratios
+from benchmarks import building
 from benchmarks.gate import baseline, instructions
 from tests.system.gated import clone, commit_all, failed, gate, git, planted, replace
 
@@ -180,14 +180,3 @@ def test_the_committed_baseline_says_where_it_came_from() -> None:
     pins = (ROOT / "tools" / "pins.txt").read_text().split()
     assert f"cython=={kept['environment']['cython']}" in pins
     assert f"numpy=={kept['environment']['numpy']}" in pins
-
-
-def test_a_ratio_is_held_against_half_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ratios.KEPT_IN, str(tmp_path / "kept"))
-    ratios.at_least("as fast", 2.3, 4.5)
-    ratios.at_most("no slower", 2.9, 1.5)
-    with pytest.raises(AssertionError, match="FAILED"):
-        ratios.at_least("as fast", 2.2, 4.5)
-    with pytest.raises(AssertionError, match="FAILED"):
-        ratios.at_most("no slower", 3.1, 1.5)
-    assert [ratio.held for ratio in ratios.kept(tmp_path / "kept")] == [True, True, False, False]

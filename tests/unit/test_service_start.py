@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,22 @@ def test_a_database_that_fails_is_logged_once(data: Path, caplog: pytest.LogCapt
     said = [record.message for record in caplog.records if record.message.startswith("DEGRADED: ")]
     assert len(said) == 1, said
     assert "the database fails" in said[0]
+
+
+def test_what_looks_at_the_requests_socket_has_ended_before_it_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch on the memory follows that socket's connections: on a closed one it failed, and `flux serve` ended
+    with 1."""
+    server = Server(config(tmp_path / "data"))
+    server.start()
+    stop, watching = server._requests.stop, []
+
+    def stopped(timeout: float) -> bool:
+        watching.extend(thread.name for thread in threading.enumerate() if thread.name == "flux memory")
+        return stop(timeout)
+
+    monkeypatch.setattr(server._requests, "stop", stopped)
+    server.stop()
+    assert watching == []
+    assert server.failure is None
