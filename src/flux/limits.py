@@ -16,6 +16,12 @@ GIB: Final = 1024 * MIB
 # Frames
 MAX_LIVE_ROWS: Final = 64  # rows in a message that we publish
 MAX_REPLY_ROWS: Final = 10_000  # rows in a reply
+MAX_RANGE_ROWS: Final = (
+    1 << 25
+)  # rows that Historical.get_range puts together: 2 GiB of candles; iter_range has no bound
+RANGE_SPARE_ROWS: Final = (
+    10 * MAX_REPLY_ROWS
+)  # rows that may be superseded by others before they are let go of
 MAX_REPLY_BYTES: Final = 4 * MIB
 MAX_REQUEST_BYTES: Final = 64 * KIB
 MAX_FRAME_BYTES: Final = 4 * MIB  # any frame we accept (MAXMSGSIZE)
