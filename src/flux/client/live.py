@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
 from flux.model import StreamKey
+from flux.protocol.stream_state import StreamState
 from flux.threads import WatchedThread
 from flux.transport.forked import OfOneProcess, ending
 from flux.transport.sockets import Wake
@@ -60,7 +62,7 @@ class Live(OfOneProcess):
     ) -> None:
         if on_cache_error not in ("raise", "without"):
             raise ConfigError(f"on_cache_error is 'raise' or 'without', not {on_cache_error!r}")
-        without = on_cache_error == "without"
+        without = self._without = on_cache_error == "without"
         self._has_cache = cache is not None
         self._rep = rep
         self._keeper = None if cache is None else Keeper.open(Path(cache), without=without)
@@ -191,9 +193,20 @@ class Live(OfOneProcess):
         self._state_callbacks.append(callback)
 
     def status(self, key: StreamKey | str) -> LiveStatus:
-        """Where a stream stands. Raises `NotFoundError` if it is not followed."""
+        """Where a stream stands; FAILED, with the reason, once something ended this Live. Raises `NotFoundError` if the
+        stream is not followed."""
         slot = self._slot(key)
-        return self._call(lambda: self._loop.status(slot))
+        found = self._call(lambda: self._loop.status(slot))
+        if self._failure is not None:
+            return replace(found, state=StreamState.FAILED, reason=str(self._failure))
+        if (
+            self._without
+            and not found.reason
+            and self._keeper is not None
+            and self._keeper.failure is not None
+        ):
+            return replace(found, reason=f"without the cache: {self._keeper.failure}")
+        return found
 
     def counters(self) -> dict[str, int]:
         """Messages and rows received since the start, and what was dropped, by reason (`checksum`, `verify`, ...).
@@ -234,16 +247,21 @@ class Live(OfOneProcess):
         The cache is closed by then if no other thread takes batches; else once that one has taken the last."""
         if not self._ended.wait(timeout):
             return False
-        self._consumer.let_go(leaving=True)
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         return True
 
     async def wait_for_close(self) -> None:
         """`block_for_close` for event loops."""
         await until(self._when_ended)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """What ended it, or the cache after its last ack."""
         self._consumer.let_go(leaving=True)
+        if self._failure is None and self._keeper is not None and not self._without:
+            self._failure = self._keeper.failure
         if self._failure is not None:
+            self._handover.told = True
             raise self._failure
 
     def __enter__(self) -> Self:
@@ -256,7 +274,7 @@ class Live(OfOneProcess):
         if error is None:  # who left because of one is not done with the batch
             self._consumer.leave()
         self.terminate()
-        self._close()
+        self._close(raising=error is None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -269,15 +287,17 @@ class Live(OfOneProcess):
         if error is None:
             self._consumer.leave()
         self.terminate()
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self._close, raising=error is None)
 
-    def _close(self) -> None:
-        """Wait until all has ended, and give back what it had."""
+    def _close(self, *, raising: bool) -> None:
+        """Wait until all has ended, and give back what it had; `raising`: also that the cache has not the last acks."""
         for thread in self._threads:
             thread.join()
+        self._wake.close()
         if self._keeper is not None:
             self._keeper.close()
-        self._wake.close()
+            if raising and not self._without and self._keeper.failure is not None and not self._handover.told:
+                self._raise_failure()
 
     # -- threads ---------------------------------------------------------------------------------------------
 
