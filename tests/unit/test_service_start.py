@@ -79,7 +79,7 @@ def test_rings_hold_the_last_rows_after_a_restart(data: Path, monkeypatch: pytes
 
 
 def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S17: lock, identity, scan, cut, bind, fence, warm, first heartbeat, sources. What can refuse comes before what
+    """S17: lock, identity, scan, cut, ports held, fence, warm, listen, first heartbeat, sources. What can refuse comes before what
     cannot be taken back."""
     steps: list[str] = []
 
@@ -100,7 +100,8 @@ def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     noted(Fence, "store", "fence", lambda fence: fence._path.name == "fence")
     noted(recover, "write_identity", "identity is written")
     noted(service.Server, "_warm", "warm")
-    noted(Sockets, "publisher", "bind")
+    noted(Sockets, "publisher", "ports are held")
+    noted(Sockets, "listen", "listen")
     noted(service.Requests, "start", "requests")
     noted(ReplayInput, "start", "sources")
     synth.write_csv(tmp_path / "SAMPLE.csv", ROWS)
@@ -116,7 +117,7 @@ def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     server.start()
     try:
         assert steps == [
-            "lock", "identity", "scan", "cut", "bind", "fence", "identity is written", "warm", "heartbeat",
+            "lock", "identity", "scan", "cut", "ports are held", "fence", "identity is written", "warm", "listen", "heartbeat",
             "requests", "sources",
         ]  # fmt: skip
         assert server.committer.heart.begun.is_set()

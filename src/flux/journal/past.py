@@ -171,7 +171,7 @@ class Past:
                     if file is None:
                         break
                     found, more, size = file.read(stream_id, kind, first, last, out[count:], self._room)
-                except OSError as error:
+                except (OSError, StorageError) as error:
                     raise JournalReadError(f"the journal cannot be read: {error}") from error
                 except JournalDamageError:
                     if count:

@@ -9,14 +9,14 @@
                  somebody may have seen are lost
     6 cut        what stands after the last COMMIT was shown to nobody
     7 project    what the store lacks
-      ready      whatever else can refuse the start: ports are bound, files to replay are opened
+      ready      whatever else can refuse the start: ports are held, files to replay are opened
     8 epoch      after a loss: a new one for the whole store, said loudly until it is acknowledged
       branch     of a copy, since another may go on from the same rows: another store, in a new journal file
     9 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed before
                  they were on the disk
    10 identity   last, after all that can refuse a start
 
-Warming the rings and the first heartbeat follow in `service.py`.
+Warming the rings, listening at the ports and the first heartbeat follow in `service.py`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ def recover(
     the database: no identity, no epoch.
     """
     with ExitStack() as undo:
-        recovered = _recover(directory, undo, ready, disk=disk, file_bytes=file_bytes)
+        try:
+            recovered = _recover(directory, undo, ready, disk=disk, file_bytes=file_bytes)
+        except OSError as error:
+            raise StorageError.of(error.filename or directory, error) from error
         undo.pop_all()
         return recovered
 
