@@ -8,7 +8,7 @@ projector   the store's writer                 committed groups
 requests    ROUTER socket, a store reader      requests
 
 While the committer waits, the loop may take its place for a few rows (`ext/exchange.h`: borrow). The projector's
-ordinary steps run in a thread that gives way to all others.
+thread has the lowest priority; those that carry rows have short slices (`flux/slices.py`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from flux.server.storage.recover import recover
 from flux.server.storage.warm import warm
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
+from flux.slices import short_slices
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of
@@ -74,6 +75,10 @@ class Server:
     def start(self) -> None:
         """Recover, warm, open all that takes a descriptor, and only then listen; beat, and take rows in last."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        with short_slices():  # libzmq's threads too: those that compute take the usual one themselves
+            self._start()
+
+    def _start(self) -> None:
         config = self._config
         self._sockets = Sockets(insecure=config.insecure)
         self._wake = Wake()

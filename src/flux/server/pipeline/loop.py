@@ -19,7 +19,7 @@ import numpy as np
 
 from flux import journal, limits
 from flux.errors import InvalidNameError
-from flux.journal.records import Position, SourceRecord, StreamRecord, feed_name, pack, remember
+from flux.journal.records import Position, StreamRecord, feed_name, pack, remember, source_begins
 from flux.model import StreamKey
 from flux.protocol.sequencer import refusal
 from flux.server.pipeline.inputs import ReplayInput
@@ -169,7 +169,7 @@ class Loop:
 
     def _put(self, filled: Filled, moved: dict[str, Position]) -> None:
         for name, position in moved.items():
-            filled.group.append(journal.SOURCE, pack(SourceRecord(name, position)))
+            filled.group.append_source(source_begins(name), position)
         filled.sources.update(moved)
         remember(self._positions, moved)
 

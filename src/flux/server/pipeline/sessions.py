@@ -1,17 +1,17 @@
 """The feeds' runs that the receiver knows, by name: how far each was taken, and how far it is committed.
 
-The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/bridge.h`), so
+The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/journal.h`), so
 it is told how such a record begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flux.journal.records import Position, SourceRecord, count_claims, feed_name, pack, worth
+from flux.journal.records import Position, count_claims, feed_name, source_begins, worth
 from flux.limits import MAX_REFUSED_LISTED, MAX_RUNS
 from flux.model import REFUSED
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flux.transport.pump import Receiver
-
-_POSITION_BYTES: Final = (
-    3  # of the packed position (0, 0): what stands before it is the same for every position
-)
 
 
 class Runs:
@@ -66,7 +62,7 @@ class Runs:
             self._names.append(name)
             self._seen.append(position[0])
             self._contact.append(self._added)
-        begins = pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
+        begins = source_begins(name)
         added = self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place)
         assert added == place
         self._added += 1
