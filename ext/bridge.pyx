@@ -1,11 +1,11 @@
 # cython: auto_pickle=False, autotestdict=False
-"""The server's two threads on their ordinary way; drawn in bridge.h and exchange.h.
+"""The server's two threads on their ordinary way; drawn in bridge.h, exchange.h and commit.h.
 
     Exchange   two groups between loop and committer
     Turns      PULL -> group            the loop's thread
     Commits    group -> journal, PUB    the committer's thread
 
-Everything that is handed in by address (groups, streams, a receiver, a table of calls) is only borrowed: the door keeps
+Everything that is handed in by address (groups, a journal's end, streams, a table of calls) is only borrowed: the door keeps
 it alive. What waits, waits without the GIL.
 """
 
@@ -39,9 +39,15 @@ cdef extern from "bridge.h" nogil:
         flux_streams *streams
         uint32_t arrival_limit
 
+    ctypedef struct flux_end:
+        pass
+
+    ctypedef struct flux_fence:
+        pass
+
     ctypedef struct flux_filled:
         flux_group *group
-        int noted
+        int by_python
 
     ctypedef struct pthread_mutex_t:
         pass
@@ -49,16 +55,21 @@ cdef extern from "bridge.h" nogil:
     ctypedef struct pthread_cond_t:
         pass
 
+    ctypedef struct flux_position:
+        pass
+
+    ctypedef struct flux_committer  # below
+
     ctypedef struct flux_exchange:
         pthread_mutex_t lock
         pthread_cond_t changed
         flux_filled *filled
-        int filling, taken, closed
-        uint64_t borrowed
-        uint32_t file
-        uint64_t offset
+        int filling, closed, state
+        flux_committer *committer
+        uint64_t stood_in
         uint8_t *beat
         size_t beat_size, beat_limit
+        flux_position position
 
     ctypedef struct flux_loop:
         flux_receiver *receiver
@@ -70,10 +81,10 @@ cdef extern from "bridge.h" nogil:
         flux_run_rows *runs
         uint32_t *touched
 
-    ctypedef struct flux_journal_end:
-        int fd, fence, slot
-        uint32_t file, serial
-        uint64_t offset, synced, spoiled, limit
+    ctypedef struct flux_order:
+        const uint32_t *entries
+        const uint8_t *spoilt
+        uint32_t count
 
     ctypedef struct flux_sent:
         uint64_t sent, sent_v1, bytes
@@ -81,24 +92,39 @@ cdef extern from "bridge.h" nogil:
 
     ctypedef struct flux_committer:
         flux_exchange *exchange
+        flux_end *end
+        flux_fence *fence
         flux_receiver *receiver
         flux_streams *streams
         const flux_zmq *zmq
         void *socket
         uint64_t store_id
         uint32_t epoch
-        int disk, by_python
+        int disk, ask_always
         const uint8_t *beat_topic
         size_t beat_topic_size
         uint8_t *scratch
         size_t scratch_size
-        uint64_t groups, beats
-        int refused
-        flux_sent sent
         uint8_t *heard
         size_t heard_size, heard_limit
+        uint64_t groups, beats
+        flux_sent sent
+        int refused
 
     enum:
+        FLUX_SPARE
+        FLUX_WAITING
+        FLUX_STAND_IN
+        FLUX_RECALLED
+        FLUX_TAKEN
+        FLUX_KEPT
+        FLUX_TOOK_NONE
+        FLUX_COMMITTED
+        FLUX_COMMIT_HEARD
+        FLUX_COMMIT_NO_ROOM
+        FLUX_COMMIT_REFUSED
+        FLUX_COMMIT_UNMARKED
+        FLUX_COMMIT_ASKED
         FLUX_TURN_TIME
         FLUX_TURN_WOKEN
         FLUX_TURN_NO_ROOM
@@ -113,20 +139,34 @@ cdef extern from "bridge.h" nogil:
     int flux_exchange_take(flux_exchange *x, int64_t until_ns)
     void flux_exchange_give_back(flux_exchange *x)
     int flux_exchange_leave_beat(flux_exchange *x, const uint8_t *frame, size_t size, int64_t until_ns)
-    void flux_exchange_committed(flux_exchange *x, uint32_t file, uint64_t offset)
-    void flux_exchange_wait_past(flux_exchange *x, uint32_t *file, uint64_t *offset, int64_t until_ns)
+    flux_filled *flux_exchange_other(flux_exchange *x)
+    void flux_position_move(flux_position *p, uint32_t file, uint64_t offset)
+    void flux_position_wait_past(flux_position *p, uint32_t *file, uint64_t *offset, int64_t until_ns)
     uint32_t flux_number(flux_streams *t, const flux_arrival *arrivals, uint32_t count, flux_run_rows *runs,
                          uint32_t *touched)
     int flux_loop_record(flux_loop *l)
     int flux_loop_turns(flux_loop *l, int64_t until_ns)
     void flux_send_beat(flux_committer *c)
-    void flux_mark_runs(flux_receiver *r, const flux_group *g)
-    int flux_commit_groups(flux_committer *c, flux_journal_end *j, int64_t until_ns)
+    int flux_commit_until(flux_committer *c, const flux_order *order, int64_t until_ns)
 
 
 TIME = int(FLUX_TURN_TIME)
 WOKEN = int(FLUX_TURN_WOKEN)
 NO_ROOM = int(FLUX_TURN_NO_ROOM)
+
+SPARE = int(FLUX_SPARE)
+WAITING = int(FLUX_WAITING)
+STAND_IN = int(FLUX_STAND_IN)
+RECALLED = int(FLUX_RECALLED)
+TAKEN = int(FLUX_TAKEN)
+KEPT = int(FLUX_KEPT)
+
+COMMITTED = int(FLUX_COMMITTED)
+COMMIT_HEARD = int(FLUX_COMMIT_HEARD)
+COMMIT_NO_ROOM = int(FLUX_COMMIT_NO_ROOM)
+COMMIT_REFUSED = int(FLUX_COMMIT_REFUSED)
+COMMIT_UNMARKED = int(FLUX_COMMIT_UNMARKED)
+COMMIT_ASKED = int(FLUX_COMMIT_ASKED)
 
 
 cdef class _Borrowed:
@@ -175,36 +215,41 @@ cdef class Exchange:
         return self.x.filling
 
     def unlock(self):
-        """Lets go of the group being filled; Python has put something into it, and will have to see to it."""
-        self.x.filled[self.x.filling].noted = 1
+        """Lets go of the group being filled; Python has put something into it, and is asked before it is shown."""
+        self.x.filled[self.x.filling].by_python = 1
         pthread_cond_broadcast(&self.x.changed)
         pthread_mutex_unlock(&self.x.lock)
 
-    def take(self, int64_t timeout_ns):
-        cdef int taken
-        with nogil:
-            taken = flux_exchange_take(&self.x, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
-        if taken == -2:
-            raise AssertionError("a group was taken and not given back")
-        return taken
-
     @property
     def taken(self):
-        return self.x.taken
+        """The index of the group that is not being filled."""
+        return 1 - self.x.filling
 
     @property
-    def borrowed(self):
+    def state(self):
+        """Whose that group is (exchange.h)."""
+        return self.x.state
+
+    @property
+    def stood_in(self):
         """Groups that the loop took to commit them itself."""
-        return self.x.borrowed
+        return self.x.stood_in
 
     @property
     def empty(self):
         cdef bint found
         with nogil:
             pthread_mutex_lock(&self.x.lock)
-            found = self.x.filled[self.x.filling].group.count == 0 and self.x.taken < 0
+            found = self.x.filled[self.x.filling].group.count == 0 and self.x.state in (FLUX_SPARE, FLUX_WAITING)
             pthread_mutex_unlock(&self.x.lock)
         return found
+
+    def take(self, int64_t timeout_ns):
+        """A committer's part by itself, as `give_back` (for tests): whether there is a group."""
+        cdef int took
+        with nogil:
+            took = flux_exchange_take(&self.x, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
+        return took != FLUX_TOOK_NONE
 
     def give_back(self):
         with nogil:
@@ -227,12 +272,12 @@ cdef class Exchange:
 
     def committed(self, uint32_t file, uint64_t offset):
         with nogil:
-            flux_exchange_committed(&self.x, file, offset)
+            flux_position_move(&self.x.position, file, offset)
 
     def wait_past(self, uint32_t file, uint64_t offset, int64_t timeout_ns):
         cdef int64_t until_ns = flux_clock(CLOCK_MONOTONIC) + timeout_ns
         with nogil:
-            flux_exchange_wait_past(&self.x, &file, &offset, until_ns)
+            flux_position_wait_past(&self.x.position, &file, &offset, until_ns)
         return file, offset
 
 
@@ -301,40 +346,47 @@ cdef class Commits:
     cdef _Borrowed scratch, heard
     cdef bytes beat_topic
 
-    def __cinit__(self, Exchange exchange not None, uintptr_t receiver, uintptr_t streams, uintptr_t calls,
-                  uintptr_t socket, *, uint64_t store_id, uint32_t epoch, bint disk, bint by_python, bytes beat_topic,
-                  object scratch, object heard):
-        memset(&self.committer, 0, sizeof(self.committer))
+    def __cinit__(self, Exchange exchange not None, uintptr_t end, uintptr_t fence, uintptr_t receiver,
+                  uintptr_t streams, uintptr_t calls, uintptr_t socket, *, uint64_t store_id, uint32_t epoch, bint disk,
+                  bint ask_always, bytes beat_topic, object scratch, object heard):
+        cdef flux_committer *c = &self.committer
+        memset(c, 0, sizeof(flux_committer))
         self.exchange = exchange
-        self.scratch, self.heard = _Borrowed(scratch, True, 0), _Borrowed(heard, True, 0)
-        self.committer.heard, self.committer.heard_limit = <uint8_t *>self.heard.view.buf, self.heard.view.len
-        self.committer.exchange = &exchange.x
-        self.committer.receiver = <flux_receiver *>receiver
-        self.committer.streams = <flux_streams *>streams
-        self.committer.zmq = <const flux_zmq *>calls
-        self.committer.socket = <void *>socket
-        self.committer.store_id, self.committer.epoch = store_id, epoch
-        self.committer.disk, self.committer.by_python = disk, by_python
-        self.beat_topic = beat_topic
-        self.committer.beat_topic, self.committer.beat_topic_size = <const uint8_t *>self.beat_topic, len(beat_topic)
-        self.committer.scratch = <uint8_t *>self.scratch.view.buf
-        self.committer.scratch_size = self.scratch.view.len
+        self.scratch, self.heard, self.beat_topic = _Borrowed(scratch, True, 0), _Borrowed(heard, True, 0), beat_topic
+        c.exchange, c.end, c.fence = &exchange.x, <flux_end *>end, <flux_fence *>fence
+        c.receiver, c.streams = <flux_receiver *>receiver, <flux_streams *>streams
+        c.zmq, c.socket = <const flux_zmq *>calls, <void *>socket
+        c.store_id, c.epoch, c.disk, c.ask_always = store_id, epoch, disk, ask_always
+        c.beat_topic, c.beat_topic_size = <const uint8_t *>self.beat_topic, len(beat_topic)
+        c.scratch, c.scratch_size = <uint8_t *>self.scratch.view.buf, self.scratch.view.len
+        c.heard, c.heard_limit = <uint8_t *>self.heard.view.buf, self.heard.view.len
+        # Not with a sync for each group: the loop would wait for the disk while rows arrive.
+        exchange.x.committer = NULL if disk or ask_always else c
 
-    def run(self, int64_t timeout_ns, *, int fd, uint32_t file, uint64_t offset, uint64_t synced, uint64_t spoiled,
-            uint64_t limit, int fence, int slot, uint32_t serial):
-        cdef flux_journal_end end
-        cdef flux_sent sent
-        cdef int noted
-        end.fd, end.file, end.fence, end.slot, end.serial = fd, file, fence, slot, serial
-        end.offset, end.synced, end.spoiled, end.limit = offset, synced, spoiled, limit
-        self.committer.groups = self.committer.heard_size = 0
-        self.committer.refused = 0
-        memset(&self.committer.sent, 0, sizeof(flux_sent))
+    def __dealloc__(self):
+        if self.exchange is not None:
+            self.exchange.x.committer = NULL
+
+    def run(self, int64_t timeout_ns, object order=None, object spoilt=None):
+        cdef flux_committer *c = &self.committer
+        cdef _Borrowed entries, flips
+        cdef flux_order chosen
+        cdef const flux_order *given = NULL
+        cdef int found
+        if order is not None:
+            entries, flips = _Borrowed(order, False, 0), _Borrowed(spoilt, False, len(order))
+            chosen.entries, chosen.spoilt = <const uint32_t *>entries.view.buf, <const uint8_t *>flips.view.buf
+            chosen.count = <uint32_t>(entries.view.len // 4)
+            for i in range(chosen.count):
+                if chosen.entries[i] >= flux_exchange_other(&self.exchange.x).group.count:
+                    raise IndexError(f"entry {chosen.entries[i]} of a group that has fewer")
+            given = &chosen
+        c.groups = c.heard_size = 0
+        c.refused = 0
+        memset(&c.sent, 0, sizeof(flux_sent))
         with nogil:
-            noted = flux_commit_groups(&self.committer, &end, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
-        sent = self.committer.sent
-        return ((end.offset, end.synced, end.spoiled), (end.slot, end.serial), bool(noted), self.committer.groups,
-                (sent.sent, sent.sent_v1, sent.bytes), sent.error, self.committer.heard_size, self.committer.refused)
+            found = flux_commit_until(c, given, flux_clock(CLOCK_MONOTONIC) + timeout_ns)
+        return (found, c.groups, (c.sent.sent, c.sent.sent_v1, c.sent.bytes), c.sent.error, c.heard_size, c.refused)
 
     def send_beat(self):
         with nogil:
@@ -343,8 +395,3 @@ cdef class Commits:
     @property
     def beats(self):
         return self.committer.beats
-
-    def mark_runs(self, uintptr_t group):
-        """Moves the committed positions of the runs that a group names, which Python has committed."""
-        with nogil:
-            flux_mark_runs(self.committer.receiver, <flux_group *>group)

@@ -49,6 +49,7 @@ enum flux_record_kind {
 #define FLUX_RECORD_HEADER_SIZE 12u
 #define FLUX_COMMIT_BODY_SIZE 24u
 #define FLUX_COMMIT_SIZE 40u /* header, body, padding */
+#define FLUX_POSITION_SIZE 15u /* of a source, at the end of a SOURCE record */
 
 /* Where a record's body lies in the group (`at` counts from the group's first byte). `size` is what the caller gave:
  * the CRC that flux_group_append adds is not in it. The labels are the caller's. */
@@ -141,6 +142,12 @@ static inline uint8_t *flux_group_reserve(flux_group *group, uint32_t kind, uint
     return record + FLUX_RECORD_HEADER_SIZE;
 }
 
+/* The CRC of a record of a kind other than BATCH, whose body has `size` bytes and was reserved with four more. */
+static inline void flux_group_end(flux_group *group, uint8_t *body, uint32_t size) {
+    flux_put32(body + size, flux_crc32c(0, body, size));
+    group->entries[group->count - 1].size = size;
+}
+
 /* A complete record of a kind other than BATCH: the content and its CRC. 0, or -1 when the group is full. */
 static inline int flux_group_append(flux_group *group, uint32_t kind, const void *content, uint32_t size,
                                     uint64_t label, uint64_t label2) {
@@ -149,8 +156,23 @@ static inline int flux_group_append(flux_group *group, uint32_t kind, const void
     body = flux_group_reserve(group, kind, size + 4, label, label2);
     if (!body) return -1;
     memcpy(body, content, size);
-    flux_put32(body + size, flux_crc32c(0, body, size));
-    group->entries[group->count - 1].size = size;
+    flux_group_end(group, body, size);
+    return 0;
+}
+
+/* A SOURCE record: how its msgpack begins (records.source_begins), then the position, as an array of an unsigned of eight
+ * bytes and one of four. 0, or -1 when the group is full. */
+static inline int flux_group_append_source(flux_group *group, const uint8_t *begins, uint32_t size, uint64_t rows,
+                                           uint32_t incarnation, uint64_t label) {
+    uint8_t *body = flux_group_reserve(group, FLUX_SOURCE, size + FLUX_POSITION_SIZE + 4, label, rows), *at = body + size;
+    if (!body) return -1;
+    memcpy(body, begins, size);
+    *at++ = 0x92;
+    *at++ = 0xcf;
+    for (int shift = 56; shift >= 0; shift -= 8) *at++ = (uint8_t)(rows >> shift);
+    *at++ = 0xce;
+    for (int shift = 24; shift >= 0; shift -= 8) *at++ = (uint8_t)(incarnation >> shift);
+    flux_group_end(group, body, size + FLUX_POSITION_SIZE);
     return 0;
 }
 

@@ -1,5 +1,5 @@
 # cython: auto_pickle=False, autotestdict=False
-"""Groups and scans for Python: what ext/journal.h draws, over buffers.
+"""Groups, scans, and what a group is written to, for Python: what ext/journal.h and ext/append.h draw.
 
 A `Group` owns the memory in which records are gathered; its buffer is the records and, once sealed, the COMMIT behind
 them. A scan walks the bytes of one file and hands back (at, size, kind) of every committed record.
@@ -7,6 +7,7 @@ them. A scan walks the bytes of one file and hands back (at, size, kind) of ever
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
+from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 
 
@@ -65,6 +66,8 @@ cdef extern from "journal.h" nogil:
                                 uint64_t label2) noexcept
     int flux_group_append(flux_group *group, uint32_t kind, const void *content, uint32_t size, uint64_t label,
                           uint64_t label2) noexcept
+    int flux_group_append_source(flux_group *group, const uint8_t *begins, uint32_t size, uint64_t rows,
+                                 uint32_t incarnation, uint64_t label) noexcept
     uint64_t flux_group_seal(flux_group *group, uint64_t start, uint64_t synced) noexcept
     void flux_file_header_of(uint8_t *out, uint32_t format, uint32_t number, uint32_t before) noexcept
     void flux_scan_begin(flux_scan *scan, const uint8_t *data, uint64_t size, uint64_t start) noexcept
@@ -75,7 +78,32 @@ cdef extern from "journal.h" nogil:
     uint32_t flux_crc32c(uint32_t crc, const void *data, size_t size) noexcept
 
 
+cdef extern from "append.h" nogil:
+    ctypedef struct flux_end:
+        int fd
+        uint32_t file
+        uint64_t offset
+        uint64_t synced
+        uint64_t spoiled
+        uint64_t limit
+
+    ctypedef struct flux_fence:
+        int fd
+        int slot
+        uint64_t store_id
+        uint64_t offset
+        uint32_t epoch
+        uint32_t file
+        uint32_t serial
+
+    bint flux_end_fits(const flux_end *end, const flux_group *g) noexcept
+    void flux_end_take_back(flux_end *end, uint64_t offset) noexcept
+    int flux_end_write(flux_end *end, flux_group *g, int sync) noexcept
+    int flux_fence_store(flux_fence *f, uint64_t store_id, uint32_t epoch, uint32_t file, uint64_t offset) noexcept
+
+
 cdef extern from "string.h" nogil:
+    char *strerror(int number)
     void *memcpy(void *to, const void *source, size_t size)
 
 
@@ -135,6 +163,9 @@ cdef class Group:
             PyBuffer_Release(&view)
         return bool(taken)
 
+    def append_source(self, bytes begins not None, uint64_t rows, uint32_t incarnation):
+        return flux_group_append_source(&self.group, begins, <uint32_t>len(begins), rows, incarnation, 0) == 0
+
     def seal(self, start, synced):
         cdef uint64_t at = start, disk = synced
         with nogil:
@@ -159,6 +190,92 @@ cdef class Group:
     @property
     def capacity(self):
         return self.group.capacity
+
+
+cdef class End:
+    """Where a journal's file goes on. The bridge moves it too (by address), while its owner waits in a call to that."""
+    cdef flux_end end
+
+    def __cinit__(self, fd, file, offset, limit):
+        self.go_on(fd, file, offset, limit)
+
+    def go_on(self, int fd, uint32_t file, uint64_t offset, uint64_t limit):
+        """In another file, of which all before `offset` is on the disk."""
+        self.end.fd, self.end.file, self.end.limit = fd, file, limit
+        self.end.offset = self.end.synced = self.end.spoiled = offset
+
+    def address(self):
+        return <uintptr_t>&self.end
+
+    def fits(self, Group group not None):
+        return flux_end_fits(&self.end, &group.group)
+
+    def take_back(self, uint64_t offset):
+        flux_end_take_back(&self.end, offset)
+
+    def write(self, Group group not None):
+        cdef int error = 0
+        with nogil:
+            if flux_end_write(&self.end, &group.group, 0) != 0:
+                error = errno
+        if error:
+            raise OSError(error, strerror(error).decode())
+
+    @property
+    def fd(self):
+        return self.end.fd
+
+    @fd.setter
+    def fd(self, int fd):
+        self.end.fd = fd
+
+    @property
+    def file(self):
+        return self.end.file
+
+    @property
+    def offset(self):
+        return self.end.offset
+
+    @property
+    def synced(self):
+        return self.end.synced
+
+    @synced.setter
+    def synced(self, uint64_t synced):
+        self.end.synced = synced
+
+    @property
+    def spoiled(self):
+        return self.end.spoiled
+
+    @spoiled.setter
+    def spoiled(self, uint64_t spoiled):
+        self.end.spoiled = spoiled
+
+
+cdef class Fence:
+    cdef flux_fence fence
+
+    def __cinit__(self, int fd, int slot, uint32_t serial, mark):
+        self.fence.fd, self.fence.slot, self.fence.serial = fd, slot, serial
+        self.fence.store_id, self.fence.epoch, self.fence.file, self.fence.offset = mark
+
+    def address(self):
+        return <uintptr_t>&self.fence
+
+    def store(self, uint64_t store_id, uint32_t epoch, uint32_t file, uint64_t offset):
+        cdef int error = 0
+        with nogil:
+            if flux_fence_store(&self.fence, store_id, epoch, file, offset) != 0:
+                error = errno
+        if error:
+            raise OSError(error, strerror(error).decode())
+
+    @property
+    def mark(self):
+        """(store_id, epoch, file, offset) of the newer slot; epoch 0: there is none."""
+        return self.fence.store_id, self.fence.epoch, self.fence.file, self.fence.offset
 
 
 def file_header(number, before, version):

@@ -140,13 +140,16 @@ def second_generation(
 
 
 def lost_tail(recording: Recording) -> dict[str, bytes]:
-    """The directory as it is at the end of a recording, without the last groups of its journal."""
+    """The directory as it is at the end of a recording, without the last groups of its journal: of a file that has just
+    begun without all of it."""
     disk = followed(recording)
     files = disk.left(images.Newest())
     last = max(name for name in files if name.endswith(".fluxlog"))
+    if len(files[last].rstrip(b"\0")) < 16_384:
+        del files[last]
+        last = max(name for name in files if name.endswith(".fluxlog"))
     content = files[last]
-    end = len(content.rstrip(b"\0"))
-    keep = max(4096, end - 8192)
+    keep = len(content.rstrip(b"\0")) - 8192
     return files | {last: content[:keep] + bytes(len(content) - keep)}
 
 

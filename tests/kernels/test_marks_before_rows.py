@@ -1,39 +1,27 @@
 """A group is written, marked and counted before it is sent: who asks for what it just got is never ahead of the head.
-And a group that the file has no room for is Python's."""
+Python is asked where it has to be, and only then."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
-import zmq
 
-from flux import codec, journal, limits
-from flux.journal import Fence, FenceMark, Journal, Position
+from flux import journal, limits
+from flux.journal import FenceMark, Position
 from flux.journal.disk import CLOSE_BYTES
-from flux.journal.records import SourceRecord, pack
-from flux.kernels.journal import COMMIT_SIZE
-from flux.model import ROW_DTYPES, RowKind, StreamKey
-from flux.server.pipeline.exchange import Exchange
 from flux.transport import bridge
-from flux.transport.bridge import Commits, Turns
-from flux.transport.pump import Receiver, Streams
-from flux.transport.sockets import Socket, Sockets, Wake, send
+from flux.transport.bridge import Why
+from tests.full_disk import descriptor_of, refusing
+from tests.kernels.committing import BEGINS, ROOM, Committing
 from tests.patience import PATIENCE_S
-
-KEY = StreamKey("SIM", "X", "1m")
-ROOM = 1 << 16  # bytes of a file
-
-
-BEGINS = pack(SourceRecord("feed:SIM:7", (0, 0)))[:-3]
 
 IN_PIECES = """
 #define _GNU_SOURCE
@@ -56,115 +44,129 @@ from pathlib import Path
 from flux.transport import bridge
 from tests.kernels import test_marks_before_rows as here
 bridge.NATIVE = False
-lent = here.Lent(Path(sys.argv[1]))
+one = here.Committing()
+one.begin(Path(sys.argv[1]))
+one.fill()
 pieces = ctypes.CDLL(sys.argv[2])
 ctypes.c_int.in_dll(pieces, "in_pieces").value = 1
-here.test_a_group_is_written_marked_and_counted_before_anything_of_it_is_sent(lent)
+here.test_a_group_is_written_marked_and_counted_before_anything_of_it_is_sent(one)
 print(ctypes.c_int.in_dll(pieces, "calls").value)
 """
 
 
-class Lent:
-    """Streams of one key, and an exchange with one group: three rows of a feed's run 7, position 3, in `frames`."""
-
-    def __init__(self, directory: Path, frames: int = 1) -> None:
-        self.streams = Streams(1)
-        self.streams.add(KEY, stream_id=1, ring_rows=64, owner=1)
-        self.exchange = Exchange()
-        self._fill(frames)
-        self.directory = directory
-        self.log, self.fence = Journal.create(directory, b"", file_bytes=ROOM), Fence(directory)
-        self.before = self.log.position.offset
-        self.seen: list[tuple[int, int, Position, FenceMark | None, int]] = []
-
-    def _fill(self, frames: int) -> None:
-        rows = np.zeros(3, ROW_DTYPES[RowKind.CANDLE])
-        rows["ts_ms"], rows["flags"] = 1_700_000_040_000 + 60_000 * np.arange(3), 1
-        with Sockets() as sockets:
-            puller = sockets.puller("inproc://fed")  # what is sent there has come
-            pusher = sockets.pusher("inproc://fed")
-            self.receiver = Receiver(puller, self.streams, server=True)
-            self.receiver.kernel.add_run(b"SIM", 7, 0, 1, BEGINS)
-            turns = Turns(self.exchange.handover, self.receiver, puller, Wake(), store_id=1, epoch=1)
-            for part in np.array_split(rows, frames):
-                number = 1 + int(part["ts_ms"][0] - rows["ts_ms"][0]) // 60_000
-                frame = codec.encode(part, KEY, number, store_id=7, stream_id=1)
-                assert isinstance(frame, bytes)
-                assert send(pusher, [frame])
-            deadline = time.monotonic() + PATIENCE_S
-            while self.streams.kernel.head(0) < 3 and time.monotonic() < deadline:
-                turns.run(0.05)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the group that waits, with its COMMIT."""
-        return self.exchange._filled[0].group.used + COMMIT_SIZE
-
-    def send(self, frame: bytes, flags: int) -> None:
-        """As a PUB socket: at each frame it looks at what others could see by now."""
-        scanned = journal.scan(journal.read_file(self.log.path))
-        mark, position = Fence(self.directory).load(), self.exchange.handover.position
-        rows = self.streams.kernel.committed(0)[0]
-        self.seen.append((rows, self.receiver.kernel.run_committed(0)[0], position, mark, scanned.committed))
-
-    def recv(self, flags: int) -> bytes:
-        raise zmq.Again
-
-    def commits(self, *, by_python: bool = False, disk: bool = False) -> Commits:
-        return Commits(
-            self.exchange.handover, self.receiver, self.streams, cast("Socket", self), store_id=1, epoch=1, disk=disk,
-            by_python=by_python,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        self.fence.close()
-        self.log.close(clean=False)
-
-
 @pytest.fixture
-def lent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
-    monkeypatch.setattr(bridge, "NATIVE", False)  # its frames go through `Lent.send`
-    made = Lent(tmp_path)
+def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Committing]:
+    """With one group that waits: three rows of the feed's run."""
+    monkeypatch.setattr(bridge, "NATIVE", False)
+    made = Committing()
+    made.begin(tmp_path)
+    made.fill()
     yield made
     made.close()
 
 
-def test_a_group_is_written_marked_and_counted_before_anything_of_it_is_sent(lent: Lent) -> None:
-    done = lent.commits().run(0, lent.log, lent.fence)
-    assert (done.groups, done.noted, done.refused) == (1, False, 0)
-    end = lent.log.position
-    assert end.offset > lent.before
+def test_a_group_is_written_marked_and_counted_before_anything_of_it_is_sent(one: Committing) -> None:
+    size = one.size
+    done = one.commits().run(0)
+    assert (done.groups, done.why, done.refused) == (1, Why.TIME, 0)
+    end = one.log.position
+    assert end.offset == one.before + size
     expected = (3, 3, end, FenceMark(1, 1, *end), end.offset)
-    assert lent.seen == [expected, expected], "topic and payload"
+    assert one.seen == [expected, expected], "topic and payload"
+    assert one.exchange.empty
 
 
 @pytest.mark.parametrize("room", [-1, 0, 1])
 def test_a_group_that_the_file_has_no_room_for_is_pythons(
-    lent: Lent, room: int, monkeypatch: pytest.MonkeyPatch
+    one: Committing, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the byte: `room` more than the group and its COMMIT take."""
-    size = lent.size
-    monkeypatch.setattr(lent.log, "_file_bytes", lent.before + size + CLOSE_BYTES + room)
-    before = lent.log.path.read_bytes()
-    done = lent.commits().run(0, lent.log, lent.fence)
-    assert (done.groups, done.noted, done.refused) == ((0, True, 0) if room < 0 else (1, False, 0))
+    size = one.size
+    one.begin(one.directory / "tight", one.before + size + CLOSE_BYTES + room)
+    before = one.log.path.read_bytes()
+    commits = one.commits()
+    done = commits.run(0)
+    assert (done.groups, done.why, done.refused) == ((0, Why.NO_ROOM, 0) if room < 0 else (1, Why.TIME, 0))
     if room < 0:
-        assert lent.seen == []
-        assert (lent.log.position.offset, lent.log.path.read_bytes()) == (lent.before, before)
+        assert one.seen == []
+        assert (one.log.position.offset, one.log.path.read_bytes()) == (one.before, before)
+        monkeypatch.setattr(one.log, "_file_bytes", ROOM)
+        one.log.rotate(b"")
+        assert commits.run(0).groups == 1, "the next call goes on with it"
+        assert one.seen[0][0] == 3
+        assert one.log.position == (2, one.before + size)
     else:
-        assert lent.log.position.offset == lent.before + size
+        assert one.log.position.offset == one.before + size
 
 
-def test_every_group_is_pythons_where_that_is_wanted(lent: Lent) -> None:
-    done = lent.commits(by_python=True).run(0, lent.log, lent.fence)
-    assert (done.groups, done.noted, lent.seen, lent.log.position.offset) == (0, True, [], lent.before)
+def test_python_is_asked_between_the_fence_and_the_marks(one: Committing) -> None:
+    """What it is asked about is in the journal and seen by nobody; the next call shows it, in the order it is given."""
+    size, commits = one.size, one.commits(ask_always=True)
+    done = commits.run(0)
+    end = one.log.position
+    assert (done.groups, done.why, one.seen, end.offset) == (0, Why.ASKED, [], one.before + size)
+    assert (one.streams.kernel.committed(0)[0], one.exchange.handover.position) == (0, Position(0, 0))
+    assert one.fence.load() == FenceMark(1, 1, *end)
+    assert not one.exchange.empty
+    with pytest.raises(IndexError, match="entry 2 of"):
+        commits.run(0, (np.array([2], np.uint32), np.zeros(1, np.uint8)))
+    with pytest.raises(ValueError, match="a buffer of 1"):
+        commits.run(0, (np.array([0, 0], np.uint32), np.zeros(1, np.uint8)))
+    one.fill(1)
+    done = commits.run(PATIENCE_S, (np.array([0, 0], np.uint32), np.zeros(2, np.uint8)))
+    assert (done.groups, done.why, done.sent.sent, len(one.seen)) == (1, Why.ASKED, 2, 4), (
+        "about the next one"
+    )
+    assert one.seen[0][:3] == (3, 3, end)
+    done = commits.run(0)
+    assert (done.groups, done.why, done.sent.sent) == (1, Why.TIME, 1), "the order was of the one before"
+    assert one.exchange.empty
+    records = journal.scan(journal.read_file(one.log.path)).records
+    assert (records["kind"] == journal.BATCH).sum() == 2, "each is written once"
+
+
+def test_python_is_asked_about_what_it_put_into_a_group_and_no_longer(one: Committing) -> None:
+    commits = one.commits()
+    with one.exchange.fill() as filled:
+        filled.group.append(journal.STREAM, b"new")
+    assert commits.run(0).why is Why.ASKED
+    assert commits.run(0).groups == 1
+    for _ in range(2):  # each of the two groups once
+        one.fill(1)
+        assert (commits.run(0)[:2], one.exchange.empty) == ((Why.TIME, 1), True)
+
+
+def test_what_a_subscriber_says_is_seen_to_before_the_group_that_comes_after_it(one: Committing) -> None:
+    """And whoever says something all the time holds up no group."""
+    one.heard = [b"\x01two", b"\x01one"]
+    commits = one.commits()
+    done = commits.run(0)
+    assert (done.groups, done.why, done.heard, one.seen) == (0, Why.HEARD, b"\x01one", [])
+    assert (one.log.position.offset, one.exchange.empty) == (one.before, False)
+    done = commits.run(0)
+    assert (done.groups, done.why, done.heard) == (1, Why.TIME, b"")
+    assert commits.run(0)[::3] == (Why.HEARD, b"\x01two"), "with nothing to commit"
+
+
+@pytest.mark.parametrize("what", ["journal", "fence"])
+def test_a_group_that_the_disk_refuses_is_committed_by_a_later_call(one: Committing, what: str) -> None:
+    size, commits = one.size, one.commits()
+    with refusing(descriptor_of(one.log.path if what == "journal" else one.fence.path)):
+        for _ in range(2):
+            done = commits.run(0)
+            assert done.why is (Why.REFUSED if what == "journal" else Why.UNMARKED)
+            assert (done.groups, done.refused, one.seen) == (0, errno.ENOSPC, [])
+            assert (one.log.position.offset, one.fence.load()) == (one.before, None)
+    assert commits.run(0).groups == 1
+    assert one.seen[0][:3] == (3, 3, one.log.position)
+    assert journal.scan(journal.read_file(one.log.path)).committed == one.before + size
 
 
 @pytest.mark.parametrize("disk", [True, False])
-def test_what_was_synced_is_known(lent: Lent, disk: bool) -> None:
-    done = lent.commits(disk=disk).run(0, lent.log, lent.fence)
+def test_what_was_synced_is_known(one: Committing, disk: bool) -> None:
+    done = one.commits(disk=disk).run(0)
     assert done.groups == 1
-    assert lent.log.synced.offset == (lent.log.position.offset if disk else lent.before)
+    assert one.log.synced.offset == (one.log.position.offset if disk else one.before)
 
 
 def test_a_write_that_is_interrupted_or_short_is_gone_on_with(tmp_path: Path) -> None:
@@ -186,20 +188,20 @@ def test_a_write_that_is_interrupted_or_short_is_gone_on_with(tmp_path: Path) ->
     assert int(ran.stdout) > 2 * 300 // 7, "the group has more bytes than that"
 
 
-def test_a_run_that_has_the_place_of_another_keeps_its_own_position(lent: Lent) -> None:
+def test_a_run_that_has_the_place_of_another_keeps_its_own_position(one: Committing) -> None:
     """The run went while its group waited."""
     places = [
-        lent.receiver.kernel.add_run(b"SIM", 8 + n, 100, 1, BEGINS, 0, 0) for n in range(limits.MAX_RUNS)
+        one.receiver.kernel.add_run(b"SIM", 8 + n, 100, 1, BEGINS, 0, 0) for n in range(limits.MAX_RUNS)
     ]
     assert places[-2:] == [limits.MAX_RUNS - 1, 0], "the table was full"
-    before = lent.receiver.kernel.run_committed(0)
-    assert lent.commits().run(0, lent.log, lent.fence).groups == 1
-    assert lent.receiver.kernel.run_committed(0) == before
+    before = one.receiver.kernel.run_committed(0)
+    assert one.commits().run(0).groups == 1
+    assert one.receiver.kernel.run_committed(0) == before
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-def test_a_turn_records_once_how_far_a_run_is(tmp_path: Path, frames: int) -> None:
-    made = Lent(tmp_path, frames)
-    entries = made.exchange._filled[0].group.entries
-    assert entries["label2"][entries["kind"] == journal.SOURCE].tolist() == [3]
-    made.close()
+def test_a_turn_records_once_how_far_a_run_is(one: Committing, frames: int) -> None:
+    one.commits().run(0)
+    one.fill(3, frames)
+    entries = one.exchange._filled[1].group.entries
+    assert entries["label2"][entries["kind"] == journal.SOURCE].tolist() == [6]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from flux import codec, journal, limits
 from flux.batch import Candles
 from flux.journal import Group, Journal
+from flux.kernels import pump as kernel
 from flux.model import RUN, RowKind, StreamKey
 from flux.transport.pump import Sender, record
 from flux.transport.sockets import Sockets, endpoint_of
@@ -259,7 +260,7 @@ class TestPublish:
         server.receiver.kernel.offer(trades, late)
         record_turn(server)
         assert server.streams.heads()["committed"].tolist() == [0, 0]
-        wire.sender.mark_committed(server.group)
+        kernel.mark_committed(server.streams.kernel, server.group._address)
         heads = server.streams.heads()
         assert heads["committed"].tolist() == [4, 3]
         assert heads["committed_ts"].tolist() == [rows_of(RowKind.CANDLE, 4, 1)["ts_ms"][0], late["ts_ns"][2]]

@@ -108,7 +108,7 @@ def planted(names: Sequence[str]) -> tuple[list[Change], list[str]]:
 
 def judge(copy: Copy, change: Change, known: Known, collected: set[str]) -> Verdict:
     """Put the change into the copy, ask the tests that run it, and take it out again."""
-    compiled = change.path.endswith(".h")
+    compiled = change.path.endswith((".h", ".pyx"))
     if copy.kernels is Kernels.INSTALLED if compiled else copy.kernels is Kernels.CHANGED:
         _build_unchanged(copy)
     tests = known.running(change.path, change.lines) or known.of_files(change.tests)

@@ -112,7 +112,7 @@ _BY_PATH: Final[dict[str, tuple[str, ...]]] = {
     ),
     "ext": (
         "kernels/test_marks*",
-        "kernels/test_borrow*",
+        "kernels/test_stand*",
         "system/test_borrowed*",
         "system/test_commit_path*",
         "system/test_syncs*",

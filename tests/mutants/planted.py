@@ -1,5 +1,5 @@
-"""The fixed list: changes that a test must notice, by name. In C there is no mutator, so its commit path is here line
-by line; in Python it is what once was changed and noticed by nobody.
+"""The fixed list: changes that a test must notice, by name. In Python it is what once was changed and noticed by
+nobody; of the C code see `planted_in_c.py`.
 
 `old` stands in the file once (or, with `every`, at least once); where it no longer does, the entry has to follow the
 code, and `tools/mutate --planted` says so.
@@ -7,19 +7,10 @@ code, and `tools/mutate --planted` says so.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from tests.mutants.planted_in_c import IN_C, SYNCS, Planted
 
-class Planted(NamedTuple):
-    name: str
-    path: str
-    old: str
-    new: str
-    tests: tuple[str, ...] = ()  # globs below tests/, before those that are nearest to the file anyway
-    every: bool = False
-
-
-_SYNCS: Final = ("system/test_syncs*", "unit/test_journal_s*", "unit/test_recover_disk*")
 _LIVE: Final = (
     "system/test_client_clock*",
     "unit/test_clock*",
@@ -31,17 +22,17 @@ _LIVE: Final = (
 _PROMISES: Final = (
     Planted(
         "sync-of-a-group",
-        "ext/bridge.h",
-        "if (sync && fdatasync(j->fd)) return -1;",
+        "ext/append.h",
+        "if (sync && fdatasync(end->fd)) return -1;",
         "",
-        _SYNCS,
+        SYNCS,
     ),
     Planted(
         "sync-of-the-syncer",
         "src/flux/journal/journal.py",
-        "        try:\n            os.fdatasync(self._fd)\n",
+        "        try:\n            os.fdatasync(self._end.fd)\n",
         "        try:\n            pass\n",
-        _SYNCS,
+        SYNCS,
     ),
     Planted(
         "cursor-ahead",
@@ -112,14 +103,14 @@ _PROMISES: Final = (
         "src/flux/server/pipeline/syncer.py",
         'self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")',
         "pass",
-        ("unit/test_syncer*", *_SYNCS),
+        ("unit/test_syncer*", *SYNCS),
     ),
     Planted(
         "last-sync-in-silence",
         "src/flux/server/pipeline/committer.py",
         'self._vitals.set("sync", State.UNHEALTHY, f"the journal does not sync: {error}")',
         "pass",
-        ("unit/test_syncer*", "unit/test_committer*", *_SYNCS),
+        ("unit/test_syncer*", "unit/test_committer*", *SYNCS),
     ),
     Planted(
         "no-deadline",
@@ -179,137 +170,6 @@ _PROMISES: Final = (
     ),
 )
 
-_COMMIT: Final = (
-    Planted(
-        "marks-after-publish",
-        "ext/bridge.h",
-        "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n"
-        "    flux_exchange_committed(x, j->file, j->offset);\n"
-        "    flux_publish(c->zmq, c->socket, c->streams, g, NULL, NULL, g->count, c->scratch, c->scratch_size, "
-        "&c->sent);\n",
-        "    flux_publish(c->zmq, c->socket, c->streams, g, NULL, NULL, g->count, c->scratch, c->scratch_size, "
-        "&c->sent);\n"
-        "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n"
-        "    flux_exchange_committed(x, j->file, j->offset);\n",
-    ),
-    Planted("no-fence", "ext/bridge.h", "if (flux_fence_store(j, c->store_id, c->epoch)) {", "if (0) {"),
-    Planted("one-fence-page", "ext/bridge.h", "    int slot = 1 - j->slot;\n", "    int slot = j->slot;\n"),
-    Planted(
-        "fence-refused",
-        "ext/bridge.h",
-        "        j->offset = start;\n        if (j->synced > start) j->synced = start;\n        return 1;\n",
-        "        return 1;\n",
-        ("unit/test_fence*",),
-    ),
-    Planted("fence-serial", "ext/bridge.h", "    j->serial++;\n", ""),
-    Planted("runs-unmarked", "ext/bridge.h", "    flux_mark_runs(c->receiver, g);\n", ""),
-    Planted(
-        "streams-unmarked",
-        "ext/bridge.h",
-        "    flux_mark_committed(c->streams, g, flux_clock(CLOCK_MONOTONIC));\n",
-        "",
-    ),
-    Planted("position-untold", "ext/bridge.h", "    flux_exchange_committed(x, j->file, j->offset);\n", ""),
-    Planted(
-        "noted-groups", "ext/bridge.h", "if (x->filled[x->taken].noted || c->by_python", "if (c->by_python"
-    ),
-    Planted("past-the-limit", "ext/bridge.h", "j->offset + g->used + FLUX_COMMIT_SIZE > j->limit)", "0)"),
-    Planted(
-        "refused-write",
-        "ext/bridge.h",
-        "        if (written < 0) return -1;\n",
-        "        if (written < 0) break;\n",
-        ("system/test_full_disk*",),
-    ),
-    Planted(
-        "short-write", "ext/bridge.h", "        size -= (uint64_t)written;\n", "        size = 0;\n", _SYNCS
-    ),
-    Planted(
-        "interrupted-write",
-        "ext/bridge.h",
-        "        if (written < 0 && errno == EINTR) continue;\n",
-        "",
-        _SYNCS,
-    ),
-    Planted("offset-stays", "ext/bridge.h", "    j->offset += size;\n", ""),
-    Planted("synced-stays", "ext/bridge.h", "    if (sync) j->synced = j->offset;\n", ""),
-    Planted("first-again", "ext/bridge.h", "s->turn_next = s->head + 1;", "s->turn_next = s->head;"),
-    Planted("one-run-a-turn", "ext/bridge.h", "        s->turn_next += a->rows;\n", ""),
-    Planted(
-        "another-run-of-that-place",
-        "ext/bridge.h",
-        "        if (run->serial != e->label >> 32) continue;\n",
-        "",
-    ),
-    Planted("source-each-turn", "ext/bridge.h", "r->runs[run].taken != r->runs[run].recorded)", "1)"),
-    Planted("source-forgotten", "ext/bridge.h", "    run->recorded = run->taken;\n", ""),
-    Planted(
-        "a-group-lost",
-        "ext/bridge.h",
-        "        if (x->handed || flux_commit_group(c, j)) {",
-        "        if (flux_commit_group(c, j)) {",
-    ),
-    Planted("lent-with-disk", "ext/bridge.h", "c->disk ? NULL : &lender", "&lender"),
-    # Not `f->noted` in flux_exchange_borrow: what is noted is handed to the committer all the same (flux_commit_group).
-    Planted("borrow-any-size", "ext/exchange.h", "f->group->used > most)", "0)"),
-    Planted(
-        "borrow-from-nobody",
-        "ext/exchange.h",
-        "if (!x->lender || !x->waiting || x->lent",
-        "if (!x->lender || x->lent",
-    ),
-    Planted("noted-for-ever", "ext/exchange.h", "    x->filled[x->taken].noted = 0;\n", ""),
-    Planted("beat-twice", "ext/bridge.h", "        x->beat_size = 0;\n", ""),
-    Planted("group-crc", "ext/journal.h", "flux_put32(body + 16, crc);", "flux_put32(body + 16, 0);"),
-    Planted("commit-of-others", "ext/journal.h", "flux_get64(body) != scan->group ||", ""),
-    Planted(
-        "header-crc",
-        "ext/journal.h",
-        "    if (flux_crc32c(0, record, 8) != flux_get32(record + 8)) return FLUX_SCAN_HEADER;\n",
-        "",
-    ),
-    Planted(
-        "body-crc",
-        "ext/journal.h",
-        "return flux_crc32c(0, body + from, length - from - 4) == flux_get32(body + length - 4);",
-        "return 1;",
-    ),
-    Planted("resumes", "ext/journal.h", "            scan->resumes = 1;\n", ""),
-    Planted(
-        "entries-full", "ext/journal.h", "group->count == group->entry_capacity || group->used", "group->used"
-    ),
-    Planted(
-        "admit-time",
-        "ext/admit.h",
-        "return ms >= FLUX_TIME_FIRST_MS && ms < FLUX_TIME_LAST_MS;",
-        "return ms > FLUX_TIME_FIRST_MS && ms < FLUX_TIME_LAST_MS;",
-    ),
-    Planted("admit-high-low", "ext/admit.h", "    if (c->high < c->low) return FLUX_ADMIT_HIGH_LOW;\n", ""),
-    Planted(
-        "admit-order",
-        "ext/admit.h",
-        "(uint64_t)order > (uint64_t)highest : order > highest",
-        "order > highest : order > highest",
-    ),
-    Planted(
-        "admit-repeat",
-        "ext/admit.h",
-        "            if (flux_row_same(kind, row, other)) return FLUX_ADMIT_REPEAT;\n",
-        "",
-    ),
-    Planted("admit-grid", "ext/admit.h", "    if (grid_ms && ts % grid_ms) return FLUX_ADMIT_GRID;\n", ""),
-    Planted(
-        "admit-late",
-        "ext/admit.h",
-        "return seen ? FLUX_ADMIT_CORRECTION : FLUX_ADMIT_LATE;",
-        "return FLUX_ADMIT_CORRECTION;",
-    ),
-    Planted(
-        "admit-flags",
-        "ext/admit.h",
-        "flags &= known & ~(correction | FLUX_LATE);",
-        "flags &= known;",
-    ),
-)
+__all__ = ["PLANTED", "Planted"]
 
-PLANTED: Final = (*_PROMISES, *_COMMIT)
+PLANTED: Final = (*_PROMISES, *IN_C)

@@ -65,8 +65,8 @@ def meanwhile(disturb: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def borrowed(server: Server) -> int:
-    return server.committer._exchange.handover.kernel.borrowed
+def stood_in(server: Server) -> int:
+    return server.committer._exchange.handover.kernel.stood_in
 
 
 def trickle(server: Server, rows: Rows, rng: random.Random) -> None:
@@ -109,7 +109,7 @@ def test_what_trickles_in_is_kept_and_published_in_order(
                 heard += len(batch.rows)
                 if heard == ROWS:
                     break
-        assert (borrowed(server) > 0) == (durability == "process")
+        assert (stood_in(server) > 0) == (durability == "process")
     sequences, kept = stored_streams(tmp_path / "flux.duckdb")[KEY]
     assert np.array_equal(sequences, np.arange(1, ROWS + 1, dtype=np.uint64))
     assert kept.tobytes() == rows.tobytes()

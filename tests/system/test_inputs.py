@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from pathlib import Path
 
@@ -13,12 +11,12 @@ import pytest
 from flux import journal, testing
 from flux.cli.serve import config_of, parser
 from flux.config import DEFAULT_INGEST_PULL, Replay, ServeConfig
-from flux.errors import StorageError
 from flux.feed import synth
 from flux.feed.push import Feed
 from flux.model import State, StreamKey
 from flux.server.service import Server
 from flux.testing.server import ANY_PORT
+from tests.full_disk import descriptor_of, refusing
 from tests.patience import PATIENCE_S
 from tests.system.processes import Flux, free_port, wait_until
 from tests.system.test_feed import check_kept
@@ -52,35 +50,24 @@ def test_two_files_of_one_stream_the_first_one_writes_it(tmp_path: Path) -> None
 def test_a_ring_evicts_only_what_the_journal_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """S20: while the journal takes nothing, a ring keeps every row, the input waits, and nothing is shown."""
     monkeypatch.setattr("flux.limits.RING_CLASSES", ((100_000, 64),))
-    full = False
-
-    def commit(self: journal.Journal, group: journal.Group, sync: bool) -> object:
-        if full:
-            raise StorageError.of(self, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        return original(self, group, sync)
-
-    original = journal.Journal.commit
-    monkeypatch.setattr(journal.Journal, "commit", commit)
     rows = synth.candles(1_000)
-    # With fault dials every group is committed by Python, where the disk can be made to refuse.
     with (
         testing.server(data=tmp_path) as server,
         Feed("SIM", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed,
     ):
         feed.send("X", "1m", rows[:10])
         feed.flush(PATIENCE_S)
-        full = True
-        feed.send("X", "1m", rows[10:])
-        wait_until(lambda: server.vitals.state is State.UNHEALTHY, "the journal takes nothing")
-        slot = server.streams.slot(KEY)
-        assert slot is not None
-        ring = server.streams.ring(slot)
-        wait_until(lambda: server.loop.held, "the input waits for room in the ring")
-        committed = server.streams.kernel.committed(slot)[0]
-        assert (committed, feed.committed) == (10, 10)
-        assert ring.first <= committed + 1, "a row that the journal does not have was evicted"
-        assert server.streams.kernel.head(slot) <= committed + 64
-        full = False
+        with refusing(descriptor_of(journal.path_of(tmp_path, 1))):
+            feed.send("X", "1m", rows[10:])
+            wait_until(lambda: server.vitals.state is State.UNHEALTHY, "the journal takes nothing")
+            slot = server.streams.slot(KEY)
+            assert slot is not None
+            ring = server.streams.ring(slot)
+            wait_until(lambda: server.loop._held, "the input waits for room in the ring")
+            committed = server.streams.kernel.committed(slot)[0]
+            assert (committed, feed.committed) == (10, 10)
+            assert ring.first <= committed + 1, "a row that the journal does not have was evicted"
+            assert server.streams.kernel.head(slot) <= committed + 64
         feed.flush(PATIENCE_S)
     check_kept(tmp_path, {KEY: rows})
 

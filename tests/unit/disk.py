@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from flux.kernels import journal as kernel
+
 
 class Disk:
-    """Watches the syncs and writes of this process's Python. What stood in a file before counts as not yet synced."""
+    """Watches the syncs and writes that this process's Python asks for. What stood in a file before counts as not yet
+    synced."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folders: set[Path] = set()
@@ -26,13 +29,35 @@ class Disk:
             monkeypatch.setattr(os, name, self._sync)
         self._write = os.pwrite
         monkeypatch.setattr(os, "pwrite", self._pwrite)
+        disk = self
+
+        class End(kernel.End):
+            def write(self, group: kernel.Group) -> None:
+                dirty, start = disk._dirty_of(self.fd), self.offset
+                super().write(group)
+                disk._wrote(dirty, self.fd, start, self.offset - start)
+
+        class Fence(kernel.Fence):
+            def __init__(self, fd: int, *newest: object) -> None:
+                self._fd = fd
+
+            def store(self, *mark: int) -> None:
+                dirty = disk._dirty_of(self._fd)
+                super().store(*mark)
+                disk._wrote(dirty, self._fd, 0, os.fstat(self._fd).st_size)
+
+        monkeypatch.setattr(kernel, "End", End)
+        monkeypatch.setattr(kernel, "Fence", Fence)
 
     def _pwrite(self, fd: int, data: bytes, offset: int) -> int:
         dirty = self._dirty_of(fd)
         written = self._write(fd, data, offset)
-        dirty.append((offset, offset + written))
-        self.writes.append((_path(fd), offset, written))
+        self._wrote(dirty, fd, offset, written)
         return written
+
+    def _wrote(self, dirty: list[tuple[int, int]], fd: int, offset: int, size: int) -> None:
+        dirty.append((offset, offset + size))
+        self.writes.append((_path(fd), offset, size))
 
     def _sync(self, fd: int) -> None:
         path = _path(fd)

@@ -11,7 +11,7 @@ import numpy as np
 
 from flux import journal
 from flux.journal import Position
-from flux.journal.records import SourceRecord, StreamRecord, pack
+from flux.journal.records import StreamRecord, pack, source_begins
 from flux.model import ROW_DTYPES, RowKind, StreamKey
 from flux.server.pipeline.committer import Committer
 from flux.server.pipeline.exchange import Exchange
@@ -125,7 +125,7 @@ class Life:
                 store_id=identity.store_id, epoch=identity.epoch,
             )  # fmt: skip
             position = (first + count - 1, 7)
-            filled.group.append(journal.SOURCE, pack(SourceRecord(f"file:{key.symbol}", position)))
+            filled.group.append_source(source_begins(f"file:{key.symbol}"), position)
             filled.sources[f"file:{key.symbol}"] = position
 
     def project(self) -> None:

@@ -18,6 +18,7 @@ from flux.journal.fence import Fence, FenceMark
 from flux.model import RowKind, State, StreamKey
 from flux.server.service import Server
 from tests.fences import mark_of
+from tests.full_disk import descriptor_of, refusing
 from tests.patience import PATIENCE_S
 from tests.system.processes import wait_until
 from tests.unit.lives import BTC, ETH, Life, rows_of
@@ -71,21 +72,16 @@ def test_no_file_of_the_journal_is_mapped(tmp_path: Path) -> None:
 def test_rows_whose_mark_is_refused_are_not_shown_and_written_once(
     tmp_path: Path, disk: bool, noted: bool
 ) -> None:
-    """`noted`: the group holds a new stream. Every group of a `Life` is committed by Python, not by the bridge."""
+    """`noted`: the group holds a new stream, about which Python is asked, as about every group of a `Life`."""
     with Life(tmp_path, disk=disk) as life:
         life.write(BTC, 10)
         before = life.committer.committed
-        (fence, *_), full = life.recovered.fence.slots, os.open("/dev/full", os.O_RDWR)
-        kept = os.dup(fence)
-        os.dup2(full, fence)
-        life.fill(ETH if noted else BTC, 5)
-        wait_until(lambda: life.vitals.state is State.UNHEALTHY, "UNHEALTHY")
-        assert "fence: No space left on device" in life.vitals.reason
-        assert life.committer.committed == before
-        assert life.streams.kernel.committed(0)[0] == 10
-        os.dup2(kept, fence)
-        for descriptor in (kept, full):
-            os.close(descriptor)
+        with refusing(descriptor_of(tmp_path / "fence")):
+            life.fill(ETH if noted else BTC, 5)
+            wait_until(lambda: life.vitals.state is State.UNHEALTHY, "UNHEALTHY")
+            assert "fence: No space left on device" in life.vitals.reason
+            assert life.committer.committed == before
+            assert life.streams.kernel.committed(0)[0] == 10
         assert life.committer.wait_past(before, 30) > before
         wait_until(lambda: life.vitals.state is State.OK, "OK again")
         life.project()
@@ -111,15 +107,10 @@ def test_the_bridge_too_writes_rows_once_whose_mark_is_refused(
             for at in (0, 5):  # the first of them makes the stream
                 feed.send(key.symbol, key.interval, rows[at : at + 5])
                 feed.flush(PATIENCE_S)
-            fence, full = descriptor_of(tmp_path / "fence"), os.open("/dev/full", os.O_RDWR)
-            kept = os.dup(fence)
-            os.dup2(full, fence)
-            feed.send(key.symbol, key.interval, rows[10:15])
-            wait_until(lambda: server.vitals.state is State.UNHEALTHY, "UNHEALTHY")
-            assert server.streams.kernel.committed(0)[0] == 10
-            os.dup2(kept, fence)
-            for descriptor in (kept, full):
-                os.close(descriptor)
+            with refusing(descriptor_of(tmp_path / "fence")):
+                feed.send(key.symbol, key.interval, rows[10:15])
+                wait_until(lambda: server.vitals.state is State.UNHEALTHY, "UNHEALTHY")
+                assert server.streams.kernel.committed(0)[0] == 10
             feed.flush(PATIENCE_S)
             feed.send(key.symbol, key.interval, rows[15:])
             feed.flush(PATIENCE_S)
@@ -129,23 +120,14 @@ def test_the_bridge_too_writes_rows_once_whose_mark_is_refused(
     assert (records["kind"] == journal.BATCH).sum() == 4, "the group stands in the journal twice"
 
 
-def descriptor_of(path: Path) -> int:
-    """Under which number this process has a file open."""
-    here = Path("/proc/self/fd")
-    return next(int(name) for name in os.listdir(here) if (here / name).resolve() == path)
-
-
 def test_a_mark_that_is_refused_leaves_the_one_before(tmp_path: Path) -> None:
     fence = Fence(tmp_path)
     fence.store(1, 1, 1, 100)
-    (descriptor, *_), full = fence.slots, os.open("/dev/full", os.O_RDWR)
-    kept = os.dup(descriptor)
-    os.dup2(full, descriptor)
-    with pytest.raises(StorageError, match="No space left"):
+    with (
+        refusing(descriptor_of(tmp_path / "fence")),
+        pytest.raises(StorageError, match="fence: No space left"),
+    ):
         fence.store(1, 1, 1, 200)
-    os.dup2(kept, descriptor)
-    for each in (kept, full):
-        os.close(each)
     assert fence.load() == mark_of(tmp_path) == FenceMark(1, 1, 1, 100)
     fence.store(1, 1, 1, 300)
     assert mark_of(tmp_path) == FenceMark(1, 1, 1, 300)

@@ -15,7 +15,9 @@ from flux import journal
 from flux.errors import DataError, StorageError
 from flux.journal import Fence, FenceMark, Group, Journal, Position
 from flux.journal import disk as journal_disk
+from flux.kernels import journal as _kernel
 from tests.fences import mark_of
+from tests.full_disk import refusing
 from tests.oracle import journal as oracle
 
 FILE_BYTES = 64 * 1024
@@ -177,21 +179,18 @@ def test_half_made_file_of_a_killed_rotation_is_no_file(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "journal")) == ["00000001.fluxlog", "00000002.fluxlog"]
 
 
-@pytest.mark.parametrize("failing", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("failing", ["write", "fdatasync"])
 def test_failed_commit_is_no_commit_and_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     log = Journal.create(tmp_path, b"heads", file_bytes=FILE_BYTES)
     before = log.commit(filled(b"kept"), sync=True)
-    real_write = os.pwrite
 
-    def refuse(fd: int, data: bytes = b"", offset: int = 0) -> int:
-        if failing == "pwrite" and len(data) > 20:
-            return real_write(fd, data[:20], offset)  # a short write first, as a full disk does
+    def refuse(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, failing, refuse)
+    with monkeypatch.context() as patch, refusing(log._end.fd, failing == "write"):
+        patch.setattr(os, "fdatasync", refuse)
         with pytest.raises(StorageError, match="No space left on device"):
             log.commit(filled(b"lost", b"lost"), sync=True)
         assert log.position == log.synced == before
@@ -351,7 +350,7 @@ def test_fence_alternates_and_survives_a_torn_slot(tmp_path: Path) -> None:
 
 def test_fence_knows_the_newer_slot_when_its_serial_wraps(tmp_path: Path) -> None:
     fence = Fence(tmp_path)
-    fence._serial = 2**32 - 2
+    fence._kernel = _kernel.Fence(fence._fd, 1, 2**32 - 2, (0, 0, 0, 0))
     for offset in (8, 16, 24):
         fence.store(1, 1, 1, offset)
         assert mark_of(tmp_path) == FenceMark(1, 1, 1, offset)

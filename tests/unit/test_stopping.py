@@ -17,10 +17,10 @@ from flux import journal
 from flux.config import Replay, ServeConfig
 from flux.errors import InUseError, StorageError
 from flux.feed import synth
-from flux.journal import Group, Journal, Position
 from flux.server import service
 from flux.server.requests.router import Requests
 from flux.server.storage.directory import DirectoryLock
+from flux.transport.bridge import Commits, Committed, Order, Why
 from flux.transport.sockets import Sockets
 from tests.patience import PATIENCE_S
 
@@ -29,15 +29,16 @@ LOCAL = "tcp://127.0.0.1:*"
 
 def test_what_the_committer_uses_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synth.write_csv(tmp_path / "SAMPLE.csv", synth.candles(100))
-    standing, goes_on, real = threading.Event(), threading.Event(), Journal.commit
+    standing, goes_on, real = threading.Event(), threading.Event(), Commits.run
 
-    def commit(self: Journal, group: Group, sync: bool) -> Position:
-        if group.count:
+    def run(self: Commits, timeout: float, order: Order | None = None) -> Committed:
+        done = real(self, timeout, order)
+        if done.why is Why.ASKED:
             standing.set()
             assert goes_on.wait(PATIENCE_S)
-        return real(self, group, sync)
+        return done
 
-    monkeypatch.setattr(Journal, "commit", commit)
+    monkeypatch.setattr(Commits, "run", run)
     monkeypatch.setattr(service, "STOP_S", 0.5)
     data = tmp_path / "data"
     server = service.Server(ServeConfig(data, LOCAL, LOCAL, replays=(Replay(tmp_path / "SAMPLE.csv"),)))
@@ -72,16 +73,17 @@ STANDING = """
 import sys, threading
 from pathlib import Path
 from flux.config import Replay, ServeConfig
-from flux.journal import Journal
 from flux.server import service
 from flux.server.foreground import serve
-real = Journal.commit
-def commit(self, group, sync):
-    if group.count:
+from flux.transport.bridge import Commits, Why
+real = Commits.run
+def run(self, timeout, order=None):
+    done = real(self, timeout, order)
+    if done.why is Why.ASKED:
         print("standing", flush=True)
         threading.Event().wait()
-    return real(self, group, sync)
-Journal.commit = commit
+    return done
+Commits.run = run
 service.STOP_S = 0.5
 data, file = map(Path, sys.argv[1:])
 serve(ServeConfig(data, "tcp://127.0.0.1:*", "tcp://127.0.0.1:*", replays=(Replay(file),)))

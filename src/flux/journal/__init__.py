@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from flux.journal.disk import header_of, last_commit_of, write_header
 from flux.journal.fence import Fence, FenceMark, fence_mark
-from flux.journal.files import JournalEnd, JournalFile, files, path_of, read_file, read_part
+from flux.journal.files import JournalFile, files, path_of, read_file, read_part
 from flux.journal.gather import Gathered, Gatherer
 from flux.journal.journal import (
     BATCH,
@@ -58,7 +58,6 @@ __all__ = [
     "Group",
     "Journal",
     "JournalDamageError",
-    "JournalEnd",
     "JournalFile",
     "JournalReadError",
     "Past",

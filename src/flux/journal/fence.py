@@ -41,9 +41,7 @@ class Fence:
     Written, not stored into mapped memory: a fence cut short, or a disk that fails, would then be a signal that ends
     the process. That costs a system call for every group, about half a microsecond.
 
-    Two slots, a page apart, are written in turn: a slot torn by a kill leaves the other. A slot is store_id
-    u64 · epoch u32 · file u32 · offset u64 · serial u32 (which of the two is newer) · CRC-32C of these 28
-    bytes.
+    Two slots, a page apart, are written in turn: a slot torn by a kill leaves the other (`ext/append.h` draws them).
     """
 
     _SLOT: Final = struct.Struct("<QIIQI")
@@ -52,8 +50,7 @@ class Fence:
 
     def __init__(self, directory: Path, name: str = "fence") -> None:
         """Open or make the file. Raises `StorageError` when the disk refuses."""
-        path = Path(directory) / name
-        self._path = path
+        self.path = path = Path(directory) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -62,7 +59,8 @@ class Fence:
                 os.posix_fallocate(self._fd, 0, 2 * self._PAGE)
                 os.fsync(self._fd)
                 sync_folder(path.parent)
-                self._slot, self._serial, self._mark = self._newest()
+                slot, serial, mark = newest_mark(self._fd)
+                self._kernel = _kernel.Fence(self._fd, slot, serial, mark or (0, 0, 0, 0))
             except OSError:
                 os.close(self._fd)
                 raise
@@ -71,43 +69,33 @@ class Fence:
 
     def store(self, store_id: int, epoch: int, file: int, offset: int) -> None:
         """Replace the older mark. Raises `StorageError`: the newer one stays as it was."""
-        slot, serial = 1 - self._slot, (self._serial + 1) & 0xFFFFFFFF
-        fields = self._SLOT.pack(store_id, epoch, file, offset, serial)
         try:
-            os.pwrite(self._fd, fields + self._CRC.pack(_kernel.crc32c(fields)), slot * self._PAGE)
+            self._kernel.store(store_id, epoch, file, offset)
         except OSError as error:
-            raise StorageError.of(self._path, error) from error
-        self._slot, self._serial = slot, serial
-        self._mark = FenceMark(store_id, epoch, file, offset)
-
-    @property
-    def slots(self) -> tuple[int, int, int]:
-        """What the bridge (`ext/bridge.h`) is lent: the file's descriptor, the newer slot, its serial."""
-        return self._fd, self._slot, self._serial
-
-    def went_on(self, slot: int, serial: int, mark: FenceMark) -> None:
-        """The bridge stored marks, last this one."""
-        self._slot, self._serial, self._mark = slot, serial, mark
+            raise StorageError.of(self.path, error) from error
 
     def load(self) -> FenceMark | None:
         """The newest mark; None when none was ever stored, or both slots are damaged."""
-        return self._mark
+        mark = FenceMark(*self._kernel.mark)
+        return mark if mark.epoch else None
+
+    @property
+    def _address(self) -> int:
+        """Address of the C `flux_fence`, for the bridge, which stores marks too and must keep this object alive."""
+        return self._kernel.address()
 
     def sync(self) -> None:
         """Wait until the marks are on the disk. Raises `StorageError`."""
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            raise StorageError.of(self._path, error) from error
+            raise StorageError.of(self.path, error) from error
 
     def close(self) -> None:
         """Let go of the file; harmless when closed already."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _newest(self) -> tuple[int, int, FenceMark | None]:
-        return newest_mark(self._fd)
 
 
 def newest_mark(fd: int) -> tuple[int, int, FenceMark | None]:

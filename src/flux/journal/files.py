@@ -18,18 +18,6 @@ _NAME: Final = re.compile(r"(\d{8})\.fluxlog")
 _SPARE: Final = ".spare"
 
 
-class JournalEnd(NamedTuple):
-    """Where a journal goes on, for the bridge (`ext/bridge.h`), which writes groups there in the committer's stead."""
-
-    fd: int
-    file: int
-    offset: int
-    synced: int
-    spoiled: int
-    limit: int
-    """A group with its COMMIT must end before it."""
-
-
 class JournalFile(NamedTuple):
     """A file of the journal."""
 

@@ -25,12 +25,7 @@ from flux.journal.disk import (
     write_zeros,
 )
 from flux.journal.fence import sync_folder
-from flux.journal.files import (
-    JournalEnd,
-    make_spare,
-    path_of,
-    read_file,
-)
+from flux.journal.files import make_spare, path_of, read_file
 from flux.journal.scanner import FORMAT, scan
 from flux.kernels import journal as _kernel
 from flux.limits import JOURNAL_FILE_BYTES, MAX_RECORD_BYTES
@@ -90,6 +85,14 @@ class Group:
                 f"{size} bytes do not fit a group with {self.used} of {self.capacity} bytes used"
             )
 
+    def append_source(self, begins: bytes, position: tuple[int, int]) -> None:
+        """Add a SOURCE record: how far a source is after this group. `begins` is `records.source_begins` of its name.
+        Raises `BufferError` when the group is full."""
+        if not self._kernel.append_source(begins, *position):
+            raise BufferError(
+                f"a position does not fit a group with {self.used} of {self.capacity} bytes used"
+            )
+
     def clear(self) -> None:
         """Empty it."""
         self._kernel.clear()
@@ -138,12 +141,9 @@ class Journal:
         """Use `create` or `open`. Takes over `fd`, whose bytes before `offset` are on the disk."""
         self._older = file_format != FORMAT
         self._directory = directory
-        self._number = number
-        self._fd = fd
-        self._offset = offset
-        self._synced = offset
-        self._spoiled = offset  # behind the last byte that a failed commit may have left
         self._file_bytes = file_bytes
+        limit = 0 if self._older else file_bytes - CLOSE_BYTES  # with room for a clean end
+        self._end = _kernel.End(fd, number, offset, limit)
         self._syncing = threading.Lock()  # held for a sync, and to change the descriptor
         self._doubtful: int | None = None  # from here on a sync that failed may have dropped what was written
         self._settling = 0  # syncs that must still hold before nothing is doubtful
@@ -196,24 +196,21 @@ class Journal:
     @property
     def path(self) -> Path:
         """The file that is appended to now."""
-        return path_of(self._directory, self._number)
+        return path_of(self._directory, self._end.file)
 
     @property
     def position(self) -> Position:
         """Behind the last committed group."""
-        return Position(self._number, self._offset)
+        return Position(self._end.file, self._end.offset)
 
     @property
     def synced(self) -> Position:
         """Behind what is known to be on the disk."""
-        return Position(self._number, self._synced)
+        return Position(self._end.file, self._end.synced)
 
     def fits(self, group: Group) -> bool:
         """Whether `group` fits the rest of this file, with room for a clean end; if not, `rotate` first."""
-        return (
-            not self._older
-            and self._offset + group.used + _kernel.COMMIT_SIZE <= self._file_bytes - CLOSE_BYTES
-        )
+        return self._end.fits(group._kernel)
 
     def commit(self, group: Group, sync: bool) -> Position:
         """Write all records of `group` and a COMMIT at once, and wait for the disk if `sync`; an empty group
@@ -225,22 +222,18 @@ class Journal:
             raise ValueError(f"{group.used} bytes do not fit behind {self.position}: rotate first")
         return self._commit(group, sync)
 
-    def take_back(self, position: Position) -> None:
-        """What was committed behind `position` in this file counts as a commit that failed: it was shown to nobody."""
-        self._offset, self._synced = position.offset, min(self._synced, position.offset)
-
     def sync(self) -> None:
         """Wait until all that is committed is on the disk."""
-        with translated(path_of(self._directory, self._number)):
+        with translated(self.path):
             self._sync()
 
     def sync_beside(self, position: Position) -> bool:
         """Wait until what was committed up to `position` is on the disk; for another thread than the journal's own.
         False when the journal is in another file by then, which is on the disk itself, or closed."""
         with self._syncing:
-            if self._fd < 0 or self._number != position.file:
+            if self._end.fd < 0 or self._end.file != position.file:
                 return False
-            with translated(path_of(self._directory, position.file)):
+            with translated(self.path):
                 self._wait_for_disk(position.offset)
                 if self._doubtful is not None:
                     # A group that was being written when the sync failed begins where this one ended, at the latest.
@@ -249,15 +242,9 @@ class Journal:
         return True
 
     @property
-    def end(self) -> JournalEnd:
-        """What the bridge is lent; it gives it back through `went_on`."""
-        limit = 0 if self._older else self._file_bytes - CLOSE_BYTES
-        return JournalEnd(self._fd, self._number, self._offset, self._synced, self._spoiled, limit)
-
-    def went_on(self, offset: int, synced: int, spoiled: int) -> None:
-        """The bridge wrote groups up to `offset`, and may have left behind what a failed one began up to `spoiled`."""
-        self._offset, self._spoiled = offset, spoiled
-        self._synced = max(self._synced, synced)
+    def _address(self) -> int:
+        """Address of the C `flux_end`, for the bridge, which writes groups too and must keep this object alive."""
+        return self._end.address()
 
     @property
     def linked(self) -> bool:
@@ -265,14 +252,14 @@ class Journal:
         if not self._syncing.acquire(blocking=False):
             return True  # a sync is under way
         try:
-            return self._fd < 0 or os.fstat(self._fd).st_nlink > 0
+            return self._end.fd < 0 or os.fstat(self._end.fd).st_nlink > 0
         finally:
             self._syncing.release()
 
     def synced_to(self, position: Position) -> None:
         """What was committed up to `position` is on the disk."""
-        if position.file == self._number and position.offset > self._synced:
-            self._synced = position.offset
+        if position.file == self._end.file:
+            self._end.synced = max(self._end.synced, position.offset)
 
     def prepare(self, position: Position) -> None:
         """Preallocate the file after that of `position` once half of that is used, so that `rotate` need not. From one
@@ -288,23 +275,20 @@ class Journal:
         """
         self._wipe_spoiled()
         self.sync()
-        with translated(path_of(self._directory, self._number)):
-            before = last_commit(self._fd, self._offset)
+        with translated(self.path):
+            before = last_commit(self._end.fd, self._end.offset)
         again, self._rotating = self._rotating, True
-        fd, offset = new_file(
-            self._directory, self._number + 1, heads, self._file_bytes, before=before, again=again
-        )
-        self._rotating = False
+        number = self._end.file + 1
+        fd, offset = new_file(self._directory, number, heads, self._file_bytes, before=before, again=again)
+        self._rotating = self._older = False
         with self._syncing:
-            os.close(self._fd)
-            self._fd, self._number = fd, self._number + 1
-        self._offset = self._synced = self._spoiled = offset
-        self._older = False
+            os.close(self._end.fd)
+            self._end.go_on(fd, number, offset, self._file_bytes - CLOSE_BYTES)
         return self.position
 
     def close(self, clean: bool = True) -> None:
         """Close the file; `clean` adds a CLOSE record and waits for the disk first. Again is harmless."""
-        if self._fd < 0:
+        if self._end.fd < 0:
             return
         try:
             if clean and not self._older:
@@ -313,58 +297,54 @@ class Journal:
                 self._commit(group, sync=True)
         finally:
             with self._syncing:
-                os.close(self._fd)
-                self._fd = -1
+                os.close(self._end.fd)
+                self._end.fd = -1
 
     def _commit(self, group: Group, sync: bool) -> Position:
-        start = self._offset
+        start = self._end.offset
         try:
             if group.count:
-                size = group._kernel.seal(start, self._synced)
-                self._spoiled = max(self._spoiled, start + size)
-                with memoryview(group._kernel) as data:
-                    write(self._fd, data[:size], start)
-                self._offset = start + size
+                self._end.write(group._kernel)
             if sync:
                 self._sync()
         except OSError as error:
-            self._offset = start
-            raise StorageError.of(path_of(self._directory, self._number), error) from error
+            self._end.take_back(start)
+            raise StorageError.of(self.path, error) from error
         return self.position
 
     def _wipe_spoiled(self) -> None:
         # Else a scan of the file left behind could take a group for committed whose commit failed.
-        if self._spoiled > self._offset:
-            with translated(path_of(self._directory, self._number)):
-                write_zeros(self._fd, self._offset, self._spoiled)
-                self._synced = min(self._synced, self._offset - 1)  # a sync there must be
+        end = self._end
+        if end.spoiled > end.offset:
+            with translated(self.path):
+                write_zeros(end.fd, end.offset, end.spoiled)
+                end.synced = min(end.synced, end.offset - 1)  # a sync there must be
                 self._sync()
-            self._spoiled = self._offset
+            end.spoiled = end.offset
 
     def _sync(self) -> None:
         """Nobody writes meanwhile. Raises `OSError`."""
-        if self._synced < self._offset:
+        if self._end.synced < self._end.offset:
             with self._syncing:
-                self._wait_for_disk(self._offset)
+                self._wait_for_disk(self._end.offset)
                 self._doubtful = None
-            self._synced = self._offset
+            self._end.synced = self._end.offset
 
     def _wait_for_disk(self, end: int) -> None:
         """Sync what is committed up to `end`. After a sync that failed, the system counts what it did not write as
         written: the next sync would pass it over, so it is written again first. Raises `OSError`."""
-        path = path_of(self._directory, self._number)
         if self._doubtful is not None and self._doubtful < end:
-            data = read_file(path, self._doubtful)
+            data = read_file(self.path, self._doubtful)
             with memoryview(data) as view, view[:end] as committed:
                 if scan(committed, self._doubtful).committed != end:
                     raise OSError(
                         errno.EIO, "it reads otherwise than it was written, after a sync that failed"
                     )
-                write(self._fd, committed[self._doubtful :], self._doubtful)
+                write(self._end.fd, committed[self._doubtful :], self._doubtful)
         try:
-            os.fdatasync(self._fd)
+            os.fdatasync(self._end.fd)
         except OSError:
-            self._doubtful = self._synced if self._doubtful is None else self._doubtful
+            self._doubtful = self._end.synced if self._doubtful is None else self._doubtful
             self._settling = 2
             raise
 

@@ -95,11 +95,18 @@ class HoleRecord(msgspec.Struct, frozen=True, array_like=True):
 Record = TypeVar("Record", HoleRecord, StreamRecord, SourceRecord, EpochRecord, HeadsRecord)
 
 _encode = msgspec.msgpack.Encoder().encode
+_POSITION_BYTES: Final = 3  # of the packed position (0, 0)
 
 
 def pack(record: HoleRecord | StreamRecord | SourceRecord | EpochRecord | HeadsRecord) -> bytes:
     """The body of a record."""
     return _encode(record)
+
+
+def source_begins(name: str) -> bytes:
+    """How the body of each SOURCE record of this source begins: all before the position, which compiled code puts there
+    (`flux_group_append_source` in `ext/journal.h`)."""
+    return pack(SourceRecord(name, (0, 0)))[:-_POSITION_BYTES]
 
 
 def unpack(body: bytes | memoryview, kind: type[Record]) -> Record:

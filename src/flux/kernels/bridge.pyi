@@ -10,6 +10,20 @@ TIME: Final[int]
 WOKEN: Final[int]
 NO_ROOM: Final[int]
 
+SPARE: Final[int]
+WAITING: Final[int]
+STAND_IN: Final[int]
+RECALLED: Final[int]
+TAKEN: Final[int]
+KEPT: Final[int]
+
+COMMITTED: Final[int]
+COMMIT_HEARD: Final[int]
+COMMIT_NO_ROOM: Final[int]
+COMMIT_REFUSED: Final[int]
+COMMIT_UNMARKED: Final[int]
+COMMIT_ASKED: Final[int]
+
 def number(streams: int, arrivals: _Buffer, runs: _Buffer) -> int: ...
 
 @final
@@ -19,11 +33,13 @@ class Exchange:
     def room(self, need: int, records: int, timeout_ns: int) -> bool: ...
     def lock(self) -> int: ...
     def unlock(self) -> None: ...
-    def take(self, timeout_ns: int) -> int: ...
+    def take(self, timeout_ns: int) -> bool: ...
     @property
     def taken(self) -> int: ...
     @property
-    def borrowed(self) -> int: ...
+    def state(self) -> int: ...
+    @property
+    def stood_in(self) -> int: ...
     @property
     def empty(self) -> bool: ...
     def give_back(self) -> None: ...
@@ -56,6 +72,8 @@ class Commits:
     def __new__(
         cls,
         exchange: Exchange,
+        end: int,
+        fence: int,
         receiver: int,
         streams: int,
         calls: int,
@@ -64,26 +82,14 @@ class Commits:
         store_id: int,
         epoch: int,
         disk: bool,
-        by_python: bool,
+        ask_always: bool,
         beat_topic: bytes,
         scratch: _Buffer,
         heard: _Buffer,
     ) -> Commits: ...
     def run(
-        self,
-        timeout_ns: int,
-        *,
-        fd: int,
-        file: int,
-        offset: int,
-        synced: int,
-        spoiled: int,
-        limit: int,
-        fence: int,
-        slot: int,
-        serial: int,
-    ) -> tuple[tuple[int, int, int], tuple[int, int], bool, int, tuple[int, int, int], int, int, int]: ...
+        self, timeout_ns: int, order: _Buffer | None = None, spoilt: _Buffer | None = None
+    ) -> tuple[int, int, tuple[int, int, int], int, int, int]: ...
     def send_beat(self) -> None: ...
     @property
     def beats(self) -> int: ...
-    def mark_runs(self, group: int) -> None: ...

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from flux import limits
-from flux.journal import FenceMark, Group, Position
+from flux.journal import Group, Position
 from flux.kernels import bridge as kernel
 from flux.model import MARK
 from flux.transport.pump import NATIVE, Receiver, Sent, Streams, _error, _handle, calls
 from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from flux.journal import Fence, Journal
     from flux.transport.sockets import Socket, Wake
 
@@ -47,11 +49,6 @@ class Handover:
         """Whether the group being filled has room for `need` bytes in `records` records, waiting at most `timeout`
         seconds for it."""
         return self.kernel.room(need, records, _ns(timeout))
-
-    def take(self, timeout: float) -> int | None:
-        """What was filled so far, waiting at most `timeout` seconds; None when there is nothing."""
-        taken = self.kernel.take(_ns(timeout))
-        return None if taken < 0 else taken
 
     def committed(self, position: Position) -> None:
         """The journal is committed so far."""
@@ -124,22 +121,41 @@ class Turns:
         self._kernel.record()
 
 
+class Why(IntEnum):
+    """Why `Commits.run` came back; with all but the first and `HEARD` a group is held that the next call goes on with,
+    and with `HEARD` there may be one."""
+
+    TIME = kernel.COMMITTED  # or a heartbeat was sent, or it is closed
+    HEARD = kernel.COMMIT_HEARD  # a subscriber said something
+    NO_ROOM = kernel.COMMIT_NO_ROOM  # the journal's file has none for the group
+    REFUSED = kernel.COMMIT_REFUSED  # the disk refuses the group ...
+    UNMARKED = kernel.COMMIT_UNMARKED  # ... or its mark in the fence
+    ASKED = kernel.COMMIT_ASKED  # the group is in the journal; the next call shows it
+
+
 class Committed(NamedTuple):
     """What one call of `Commits.run` did."""
 
+    why: Why
     groups: int
     sent: Sent
-    noted: bool  # a group is taken that Python has to commit
     heard: bytes  # a frame that a subscriber sent
-    refused: int  # errno of the disk that refused the group, 0: none did
+    refused: int  # errno of the disk that refused, 0: it did not
+
+
+Order = tuple["NDArray[np.uint32]", "NDArray[np.uint8]"]
+"""Which entries of a group are sent in which order (u4), and where a bit is to be flipped (u1, as long)."""
 
 
 class Commits:
-    """The committer's side: writes, marks and publishes groups. Used by the thread that owns journal and PUB socket."""
+    """The committer's side: writes, marks and publishes groups (`ext/commit.h`). Used by the thread that owns journal
+    and PUB socket."""
 
     def __init__(
         self,
         handover: Handover,
+        journal: Journal,
+        fence: Fence,
         receiver: Receiver,
         streams: Streams,
         socket: Socket,
@@ -147,14 +163,16 @@ class Commits:
         store_id: int,
         epoch: int,
         disk: bool,
-        by_python: bool,
+        ask_always: bool,
     ) -> None:
-        """`by_python`: every group is for Python to commit (who chooses what is sent, say); the heartbeats are not."""
-        self._kept = (handover, receiver, streams, socket)
-        self._store_id, self._epoch = store_id, epoch
+        """`disk`: each group is on the disk before it is shown. `ask_always`: `run` comes back before it shows a group
+        whoever filled it (to choose what is sent, say)."""
+        self._kept = (handover, journal, fence, receiver, streams, socket)
         self._heard = np.zeros(limits.MAX_SUBSCRIBE_BYTES, np.uint8)
         self._kernel = kernel.Commits(
             handover.kernel,
+            journal._address,
+            fence._address,
             receiver.kernel.address(),
             streams.kernel.address(),
             calls(NATIVE),
@@ -162,29 +180,22 @@ class Commits:
             store_id=store_id,
             epoch=epoch,
             disk=disk,
-            by_python=by_python,
+            ask_always=ask_always,
             beat_topic=BEAT,
             scratch=np.zeros(SCRATCH_BYTES, np.uint8),
             heard=self._heard,
         )
 
-    def run(self, timeout: float, journal: Journal, fence: Fence) -> Committed:
-        """Commit groups for `timeout` seconds, or until one is taken that Python has to see to.
+    def run(self, timeout: float, order: Order | None = None) -> Committed:
+        """Commit groups for `timeout` seconds, or until something is to be decided; first the one that was, sent by
+        `order`.
 
-        A disk that refuses is such a case: nothing was added, `refused` says why, and Python commits it again. Raises
-        `zmq.ZMQError` on a socket error.
+        A disk that refuses added nothing. Raises `zmq.ZMQError` on a socket error.
         """
-        lent = journal.end
-        marks, slot, serial = fence.slots
-        end, stored, noted, groups, sent, error, heard, refused = self._kernel.run(
-            _ns(timeout), **lent._asdict(), fence=marks, slot=slot, serial=serial
-        )
-        journal.went_on(*end)
-        if groups:
-            fence.went_on(*stored, FenceMark(self._store_id, self._epoch, lent.file, end[0]))
+        why, groups, sent, error, heard, refused = self._kernel.run(_ns(timeout), *(order or ()))
         if error:
             raise _error(error)
-        return Committed(groups, Sent(*sent), noted, self._heard[:heard].tobytes(), refused)
+        return Committed(Why(why), groups, Sent(*sent), self._heard[:heard].tobytes(), refused)
 
     def send_beat(self) -> None:
         """Send the heartbeat that waits, if one does."""
@@ -194,7 +205,3 @@ class Commits:
     def beats(self) -> int:
         """Heartbeats sent so far."""
         return self._kernel.beats
-
-    def mark_runs(self, group: Group) -> None:
-        """Move the committed positions of the feeds' runs that the group names, which Python has committed."""
-        self._kernel.mark_runs(group._address)

@@ -358,7 +358,3 @@ class Sender:
         if error:
             raise _error(error)
         return Sent(*sent)
-
-    def mark_committed(self, group: Group) -> None:
-        """Lets requests, marks and status see what the group holds."""
-        kernel.mark_committed(self._streams.kernel, group._address)

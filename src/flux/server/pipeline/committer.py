@@ -1,10 +1,10 @@
-"""The committer: owns the journal and the PUB socket, and lends both to the loop while it waits itself.
+"""The committer: owns the journal and the PUB socket, and decides what the kernel (`ext/commit.h`) cannot.
 
-    take a group ─► journal (write, sync) ─► fence ─► committed marks ─► publish ─► give it back
+    take a group ─► journal (write, sync) ─► fence ─► committed marks, position ─► publish ─► give it back
 
-In that order, so that what is published or read is in the journal, and no subscriber is ahead of the head. Once a
-second it says how things are in a heartbeat, with the heads that moved. When the disk refuses, the group stays,
-nothing of it is published, and it is tried again until there is space.
+In that order, whoever filled the group. The kernel comes back for a file that is full, for a disk that refuses (the
+group stays, nothing of it is published, and it is tried again until there is space), for what a subscriber says, and,
+where Python put a stream or a source into the group, between the fence and the marks: then it takes note of them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,17 @@ from flux.journal.remembered import Sources
 from flux.limits import MAX_RUNS
 from flux.model import State
 from flux.server.identity import Identity
-from flux.server.pipeline.exchange import Exchange, Filled
+from flux.server.pipeline.exchange import Exchange
 from flux.server.pipeline.heartbeat import Heart
 from flux.server.pipeline.syncer import Syncer
 from flux.server.pipeline.v1_publishing import Version1
 from flux.server.vitals import Vitals
 from flux.transport import sockets
-from flux.transport.bridge import Commits
-from flux.transport.pump import Sender, Sent, Streams
+from flux.transport.bridge import Commits, Committed, Order, Why
+from flux.transport.pump import Streams
 from flux.transport.topics import BEAT
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from flux.journal import Group
     from flux.journal.records import Position as SourcePosition
     from flux.server.pipeline.sessions import Runs
@@ -53,9 +50,8 @@ _LOG = logging.getLogger("flux.server")
 LOOK_S: Final = 5.0  # Python looks at what was counted and synced this often
 RETRY_S: Final = 0.25
 
-Order = tuple["NDArray[np.uint32]", "NDArray[np.uint8]"]
 Faults = Callable[["Group"], "Order | None"]
-"""Which entries of a group to send in which order, and which of them to spoil (flux.testing.faults)."""
+"""How a group is sent, with faults on purpose (flux.testing.faults)."""
 
 
 @dataclass(slots=True)
@@ -94,14 +90,12 @@ class Committer:
         self._journal = journal
         self._fence = fence
         self._publisher = publisher
-        self._sender = Sender(publisher.socket, streams)
         self._streams = streams
         self._exchange = exchange
         self._vitals = vitals
         self._runs = runs
         self._records = records
         self._sources = Sources(sources)
-        self._disk = disk
         self._faults = faults
         self._closing = threading.Event()
         self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk, failed=failed)
@@ -111,14 +105,18 @@ class Committer:
         exchange.handover.committed(journal.position)
         self._commits = Commits(
             exchange.handover,
+            journal,
+            fence,
             runs.receiver,
             streams,
             publisher.socket,
             store_id=identity.store_id,
             epoch=identity.epoch,
             disk=disk,
-            by_python=faults is not None,
+            ask_always=faults is not None,
         )
+        self._order: Order | None = None  # how the group that is held is sent
+        self._refused = False  # the disk did not take the group that is held
 
     @property
     def committed(self) -> Position:
@@ -164,14 +162,8 @@ class Committer:
     def run(self) -> None:
         """Commit until closed and empty, then say goodbye."""
         self._syncer.start()
-        while True:
-            filled = self._next()
-            if filled is not None:
-                if not self._commit_until_it_holds(filled):
-                    break  # what comes after a group that is not in the journal must not get there either
-                self._exchange.give_back(filled)
-            elif self._closing.is_set() and self._exchange.empty:
-                break
+        while self._turn():
+            pass
         self._syncer.stop()
         self._sync()
         self._vitals.set("closing", State.CLOSING, "the server is stopping")
@@ -179,7 +171,7 @@ class Committer:
         for frame in self.heart.frames():
             sockets.send(self._publisher.socket, [BEAT, frame])
         try:
-            self._journal.close(clean=not self._exchange_holds())
+            self._journal.close(clean=self._exchange.empty)
         except StorageError as error:  # its last record says only that nothing follows
             self._vitals.set("journal", State.UNHEALTHY, f"the journal's end is not written: {error}")
 
@@ -194,74 +186,51 @@ class Committer:
 
     # ------------------------------------------------------------------ groups
 
-    def _next(self) -> Filled | None:
-        """The next group that Python has to commit; the others are committed and published meanwhile. None when
-        there is none for a while, or will be none."""
+    def _turn(self) -> bool:
+        """Commit until something is to be decided, and decide it. False at the end: closed, and all is committed or the
+        disk refuses (what comes after a group that is not in the journal must not get there either)."""
         self._journal.synced_to(self._syncer.reached)
-        done = self._commits.run(0 if self._version1.behind else LOOK_S, self._journal, self._fence)
-        self._version1.follow(done.heard)
-        self.counts.groups += done.groups
-        self._count(done.sent)
-        self.counts.heartbeats = self._commits.beats
-        if done.refused:
-            self._refused(
-                StorageError.of(self._journal.path, OSError(done.refused, os.strerror(done.refused)))
-            )
-        return self._exchange.taken() if done.noted else None
+        soon = self._refused or self._version1.behind
+        done = self._commits.run(0 if soon else LOOK_S, self._order)
+        self._order = None
+        try:
+            self._see_to(done)
+        except StorageError as error:
+            self._refused = True
+            self.counts.commit_failures += 1
+            self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
+            if self._closing.wait(RETRY_S):
+                _LOG.error("stopping with rows that were never published: %s", error)
+                return False
+        return not (self._closing.is_set() and self._exchange.empty)
 
-    def _exchange_holds(self) -> bool:
-        return not self._exchange.empty
-
-    def _commit_until_it_holds(self, filled: Filled) -> bool:
-        """Whether the group is in the journal and published; False when it was closed while the disk refused."""
-        while True:
-            try:
-                self._commit(filled)
-            except StorageError as error:
-                self._refused(error)
-                if self._closing.wait(RETRY_S):
-                    _LOG.error("stopping with rows that were never published: %s", error)
-                    return False
-                self._commits.send_beat()
-                continue
+    def _see_to(self, done: Committed) -> None:
+        """Whatever the kernel came back for. Raises `StorageError` where the disk refuses the group that is held."""
+        if self._refused and (done.groups or done.why is Why.ASKED):
+            self._refused = False
             self._vitals.clear("journal")
-            self._publish(filled)
-            return True
-
-    def _refused(self, error: StorageError) -> None:
-        """The disk did not take a group; it is tried again."""
-        self.counts.commit_failures += 1
-        self._vitals.set("journal", State.UNHEALTHY, f"the journal does not take rows: {error}")
-
-    def _commit(self, filled: Filled) -> None:
-        if not self._journal.fits(filled.group):
+        self.counts.groups += done.groups
+        self.counts.messages += done.sent.sent
+        self.counts.messages_v1 += done.sent.sent_v1
+        self.counts.bytes += done.sent.bytes
+        self.counts.heartbeats = self._commits.beats
+        self._version1.follow(done.heard)
+        if done.why is Why.ASKED:
+            self._order = self._take_note()
+        elif done.why is Why.NO_ROOM:
             self._journal.rotate(pack(self._heads()))
             self._fence.sync()
-        before = self._journal.position
-        position = self._journal.commit(filled.group, self._disk)
-        try:
-            self._fence.store(self._identity.store_id, self._identity.epoch, *position)
-        except StorageError:
-            self._journal.take_back(before)
-            raise
+        elif done.refused:
+            path = self._fence.path if done.why is Why.UNMARKED else self._journal.path
+            raise StorageError.of(path, OSError(done.refused, os.strerror(done.refused)))
+
+    def _take_note(self) -> Order | None:
+        """Streams and sources of the group that is in the journal and is shown next, and how it is sent."""
+        filled = self._exchange.taken()
         self._sources.note(filled.sources)
         self._runs.recorded(filled.sources)
-        for record in filled.streams:
-            self._records[record.stream_id] = record
-        self._commits.mark_runs(filled.group)
-        self._exchange.handover.committed(position)
-        self.counts.groups += 1
-
-    def _publish(self, filled: Filled) -> None:
-        # The marks first: a subscriber that is quick to ask after what it just got must not be ahead of the head.
-        self._sender.mark_committed(filled.group)
-        order = self._faults(filled.group) if self._faults else None
-        self._count(self._sender.send(filled.group, *(order or ())))
-
-    def _count(self, sent: Sent) -> None:
-        self.counts.messages += sent.sent
-        self.counts.messages_v1 += sent.sent_v1
-        self.counts.bytes += sent.bytes
+        self._records.update((record.stream_id, record) for record in filled.streams)
+        return self._faults(filled.group) if self._faults else None
 
     def _sync(self) -> None:
         try:
@@ -273,9 +242,7 @@ class Committer:
         """The committed state of the store, for the first record of a file."""
         heads = self._streams.heads()
         live = self._runs.all_committed()
-        self._sources.note(
-            {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))}
-        )
+        self._sources.note({name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))})
         return self._identity.heads(
             [
                 StreamHead(

@@ -1,10 +1,10 @@
 """Two groups change hands: the loop fills one while the committer commits the other.
 
-    loop ── fill() ──► [ filling ] ── take() ──► committer ── give_back() ──► [ spare ] ──► filling again
+    loop ── fill() ──► [ filling ] ── taken by ──► committer ── given back ──► filling again
 
 Nothing else is shared between the two threads, and there is never a third group: when both are full the loop waits,
-and with it the inputs. What is ordinary changes hands without Python (`ext/exchange.h`); a group into which Python
-filled something is committed by Python.
+and with it the inputs. They change hands without Python (`ext/exchange.h`); about a group into which Python filled
+something, it is asked before that is shown.
 """
 
 from __future__ import annotations
@@ -50,22 +50,15 @@ class Exchange:
         finally:
             kernel.unlock()
 
-    def take(self, timeout: float) -> Filled | None:
-        """What was filled so far, waiting at most `timeout` seconds; None when there is nothing."""
-        taken = self.handover.take(timeout)
-        return None if taken is None else self._filled[taken]
-
     def taken(self) -> Filled:
-        """What is taken and not given back."""
-        return self._filled[self.handover.kernel.taken]
-
-    def give_back(self, filled: Filled) -> None:
-        """The group is committed and sent: it may be filled again."""
+        """The group that the committer holds, and what was put beside it, which is the caller's from now on."""
+        filled = self._filled[self.handover.kernel.taken]
+        given = Filled(filled.group, filled.sources, filled.streams)
         filled.sources, filled.streams = {}, []
-        self.handover.kernel.give_back()
+        return given
 
     def close(self) -> None:
-        """No more will be filled: `take` no longer waits."""
+        """No more will be filled: the committer no longer waits."""
         self.handover.kernel.close()
 
     @property

@@ -20,7 +20,7 @@ import numpy as np
 
 from flux import journal, limits
 from flux.errors import InvalidNameError
-from flux.journal.records import Position, SourceRecord, StreamRecord, feed_name, pack
+from flux.journal.records import Position, StreamRecord, feed_name, pack, source_begins
 from flux.journal.remembered import Sources
 from flux.model import StreamKey
 from flux.protocol.sequencer import refusal
@@ -179,7 +179,7 @@ class Loop:
 
     def _put(self, filled: Filled, moved: dict[str, Position]) -> None:
         for name, position in moved.items():
-            filled.group.append(journal.SOURCE, pack(SourceRecord(name, position)))
+            filled.group.append_source(source_begins(name), position)
         filled.sources.update(moved)
         self._positions.note(moved)
 

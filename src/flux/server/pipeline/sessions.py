@@ -1,6 +1,6 @@
 """The feeds' runs that the receiver knows, by name: how far each was taken, and how far it is committed.
 
-The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/bridge.h`), so
+The loop adds; any thread may ask what is committed. Compiled code writes their SOURCE records (`ext/journal.h`), so
 it is told how such a record begins.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from flux.journal.records import Position, SourceRecord, feed_name, pack
+from flux.journal.records import Position, feed_name, source_begins
 from flux.journal.remembered import Order
 from flux.limits import MAX_REFUSED_LISTED, MAX_RUNS
 from flux.model import REFUSED
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flux.transport.pump import Receiver
-
-_POSITION_BYTES: Final = (
-    3  # of the packed position (0, 0): what stands before it is the same for every position
-)
 
 
 _NOTHING: Final = (0, 0)
@@ -42,7 +38,9 @@ class Runs:
         self._order = Order()
         self._seen: list[int] = []  # rows taken of each run when it was last looked at
         self._asked: list[bool] = []  # whether somebody asked for it since
-        self._recorded: list[tuple[str, Position]] = []  # by place: what the journal's last record of it by name has
+        self._recorded: list[
+            tuple[str, Position]
+        ] = []  # by place: what the journal's last record of it by name has
         self._left: dict[
             str, Position
         ] = {}  # lost their place: committed so far, until the journal has their last
@@ -80,7 +78,7 @@ class Runs:
             self._seen.append(position[0])
             self._asked.append(False)
             self._recorded.append(("", _NOTHING))
-        begins = pack(SourceRecord(name, _NOTHING))[:-_POSITION_BYTES]
+        begins = source_begins(name)
         added = self.receiver.kernel.add_run(source, run, position[0], owner, begins, position[1], place)
         assert added == place
         self._order.put(name, position)

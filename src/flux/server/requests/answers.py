@@ -24,10 +24,10 @@ from flux import codec
 from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, InvalidNameError
 from flux.limits import (
+    MAX_CLAIMS_WAITING,
     MAX_CORRELATION_BYTES,
     MAX_NEAR_NAMES,
     MAX_REQUEST_BYTES,
-    MAX_CLAIMS_WAITING,
     MAX_RUNS,
     NEAR_COMPARED_NAMES,
     NEAR_LENGTH,

@@ -134,7 +134,9 @@ class LiveView:
             return Claim.NOT_TAKEN
         if incarnation and self._committer.claimed(name) >= incarnation:
             return Claim.HELD
-        if incarnation and not self._committer.is_known(name):  # others came and it had to go: it is claimed anew
+        if incarnation and not self._committer.is_known(
+            name
+        ):  # others came and it had to go: it is claimed anew
             self._claims.forget(source_id, run, token)
             self._claims.claim(source_id, run, token)
         return Claim.ON_ITS_WAY
