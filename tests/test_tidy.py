@@ -58,7 +58,6 @@ DOORS = {
     "admit": {"src/flux/transport/outbox.py"},
     "histogram": {"src/flux/loadgen/histogram.py"},
     "drive": {"src/flux/loadgen/drive.py"},
-    "naps": {"src/flux/server/storage/gentle.py"},
 }
 STATIONS = ("codec", "ring", "window", "journal")
 

@@ -139,6 +139,9 @@ NEAR_SEARCHES_PER_S: Final = 10  # of all clients together
 SEARCH_ROWS: Final = 4_096  # rows looked at per step when a time is searched for in a ring
 ZSTD_MIN_ROWS: Final = 256  # fewer are not worth compressing
 
+# Threads
+SLICE_NS: Final = 100_000  # a thread that carries rows keeps a core so long before others get it
+
 # Store
 PROJECT_ROWS: Final = 20_000  # of an ordinary step: memory for them stands ready from the start
 PROJECT_MAX_ROWS: Final = 200_000

@@ -42,10 +42,18 @@ def test_this_installation_is_sound(tmp_path: Path, capsys: pytest.CaptureFixtur
         "bounds",
         "memory",
         "timer",
+        "slices",
         "data",
     }
     assert names == wanted
     assert not (tmp_path / "not").exists(), "it only looks"
+
+
+def test_a_kernel_without_slices_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "granted", lambda: False)
+    found = findings()["slices"]
+    assert found.ok is None
+    assert "6.12" in found.text
 
 
 def test_for_a_program(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""When the projection gives way to other threads, and when it does not."""
+"""The projector: it has a low priority, goes on where it can, and says what is wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from flux import slices
 from flux.errors import DamagedError, FluxError, StorageError
 from flux.journal import Position, reader
-from flux.limits import PROJECT_MAX_ROWS
+from flux.limits import PROJECT_MAX_ROWS, SLICE_NS
 from flux.model import State
 from flux.server.storage import projection as project
-from flux.server.storage.gentle import NICE
 from flux.server.storage.projection import Persisted, Projection, Projector
 from flux.server.vitals import Vitals
 from tests.patience import PATIENCE_S
@@ -28,15 +28,16 @@ class Steps(Projection):
     def __init__(self, life: Life) -> None:
         at = life.recovered.projection.position
         super().__init__(life.directory, life.recovered.store, at, at, life.recovered.projected, 1)
-        self.nices: list[int] = []
+        self.scheduled: list[tuple[int, int | None]] = []
+        self.stepped = threading.Event()
         self.stored = 1
-        self.takes_s = 0.0
 
     def step(self, committed: Position) -> Persisted:
-        self.nices.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        time.sleep(self.takes_s)
+        nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        self.scheduled.append((nice, slices.slice_ns()))
         self.rows += self.stored
         self.position = committed
+        self.stepped.set()
         return {}
 
 
@@ -53,49 +54,35 @@ class Following:
             persisted=lambda _: None,
         )
 
-    def step(self) -> int:
-        """How the next step is scheduled, beside the thread that asks for it."""
+    def step(self) -> None:
         assert self.projector._step(Position(1, 64))
-        return self.steps.nices[-1] - os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "PAUSE_S", 0.0)
-    monkeypatch.setattr(project, "GENTLE_S", PATIENCE_S)
-
-
-@pytest.mark.usefixtures("quick")
-def test_an_ordinary_step_gives_way_and_a_hurried_one_does_not(tmp_path: Path) -> None:
+def test_its_thread_has_low_priority_and_no_short_slice(tmp_path: Path) -> None:
     with Life(tmp_path) as life:
         following = Following(life)
-        assert following.step() > 0
-        assert following.steps.nices == [NICE]
+        with slices.short_slices():
+            thread = threading.Thread(target=following.projector.run)
+            thread.start()
+        life.write(BTC, 5)
+        assert following.steps.stepped.wait(PATIENCE_S)
         following.projector.stop()
-        assert following.step() == 0
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+        for nice, slice_ns in following.steps.scheduled:
+            assert nice == slices.NICE
+            assert slice_ns != SLICE_NS
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_backlog_is_worked_off_like_anything_else(tmp_path: Path) -> None:
+def test_who_is_behind_does_not_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "PAUSE_S", 2 * PATIENCE_S)
     with Life(tmp_path) as life:
         following = Following(life)
         following.steps.stored = PROJECT_MAX_ROWS
-        assert following.step() > 0
-        following.steps.stored = 1
-        assert following.step() == 0, "the step before had more than it could take"
-        assert following.step() > 0
-
-
-@pytest.mark.usefixtures("quick")
-def test_who_finds_no_idle_core_stops_giving_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "GENTLE_S", 0.001)
-    with Life(tmp_path) as life:
-        following = Following(life)
-        following.steps.takes_s = 0.01
-        assert following.step() > 0
-        assert following.step() == 0
-        following.projector._hasty_until = time.monotonic()
-        assert following.step() > 0
+        began = time.monotonic()
+        for _ in range(3):
+            following.step()
+        assert time.monotonic() - began < PATIENCE_S
 
 
 def test_a_projector_that_is_stopped_does_not_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +97,7 @@ def test_a_projector_that_is_stopped_does_not_pause(tmp_path: Path, monkeypatch:
         assert time.monotonic() - began < PATIENCE_S
 
 
-def test_rows_are_projected_gently_by_the_projectors_own_thread(tmp_path: Path) -> None:
+def test_rows_are_projected_by_the_projectors_own_thread(tmp_path: Path) -> None:
     with Life(tmp_path) as life:
         stored = threading.Event()
         projector = Projector(
@@ -150,7 +137,6 @@ def test_a_store_that_refuses_degrades(error: FluxError, tmp_path: Path) -> None
         life.write(BTC, 10)
         steps, vitals = Refusing(life), Vitals()
         steps.error = error
-        steps.takes_s = 0.0
         projector = Projector(
             projection=steps,
             store=life.recovered.store,

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
 
-from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB, server_bytes
+from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB, SLICE_NS, server_bytes
+from flux.slices import granted
 
 KERNELS: Final = (
-    "admit", "arrow", "bridge", "codec", "drive", "histogram", "indicator", "journal", "naps", "pump", "ring",
-    "window",
+    "admit", "arrow", "bridge", "codec", "drive", "histogram", "indicator", "journal", "pump", "ring", "window",
 )  # fmt: skip
 LIBRARIES: Final = ("numpy", "pyzmq", "duckdb")
 
@@ -112,7 +112,7 @@ def examine(data: Path | None) -> Iterator[Finding]:
     for name, check in (("codec", _checksum), ("pump", _pump)):
         if name not in missing:
             yield check()
-    yield from (_mappings(), _worst_case(), _slack())
+    yield from (_mappings(), _worst_case(), _slack(), _slices())
     if data is not None:
         yield _data(data)
         yield from _kept(data)
@@ -214,6 +214,18 @@ def _slack() -> Finding:
     said = f"slack {int(slack) / 1_000:g} us" if slack else "slack unknown"
     ok = True if not slack or int(slack) <= DEFAULT_SLACK_NS else None
     return Finding("timer", ok, f"{said}; a sleep of 100 us ended {took:.0f} us late at best")
+
+
+def _slices() -> Finding:
+    """Whether threads that carry rows get a core at once from those that compute."""
+    if granted():
+        return Finding(
+            "slices", True, f"threads that carry rows take a core at once (slices of {SLICE_NS // 1_000} us)"
+        )
+    why = (
+        "rows may wait some milliseconds for what computes beside them (Linux 6.12 and later chooses slices)"
+    )
+    return Finding("slices", None, f"this kernel gives no slices to threads: {why}")
 
 
 def _timed(act: Callable[[], object]) -> float:

@@ -20,6 +20,7 @@ from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
 from flux.journal.records import Position
 from flux.model import StreamKey
+from flux.slices import usual_slice
 from flux.threads import WatchedThread
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class ReplayInput:
                 return
 
     def _read(self) -> None:
+        usual_slice()  # it computes
         try:
             while not self._stopping.is_set():
                 chunk = self.source.read(self._chunk_rows)

@@ -87,7 +87,8 @@ class Loop:
         self._moved: dict[str, Position] = {}  # runs that went on without rows, or lost their place
         self._stopping = threading.Event()
         self._more = False
-        self._held = False  # it waits for the committer to make room in a ring
+        self.held = False
+        """Whether it waits for the committer to make room in a ring; read by other threads."""
         self.refusals: dict[str, int] = {}
 
     # ------------------------------------------------------------------ before and after running
@@ -132,11 +133,11 @@ class Loop:
         """Turn until stopped."""
         before = self._exchange.handover.position
         while not self._stopping.is_set():
-            if self._held:  # by rows that were not committed `before`
+            if self.held:  # by rows that were not committed `before`
                 self._exchange.handover.wait_past(before, HELD_S)
             self._carry_out_claims()
             if self._note_moved():
-                self._held = False
+                self.held = False
                 before = self._exchange.handover.position
                 self._decide(self._turn())
                 self._offer_inputs()
@@ -206,7 +207,7 @@ class Loop:
             return False
         kernel = self._receiver.kernel
         if kernel.arrival_count == limits.MAX_ARRIVALS or kernel.room(slot) < len(chunk.rows):
-            self._held = True
+            self.held = True
             return False
         kernel.offer(slot, np.ascontiguousarray(chunk.rows).view(np.uint8), source.owner)
         self._more = True
@@ -221,7 +222,7 @@ class Loop:
         elif turned is Turned.UNKNOWN_RUN:
             self._decide_run()
         elif turned is Turned.HELD:
-            self._held = True
+            self.held = True
         elif turned is Turned.SOCKET_ERROR:
             self._receiver.receive()  # raises what it was
 

@@ -34,6 +34,7 @@ from flux.limits import (
 )
 from flux.server.requests.listing import AGAIN
 from flux.server.requests.view import StoreReader
+from flux.slices import usual_slice
 from flux.threads import WatchedThread
 from flux.transport.sockets import Poller, Socket, Sockets, Wake, endpoint_of, receive, send_back
 
@@ -164,6 +165,7 @@ class Requests:
     # The store's worker
 
     def _work(self) -> None:
+        usual_slice()
         while (job := self._to_store.get()) is not None:
             if not job.over:
                 self._done.append((job, self._read(job.backfill)))

@@ -20,7 +20,7 @@ from flux.journal import Position
 from flux.journal.records import HeadsRecord, StreamRecord, unpack
 from flux.limits import PROJECT_MAX_ROWS, PROJECT_ROWS
 from flux.model import RowKind, State, StreamKey
-from flux.server.storage.gentle import Gentle
+from flux.slices import low_priority
 from flux.store.base import Store, StoreBatch
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 PAUSE_S: Final = 1.8
 """From one step's beginning to the next one's: a step takes a core for some ms, however little it stores."""
-GENTLE_S: Final = 2.0
-"""A gentle step that takes longer has found no idle core: for HASTY_S all steps compete like anything else."""
-HASTY_S: Final = 60.0
 RETRY_S: Final = 0.5
 WAIT_S: Final = 0.25
 
@@ -163,8 +160,8 @@ def without_database(directory: Path, error: FluxError) -> str:
 
 
 class Projector:
-    """The thread that follows the committer with a projection; `run` is its body. While the store refuses, the journal
-    has what it lacks."""
+    """The thread that follows the committer with a projection; `run` is its body. It has the lowest priority: at
+    saturation it falls behind. What the store lacks the journal has."""
 
     def __init__(
         self,
@@ -181,16 +178,11 @@ class Projector:
         self._vitals = vitals
         self._persisted = persisted
         self._stopping = threading.Event()
-        self._gentle = Gentle("flux projection")
-        self._hasty_until = 0.0
         self._behind = False
 
     def run(self) -> None:
         """Project until stopped, and what is committed by then."""
-        with self._gentle:
-            self._follow()
-
-    def _follow(self) -> None:
+        low_priority()
         while True:
             stopping = self._stopping.is_set()
             committed = self._committer.wait_past(self._projection.position, 0 if stopping else WAIT_S)
@@ -219,7 +211,7 @@ class Projector:
     def _step(self, committed: Position) -> bool:
         before, began = self._projection.rows, time.monotonic()
         try:
-            persisted = self._advance(committed)
+            persisted = self._projection.step(committed)
         except (StorageError, DataError) as error:
             self._failed(error)
             return False
@@ -233,14 +225,3 @@ class Projector:
 
     def _failed(self, error: StorageError | DataError) -> None:
         self._vitals.set("store", State.DEGRADED, without_database(self._projection.directory, error))
-
-    def _advance(self, committed: Position) -> Persisted:
-        """One step: a gentle one, unless there is a backlog, somebody waits, or gentle ones were starved lately."""
-        began = time.monotonic()
-        if self._behind or self._stopping.is_set() or began < self._hasty_until:
-            return self._projection.step(committed)
-        persisted = self._gentle.run(lambda: self._projection.step(committed), self._stopping.is_set)
-        ended = time.monotonic()
-        if ended - began > GENTLE_S:
-            self._hasty_until = ended + HASTY_S
-        return persisted
