@@ -63,7 +63,7 @@ def test_a_ring_evicts_only_what_the_journal_has(tmp_path: Path, monkeypatch: py
             slot = server.streams.slot(KEY)
             assert slot is not None
             ring = server.streams.ring(slot)
-            wait_until(lambda: server.loop._held, "the input waits for room in the ring")
+            wait_until(lambda: server.loop.held, "the input waits for room in the ring")
             committed = server.streams.kernel.committed(slot)[0]
             assert (committed, feed.committed) == (10, 10)
             assert ring.first <= committed + 1, "a row that the journal does not have was evicted"

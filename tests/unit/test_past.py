@@ -135,3 +135,19 @@ def test_a_file_that_is_gone_is_said(life: Life) -> None:
     assert past.read(1, RowKind.CANDLE, 0, 9, 9)[0] == 1
     journal.path_of(life.directory, 1).unlink()
     assert past.read(1, RowKind.CANDLE, 0, 9, 9)[0] == 0
+
+
+def test_a_hole_longer_than_a_page_is_passed_over_also_at_the_end_of_a_file(life: Life) -> None:
+    """As a salvage leaves one: the rows after it are the first that are found."""
+    life.write(BTC, 40)
+    while life.committer.committed.file < 3:
+        life.write(BTC, 200)
+    count = life.streams.kernel.head(0)
+    past = past_of(life)
+    second = int(module._heads(journal.path_of(life.directory, 2))[1])
+    assert past.read(1, RowKind.CANDLE, 0, count, 1)[0] == 1
+    first_file = past._files[1]
+    first_file._count = 1  # as if it had rows in its first span alone
+    first, found = past.read(1, RowKind.CANDLE, second - 10, count, 5)
+    assert (first, len(found)) == (second + 1, 5)
+    np.testing.assert_array_equal(found, rows_of(RowKind.CANDLE, second + 1, 5))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -160,31 +160,34 @@ class Past:
         Fewer than there are where reading more would take long. Raises JournalReadError (try again) and
         JournalDamageError.
         """
-        last = min(last, after + limit)
-        out, begin, count, read = np.empty(max(0, last - after), ROW_DTYPES[kind]), 0, 0, 0
+        out = np.empty(max(0, min(limit, last - after)), ROW_DTYPES[kind])
+        begin, count, read = 0, 0, 0
         with self._looking:
-            committed = self._committed()
-            while count < len(out) and read < PAST_READ_BYTES:
-                first = begin + count if count else after + 1
-                try:
-                    file = self._holding(stream_id, first, committed, since)
-                    if file is None:
+            try:
+                for file in self._from(stream_id, after + 1, since):
+                    while count < len(out) and read < PAST_READ_BYTES:
+                        first = begin + count if count else after + 1
+                        if first > last:
+                            return begin, out[:count]
+                        found, more, size = file.read(stream_id, kind, first, last, out[count:], self._room)
+                        if not more:
+                            break  # the next file goes on
+                        if count and found != first:
+                            return begin, out[:count]
+                        begin = begin or found
+                        count, read = count + more, read + size
+                    else:
                         break
-                    found, more, size = file.read(stream_id, kind, first, last, out[count:], self._room)
-                except OSError as error:
-                    raise JournalReadError(f"the journal cannot be read: {error}") from error
-                except JournalDamageError:
-                    if count:
-                        break  # said when it is asked for
+            except (OSError, StorageError) as error:
+                raise JournalReadError(f"the journal cannot be read: {error}") from error
+            except JournalDamageError:
+                if not count:
                     raise
-                if not more or (count and found != first):
-                    break
-                begin = begin or found
-                count, read = count + more, read + size
         return begin, out[:count]
 
-    def _holding(self, stream_id: int, sequence: int, committed: Position, since: int) -> _File | None:
-        """The file that must hold this row, looked through; None where that is one below `since`, or gone."""
+    def _from(self, stream_id: int, sequence: int, since: int) -> Iterator[_File]:
+        """The file that must hold this row and those after it, looked through; none where that is one below `since`."""
+        committed = self._committed()
         numbers = [file.number for file in files(self._directory) if file.number <= committed.file]
         low, high = 0, len(numbers)  # the last file whose streams begin below the row: most often the newest
         while low < high:
@@ -194,12 +197,12 @@ class Past:
             else:
                 high = middle
         if low == 0 or numbers[low - 1] < since:
-            return None
-        file = self._file(numbers[low - 1])
-        end = committed.offset if file.number == committed.file else None
-        file.look(end, self._room, self._places)
-        self._let_go()
-        return file
+            return
+        for number in numbers[low - 1 :]:
+            file = self._file(number)
+            file.look(committed.offset if number == committed.file else None, self._room, self._places)
+            self._let_go()
+            yield file
 
     def _file(self, number: int) -> _File:
         file = self._files.get(number)

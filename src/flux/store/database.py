@@ -22,10 +22,10 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
+from flux.errors import ConfigError, DamagedError, FluxError, InUseError, NewerFormatError, StorageError
 from flux.journal.fence import sync_folder
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
-from flux.named_files import check_regular
+from flux.named_files import check_regular, no_database_name, plain
 
 _LOG = logging.getLogger("flux.store")
 
@@ -45,7 +45,8 @@ class Database:
     """`path` opened for this process alone; `advice` ends the message when the file cannot be used as it is.
 
     `prepare` is called with each new connection, in a transaction: it makes the tables or checks them. With `patient` a
-    file that is damaged or cannot be opened is no error here: `fault` says what it is, and each use tries again.
+    file that is damaged or cannot be opened is no error here: `fault` says what it is, each use tries again, and one
+    that succeeds clears it.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Database:
         *,
         patient: bool = False,
     ) -> None:
+        if why := no_database_name(path):
+            raise ConfigError(why)
         self.path = path
         self._advice = advice
         self._prepare = prepare
@@ -151,7 +154,7 @@ class Database:
         if not self.path.exists():
             self._make(settings)
         self._writer = self._open(self.path, settings)
-        self._invalid = False
+        self._invalid, self.fault = False, None
 
     def _make(self, settings: _Settings) -> None:
         """A whole new file under another name, which then gets its own: a disk that refuses, or a power cut, leaves no
@@ -180,7 +183,7 @@ class Database:
         """A connection whose tables are made or checked."""
         try:
             check_regular(path)  # DuckDB waits at a FIFO for ever
-            connection = duckdb.connect(str(path), config=settings)
+            connection = duckdb.connect(plain(path), config=settings)
         except OSError as error:
             raise StorageError.of(path, error) from error
         except duckdb.Error as error:
