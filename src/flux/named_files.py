@@ -9,6 +9,27 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 
+def no_name(path: Path | str) -> str:
+    """A sentence where a file of this name is not given to DuckDB, else ""."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"{name!a} is no name for a file here: it is not UTF-8"
+    return f"{name!a} is no name for a file here: it holds a NUL" if "\0" in name else ""
+
+
+def no_database_name(path: Path | str) -> str:
+    """A sentence where DuckDB cannot keep a database under this name, else ""."""
+    options = f"{os.fspath(path)!a} is no name for a database: DuckDB takes what follows a ? for options"
+    return no_name(path) or (options if "?" in os.fspath(path) else "")
+
+
+def plain(path: Path | str) -> str:
+    """The same file, under a name in which DuckDB sees no scheme (`s3:`, `file:`) and no `:memory:`."""
+    return os.path.join(os.curdir, path)
+
+
 class NotRegularError(OSError):
     """What stands there is no regular file; `strerror` says so."""
 

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 from flux.limits import JOURNAL_FILE_BYTES, MAX_MAPPED_RINGS, MIB, SLICE_NS, server_bytes
+from flux.named_files import no_database_name
 from flux.slices import granted
 
 KERNELS: Final = (
@@ -236,6 +237,8 @@ def _timed(act: Callable[[], object]) -> float:
 
 def _data(directory: Path) -> Finding:
     """Whether a server could keep its data there; a directory that is not there yet is made by the server."""
+    if not directory.is_dir() and (why := no_database_name(directory)):
+        return Finding("data", False, why)
     place = directory
     while not place.exists() and place != place.parent:
         place = place.parent

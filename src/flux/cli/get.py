@@ -16,6 +16,7 @@ from flux.config import DEFAULT_CHUNK_REP
 from flux.errors import ConfigError
 from flux.loadgen.plan import parse_count
 from flux.model import StreamKey
+from flux.named_files import no_name, plain
 from flux.units import range_ns
 
 if TYPE_CHECKING:
@@ -50,9 +51,8 @@ def _write_parquet(batch: Batch, key: StreamKey, path: Path) -> None:
     named = ", ".join(f"{_text(part)} AS {name}" for name, part in key._asdict().items())
     with duckdb.connect() as connection:
         connection.register("fetched", batch)
-        connection.execute(
-            f"COPY (SELECT {named}, sequence, * EXCLUDE (sequence) FROM fetched) TO {_text(str(path))} (FORMAT parquet)"
-        )
+        rows = f"SELECT {named}, sequence, * EXCLUDE (sequence) FROM fetched"
+        connection.execute(f"COPY ({rows}) TO {_text(plain(path))} (FORMAT parquet)")
 
 
 def _text(value: str) -> str:
@@ -82,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.output)
     if arguments.output != "-" and path.suffix not in BY_SUFFIX:
         raise ConfigError(f"{path} does not end in one of {' '.join(BY_SUFFIX)}")
+    if why := no_name(path):
+        raise ConfigError(why)
     limit = None if arguments.limit is None else parse_count(arguments.limit)
     range_ns(arguments.start, arguments.end)  # what is no time is an error before a server is asked
     with Historical(rep=arguments.rpc) as server:

@@ -39,6 +39,7 @@ from flux.client.warmup import Past
 from flux.errors import ConfigError, NewerFormatError
 from flux.limits import STORE_IDLE_WAL_BYTES
 from flux.model import ROW_DTYPES, Cursor, RowKind, StreamKey
+from flux.named_files import no_database_name
 from flux.store.base import Rows
 from flux.store.database import Database, create, insert, one, probe, structured
 
@@ -332,6 +333,8 @@ def _look_at(path: Path) -> None:
     """Refuse a place where no cache can be. The file is not opened here: closing it would give up the lock that this
     process may have on it.
     """
+    if why := no_database_name(path):
+        raise ConfigError(why)
     if path.is_dir():
         raise ConfigError(f"{path} is a directory: give the cache a file")
     if path.exists() and not path.is_file():

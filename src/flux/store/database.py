@@ -22,10 +22,10 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from flux.errors import DamagedError, FluxError, InUseError, NewerFormatError, StorageError
+from flux.errors import ConfigError, DamagedError, FluxError, InUseError, NewerFormatError, StorageError
 from flux.journal.fence import sync_folder
 from flux.limits import STORE_MEMORY_BYTES, STORE_REOPEN_S, STORE_WAL_BYTES
-from flux.named_files import check_regular
+from flux.named_files import check_regular, no_database_name, plain
 
 _LOG = logging.getLogger("flux.store")
 
@@ -57,6 +57,8 @@ class Database:
         *,
         patient: bool = False,
     ) -> None:
+        if why := no_database_name(path):
+            raise ConfigError(why)
         self.path = path
         self._advice = advice
         self._prepare = prepare
@@ -181,7 +183,7 @@ class Database:
         """A connection whose tables are made or checked."""
         try:
             check_regular(path)  # DuckDB waits at a FIFO for ever
-            connection = duckdb.connect(str(path), config=settings)
+            connection = duckdb.connect(plain(path), config=settings)
         except OSError as error:
             raise StorageError.of(path, error) from error
         except duckdb.Error as error:

@@ -16,7 +16,7 @@ import duckdb
 
 from flux import journal
 from flux.errors import FluxError, StorageError
-from flux.named_files import check_regular
+from flux.named_files import check_regular, no_database_name, plain
 from flux.server.storage.damage import decision
 from flux.server.storage.directory import holder, read_identity
 from flux.server.storage.losses import Losses
@@ -38,6 +38,9 @@ class Trouble(NamedTuple):
 
 def troubles(directory: Path) -> Iterator[Trouble]:
     """All that shows of a data directory, each with the command to type; none where there is no journal yet."""
+    if why := no_database_name(directory / DATABASE):
+        yield Trouble("database", True, why)
+        return
     try:
         files = journal.files(directory)
     except StorageError as error:
@@ -86,7 +89,7 @@ def _database(path: Path) -> Iterator[Trouble]:
         return  # it is filled from the journal at the next start
     try:
         check_regular(path)
-        with duckdb.connect(str(path), read_only=True) as connection:
+        with duckdb.connect(plain(path), read_only=True) as connection:
             connection.execute("SELECT store_id FROM meta").fetchall()
     except (OSError, duckdb.Error) as error:
         said = str(error).splitlines()[0]

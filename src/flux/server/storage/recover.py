@@ -32,7 +32,7 @@ from typing import Final
 import msgspec
 
 from flux import journal
-from flux.errors import DamagedError, DataError, FluxError, StorageError
+from flux.errors import ConfigError, DamagedError, DataError, FluxError, StorageError
 from flux.journal import Fence, Journal, Position, Projected, projected_mark
 from flux.journal.fence import sync_folder
 from flux.journal.records import (
@@ -43,6 +43,7 @@ from flux.journal.records import (
 )
 from flux.journal.records import Position as SourcePosition
 from flux.model import State
+from flux.named_files import no_database_name
 from flux.server.identity import Identity
 from flux.server.storage.damage import decision
 from flux.server.storage.directory import DirectoryLock, Found, read_identity, write_identity
@@ -93,10 +94,12 @@ def recover(
     """Bring a directory to life, making it where there is none. `ready`, which gets the positions of sources, may still
     refuse the start.
 
-    Raises InUseError (exit 3), DataError (exit 4: newer format, damage in the journal), StorageError, and what `ready`
-    raises. Until the last thing that can refuse is past, nothing was changed but the tail after the last COMMIT and
-    the database: no identity, no epoch.
+    Raises ConfigError (exit 2: no name for a database), InUseError (exit 3), DataError (exit 4: newer format, damage in
+    the journal), StorageError, and what `ready` raises. Until the last thing that can refuse is past, nothing was
+    changed but the tail after the last COMMIT and the database: no identity, no epoch.
     """
+    if why := no_database_name(directory / DATABASE):
+        raise ConfigError(why)
     with ExitStack() as undo:
         try:
             recovered = _recover(directory, undo, ready, disk=disk, file_bytes=file_bytes)
