@@ -29,6 +29,12 @@ MAX_HEARTBEAT_INTERVAL_MS: Final = 60_000  # that a server may announce
 # Streams and rings
 MAX_STREAMS: Final = 100_000
 MAX_RUNS: Final = 1_024  # feed runs whose position is remembered
+MAX_ROWLESS_RUNS: Final = MAX_RUNS // 4  # of them durable ones, and ones of one process, that have no rows
+ONE_LIFE_PLACES: Final = MAX_RUNS // 8  # for runs of one process, however many durable ones there are
+CLAIMS_PER_TURN: Final = 32  # runs registered or taken over in one turn of the loop
+MAX_CLAIMS_WAITING: Final = 256  # for the loop; who comes then is told to ask again
+NOTES_PER_GROUP: Final = 512  # streams, and as many positions, put into a group at once beside rows
+LOOP_LATE_MS: Final = 5_000  # a loop that has not come round for so long takes no rows: the server is not OK
 ONE_LIFE_RUNS: Final = (
     1 << 62
 )  # a number: a feed's run from here on is of one process; below, durable or unregistered
@@ -223,6 +229,8 @@ assert MAX_LIVE_ROWS * 64 + MAX_HEAD_BYTES < 8 * KIB
 assert MAX_REPLY_ROWS * 64 + MAX_HEAD_BYTES <= MAX_REPLY_BYTES <= MAX_FRAME_BYTES
 assert MAX_INGEST_ROWS * 64 + MAX_HEAD_BYTES <= MAX_FRAME_BYTES
 assert MAX_INGEST_ROWS * 64 <= INBOX_BYTES
+assert 2 * NOTES_PER_GROUP <= TURN_RECORDS  # there is room for a turn where they are put
+assert 4 * CLAIMS_PER_TURN <= NOTES_PER_GROUP  # each moves a run, and may move another out of its place
 assert 2 * TURN_BYTES <= GROUP_BYTES  # a turn goes on while the one before is being committed
 assert GROUP_BYTES * 4 <= JOURNAL_FILE_BYTES
 assert all(rows & (rows - 1) == 0 for _, rows in RING_CLASSES)

@@ -6,11 +6,16 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 
 class NotRegularError(OSError):
     """What stands there is no regular file; `strerror` says so."""
+
+
+UNFIT: Final = (NotRegularError, IsADirectoryError)
+"""Of all that an open or a read may raise what says something of the file: the rest is the system's, and may be over
+at the next try (no descriptor, no memory, a disk that fails), so it is never called damage."""
 
 
 def open_regular(path: Path | str) -> BinaryIO:
@@ -18,7 +23,7 @@ def open_regular(path: Path | str) -> BinaryIO:
     # Without O_NONBLOCK the open of a FIFO that nobody writes waits for ever, and a signal does not end that.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        _check(os.fstat(fd).st_mode, path)
+        check_opened(fd, path)
         return os.fdopen(fd, "rb")
     except BaseException:
         os.close(fd)
@@ -38,6 +43,11 @@ def check_regular(path: Path | str) -> None:
     except FileNotFoundError:
         return
     _check(mode, path)
+
+
+def check_opened(fd: int, path: Path | str) -> None:
+    """For a file that was opened, with O_NONBLOCK: nothing if it is regular. Raises as `open_regular` does."""
+    _check(os.fstat(fd).st_mode, path)
 
 
 def _check(mode: int, path: Path | str) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
-from flux import testing
+from flux import codec, testing
 from flux.errors import StorageError
 from flux.feed.push import Feed
 from flux.feed.synth import candles
+from flux.limits import ONE_LIFE_RUNS
 from flux.model import TRADE, StreamKey
+from flux.schema import messages
 from flux.server.service import Server
 from tests.patience import PATIENCE_S
 from tests.system.processes import wait_until
@@ -29,10 +32,12 @@ def _few_places(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
         "flux.limits",
         "flux.server.pipeline.sessions",
-        "flux.journal.records",
+        "flux.journal.remembered",
         "flux.server.pipeline.committer",
     ):
         monkeypatch.setattr(f"{module}.MAX_RUNS", PLACES)
+    for name in ("MAX_ROWLESS_RUNS", "ONE_LIFE_PLACES"):
+        monkeypatch.setattr(f"flux.journal.remembered.{name}", PLACES // 4)
     monkeypatch.setattr("flux.feed.link.KEEP_S", 0.01)
 
 
@@ -188,3 +193,54 @@ def test_the_claimer_of_a_durable_run_that_may_be_forgotten_hears_it() -> None:
         with durable(server, "run 0") as again:
             again.position(KEY, PATIENCE_S)
             assert again.committed == 1, "nobody took its place"
+
+
+def test_a_feed_without_a_name_begins_however_many_durable_runs_there_are(tmp_path: Path) -> None:
+    rows = candles(2 * PLACES, 1)
+    with testing.server(data=tmp_path) as server:
+        for number in range(PLACES):
+            with durable(server, f"run {number}") as one:
+                one.position(KEY, PATIENCE_S)
+                one.send(KEY.symbol, KEY.interval, rows[number : number + 1])
+                one.flush(PATIENCE_S)
+    with testing.server(data=tmp_path) as server:
+        others(server, 3 * PLACES)
+        for number in range(PLACES):
+            with durable(server, f"run {number}") as again:
+                again.position(KEY, PATIENCE_S)
+                assert again.committed == 1, "nobody took its place"
+
+
+def ask(chunk_rep: str, run: int, token: int) -> Any:
+    """The answer to a claim."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
+        asking.connect(chunk_rep)
+        request = messages.source_position_request(
+            correlation_id="1",
+            schema_version=2,
+            source_id=KEY.source_id,
+            run=run,
+            claim=token,
+            refused_after=0,
+        )
+        asking.send_multipart([b"", request])
+        assert asking.poll(int(PATIENCE_S * 1_000))
+        return codec.decode(asking.recv_multipart()[-1])
+
+
+def test_a_registration_that_was_forgotten_is_carried_out_again() -> None:
+    """It was known as carried out, and never again, so its feed would ask for ever."""
+    run = ONE_LIFE_RUNS + 7
+
+    def registered() -> bool:
+        return isinstance(ask(server.chunk_rep, run, 31), codec.SourcePositionResponse)
+
+    with testing.server() as server:
+        wait_until(registered, "the run is registered")
+        for other in range(3 * PLACES):
+            wait_until(
+                lambda other=other: not hasattr(ask(server.chunk_rep, run + 1 + other, 31), "status"),
+                "another is registered",
+            )
+        assert not server.committer.is_known(f"feed:{KEY.source_id}:{run}")
+        wait_until(registered, "the run is registered again")

@@ -14,7 +14,7 @@ from flux.model import REFUSED, ROW_DTYPES, RowKind, State, StreamKey
 from flux.schema import messages
 from flux.server.requests.answers import Answers
 from flux.server.requests.listing import AGAIN
-from flux.server.requests.view import Health, Rows, RunPosition, StreamView
+from flux.server.requests.view import Claim, Health, Rows, RunPosition, StreamView
 
 KEY = StreamKey("SIM", "TEST", "1s")
 TRADES = StreamKey("SIM", "TEST", "trade")
@@ -124,11 +124,11 @@ class Served:
             self.runs.get((source_id, run), 0), claimed, 2, refused[refused["row"] > refused_after]
         )
 
-    def claim_run(self, source_id: str, run: int, token: int) -> bool:
+    def claim_run(self, source_id: str, run: int, token: int) -> Claim:
         """A claim holds when it is asked for the second time."""
         asked_before = (source_id, run) in self.claimed
         self.claimed[source_id, run] = token
-        return asked_before
+        return Claim.HELD if asked_before else Claim.ON_ITS_WAY
 
     def journal_rows(
         self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False

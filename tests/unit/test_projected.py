@@ -12,6 +12,8 @@ from flux import journal
 from flux.errors import StorageError
 from flux.journal import Position, Projected, projected_mark
 from flux.server.storage import recover
+from flux.store.database import Database
+from flux.store.duck import DuckStore
 from tests.unit.disk import Disk
 from tests.unit.lives import BTC, Life
 
@@ -135,3 +137,55 @@ def test_a_mark_of_another_store_says_nothing(tmp_path: Path) -> None:
     with Life(tmp_path) as life:
         assert life.epoch == 1
         assert life.committer.committed > Position(1, journal.FILE_HEADER_BYTES)
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, at: int) -> None:
+    """Call number `at` of a method fails as it does where the system has no descriptor left; the others do not."""
+    real, calls = getattr(owner, name), 0
+
+    def call(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise StorageError("flux.duckdb: IO Error: Too many open files")
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_database_that_is_read_at_the_second_try_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """An epoch ends, the first open fails and the next one finds it fine: it was set aside all the same."""
+    with Life(tmp_path) as life:
+        life.write(BTC, 10)
+        life.project()
+    (tmp_path / "fence").unlink()
+    if at == 1:
+        fails_once(monkeypatch, Database, "_connect", 1)
+    else:  # within the constructor
+        fails_once(monkeypatch, DuckStore, "position", 1)
+    with Life(tmp_path) as life:
+        assert life.recovered.identity.epoch == 2
+        assert len(life.stored(1)) == 10
+        assert life.recovered.store.fault is None
+    assert not list(tmp_path.glob("flux.duckdb.*-*"))
+
+
+def test_a_database_that_cannot_be_asked_is_set_aside_where_an_epoch_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opened, and did not say how far it was: kept, with rows of the ended epoch, it began a second loss at the next
+    start."""
+    data = tmp_path / "data"
+    lost_its_end(data)
+    fails_once(monkeypatch, DuckStore, "position", 2)
+    with Life(data) as life:
+        assert life.recovered.identity.epoch == 2
+        end = life.write(BTC, 5)
+        life.project()
+        assert life.recovered.store.position() == end
+    assert len(list(data.glob("flux.duckdb.unread-*"))) == 1
+    with Life(data) as life:
+        assert life.recovered.identity.epoch == 2, "the loss was said once"

@@ -19,10 +19,8 @@ from flux.journal.records import (
     StreamRecord,
     feed_name,
     pack,
-    remember,
     unpack,
 )
-from flux.limits import MAX_RUNS
 from flux.model import StreamKey
 
 IDS = st.integers(0, 2**32 - 1)
@@ -79,13 +77,3 @@ def test_any_bytes_are_a_record_or_a_data_error(body: bytes, kind: type) -> None
 
 def test_a_feeds_run_has_a_name_of_its_own() -> None:
     assert len({feed_name("A", 1), feed_name("A", 2), feed_name("B", 1)}) == 3
-
-
-def test_of_feeds_runs_those_that_moved_last_are_remembered() -> None:
-    sources: dict[str, tuple[int, int]] = {"csv:a": (1, 2)}
-    for run in range(MAX_RUNS + 5):
-        remember(sources, {feed_name("SIM", run): (run, 0), feed_name("SIM", 0): (run, 0)})
-    assert len(sources) == MAX_RUNS + 1
-    assert sources["csv:a"] == (1, 2), "files are not forgotten: replayed again they must add nothing"
-    assert feed_name("SIM", 0) in sources
-    assert feed_name("SIM", 5) not in sources

@@ -79,8 +79,8 @@ def test_rings_hold_the_last_rows_after_a_restart(data: Path, monkeypatch: pytes
 
 
 def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S17: lock, identity, scan, cut, bind, fence, warm, first heartbeat, sources. What can refuse comes before what
-    cannot be taken back."""
+    """S17: lock, identity, scan, cut, ports held, fence, warm, listen, first heartbeat, sources. What can refuse comes
+    before what cannot be taken back."""
     steps: list[str] = []
 
     def noted(owner: Any, name: str, step: str, counts: Callable[[Any], bool] = lambda _: True) -> None:
@@ -97,10 +97,11 @@ def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     noted(recover, "read_identity", "identity")
     noted(recover, "scan_file", "scan")
     noted(journal.Journal, "open", "cut")
-    noted(Fence, "store", "fence", lambda fence: fence._path.name == "fence")
+    noted(Fence, "store", "fence", lambda fence: fence.path.name == "fence")
     noted(recover, "write_identity", "identity is written")
     noted(service.Server, "_warm", "warm")
-    noted(Sockets, "publisher", "bind")
+    noted(Sockets, "publisher", "ports are held")
+    noted(Sockets, "listen", "listen")
     noted(service.Requests, "start", "requests")
     noted(ReplayInput, "start", "sources")
     synth.write_csv(tmp_path / "SAMPLE.csv", ROWS)
@@ -116,8 +117,8 @@ def test_the_order_of_a_start(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     server.start()
     try:
         assert steps == [
-            "lock", "identity", "scan", "cut", "bind", "fence", "identity is written", "warm", "heartbeat",
-            "requests", "sources",
+            "lock", "identity", "scan", "cut", "ports are held", "fence", "identity is written", "warm", "listen",
+            "heartbeat", "requests", "sources",
         ]  # fmt: skip
         assert server.committer.heart.begun.is_set()
         wait_until(lambda: server.inputs_finished(), "the file's end")

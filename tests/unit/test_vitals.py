@@ -6,9 +6,10 @@ import logging
 
 import pytest
 
+from flux.limits import LOOP_LATE_MS, MAX_REASON_CHARS
 from flux.model import State
 from flux.server import vitals as module
-from flux.server.vitals import MAX_REASON_CHARS, Vitals
+from flux.server.vitals import Vitals
 
 
 def test_the_state_is_the_worst_of_what_holds_now() -> None:
@@ -82,3 +83,23 @@ def test_the_loops_age_is_since_it_last_came_round_with_python_or_without(
     assert vitals.loop_age_ms() == 0
     vitals.also_turned = lambda: now + 1_000
     assert vitals.loop_age_ms() == 0, "it came round while this was asked"
+
+
+def test_a_loop_that_has_not_come_round_for_seconds_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 5_000_000_000
+    monkeypatch.setattr(module.time, "monotonic_ns", lambda: now)
+    vitals = Vitals()
+    now += 10 * LOOP_LATE_MS * 1_000_000
+    assert vitals.state is State.OK, "it has not begun"
+    vitals.turned()
+    now += LOOP_LATE_MS * 1_000_000 - 1
+    assert (vitals.state, vitals.reason) == (State.OK, "")
+    now += 1
+    assert vitals.state is State.UNHEALTHY
+    assert vitals.reason == "no rows are taken: the loop has not come round for 5 s"
+    vitals.also_turned = lambda: now
+    assert vitals.state is State.OK
+    now += LOOP_LATE_MS * 1_000_000
+    vitals.also_turned = lambda: 0
+    vitals.ended()
+    assert vitals.state is State.OK, "it was told to"

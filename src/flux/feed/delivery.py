@@ -153,6 +153,7 @@ class Delivery:
     def _heard(self, link: Link, reply: Any, error: FluxError | None) -> None:
         probed = self._name is None and not self._registered and not self._answers
         link.answered(at_once=probed)
+        link.unavailable = str(error) if isinstance(error, UnavailableError) else ""
         if isinstance(error, FloodError):
             self._unanswered()  # the connection is made again, and its rows are here
             return

@@ -39,6 +39,8 @@ class Link:
         self._health = 0  # the request for it that is not answered yet
         self._health_at = 0.0
         self._unwell = ""  # what the server's health said last, unless it was well
+        self.unavailable = ""
+        """Why the server did not answer the last question, where it said so."""
         self.asked = False
         self.answer_s = ANSWER_S
         self._asked_at = float("-inf")
@@ -88,7 +90,8 @@ class Link:
     def trouble(self) -> str:
         """Why nothing is committed, to be put after a sentence; "" when that is not known."""
         ingest = self._intake.why if self._intake.dropped > self._drops else ""
-        return "".join(f"; {why}" for why in (ingest, self.requester.flood) if why) or self._unwell
+        whys = (ingest, self.requester.flood, self.unavailable)
+        return "".join(f"; {why}" for why in whys if why) or self._unwell
 
     def rested(self, now: float) -> None:
         """Nothing was sent at this time that is not committed."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from flux.errors import StorageError
 from flux.kernels import journal as _kernel
-from flux.named_files import open_regular
+from flux.named_files import check_opened, open_regular
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,8 +53,11 @@ class Fence:
         self.path = path = Path(directory) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o644
+            )
             try:
+                check_opened(self._fd, path)
                 # Allocated, not only long: a full disk must not be in the way of a mark.
                 os.posix_fallocate(self._fd, 0, 2 * self._PAGE)
                 os.fsync(self._fd)

@@ -31,11 +31,15 @@ def path_of(directory: Path, file: int) -> Path:
 
 
 def files(directory: Path) -> list[JournalFile]:
-    """The journal's files in the data directory `directory`, oldest first; none when there is no journal."""
+    """The journal's files in the data directory `directory`, oldest first; none when there is no journal. Raises
+    `StorageError`."""
+    folder = Path(directory) / "journal"
     try:
-        names = os.listdir(Path(directory) / "journal")
+        names = os.listdir(folder)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StorageError.of(folder, error) from error
     numbers = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
     return [JournalFile(number, path_of(directory, number)) for number in numbers]
 

@@ -178,7 +178,7 @@ class Past:
                         count, read = count + more, read + size
                     else:
                         break
-            except OSError as error:
+            except (OSError, StorageError) as error:
                 raise JournalReadError(f"the journal cannot be read: {error}") from error
             except JournalDamageError:
                 if not count:

@@ -113,7 +113,8 @@ class Reader:
         if position.file == committed.file or scan(rest, position.offset).tail > position.offset:
             raise self._damaged(position)
         # Not simply one more: `flux rebuild --cut` sets aside a file of which nothing reads.
-        number = min(file.number for file in files(self.directory) if file.number > position.file)
+        with of_the_journal():
+            number = min(file.number for file in files(self.directory) if file.number > position.file)
         return Position(number, FILE_HEADER_BYTES)
 
     def _damaged(self, at: Position) -> DataError:

@@ -11,13 +11,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
 
 from flux.errors import DataError
-from flux.limits import MAX_RUNS, ONE_LIFE_RUNS
+from flux.limits import ONE_LIFE_RUNS
 from flux.model import StreamKey
 
 FORMAT: Final = 2
@@ -133,36 +132,3 @@ def feed_name(source_id: str, run: int) -> str:
 def is_durable(name: str, position: Position) -> bool:
     """Whether it is a run that processes take over from one another."""
     return position[1] > 0 and int(name.rpartition(":")[2]) < ONE_LIFE_RUNS
-
-
-def worth(name: str, position: Position, claims: int) -> int:
-    """Which of feeds' runs go first where there are too many: those of the least worth, of them the one of the longest
-    silence. `claims`: how many durable runs have no rows. A claim costs one request, so from a quarter of the places on
-    they go before all that has rows."""
-    if _is_claim(name, position):
-        return 0 if claims > MAX_RUNS // 4 else 2
-    return 3 if is_durable(name, position) else 1
-
-
-def _is_claim(name: str, position: Position) -> bool:
-    """Whether it is that of a durable run without rows."""
-    return position[0] == 0 and is_durable(name, position)
-
-
-def count_claims(runs: Mapping[str, Position]) -> int:
-    """How many are those of durable runs without rows."""
-    return sum(_is_claim(name, position) for name, position in runs.items())
-
-
-def remember(sources: dict[str, Position], moved: Mapping[str, Position]) -> None:
-    """Note where sources have moved to. Of feeds' runs MAX_RUNS stay, as `worth` has it: a run ends with its feed."""
-    for name, position in moved.items():
-        sources.pop(name, None)
-        sources[name] = position
-    if len(sources) <= MAX_RUNS:
-        return
-    feeds = {name: position for name, position in sources.items() if name.startswith(FEED)}
-    claims = count_claims(feeds)
-    least = sorted(feeds, key=lambda name: worth(name, feeds[name], claims))
-    for name in least[: max(0, len(least) - MAX_RUNS)]:
-        del sources[name]

@@ -74,7 +74,7 @@ class Server:
         self._stored: Persisted = {}
 
     def start(self) -> None:
-        """Recover and bind, warm, beat, and only then take rows in."""
+        """Recover, warm, open all that takes a descriptor, and only then listen; beat, and take rows in last."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         with short_slices():  # libzmq's threads too: those that compute take the usual one themselves
             self._start()
@@ -101,34 +101,40 @@ class Server:
             self._warm()
             self._assemble()
             self._add_inputs()
+            self._listen()
         except BaseException:
             self._release()
             raise
+        self._spawn("memory", self.memory.run)  # first: from here on peers take descriptors
         self._spawn("projector", self.projector.run)
         self._spawn("committer", self.committer.run)
         self._spawn("heart", lambda: self.committer.heart.run(self._look))
         self.committer.heart.begun.wait(STOP_S)
         self._requests.start()
         self._spawn("loop", self.loop.run)
-        self._spawn("memory", self.memory.run)
         for source in self._inputs:
             source.start()
 
     def _make_ready(self, positions: Mapping[str, Position]) -> None:
-        """Open the files to replay, and bind: what can refuse a start comes before anything of it is written."""
+        """Open the files to replay, and hold the ports: what can refuse a start comes before anything of it is
+        written. Nobody is let in yet."""
         config = self._config
         self._sources = [open_replay(replay, config.source_id) for replay in config.replays]
         for source in self._sources:
             if source.name in positions:
                 source.resume(*positions[source.name])
-        self._publisher = self._sockets.publisher(config.live_pub)
-        self.live_pub = endpoint_of(self._publisher.socket)
+        self._publisher = self._sockets.publisher(config.live_pub, listen=False)
         self._puller: Socket | None = None
-        self.ingest: str | None = None
         if config.ingest is not None:
-            self._puller = self._sockets.puller(config.ingest)
-            self.ingest = endpoint_of(self._puller)
-        self._router = self._sockets.router(config.chunk_rep)
+            self._puller = self._sockets.puller(config.ingest, listen=False)
+        self._router = self._sockets.router(config.chunk_rep, listen=False)
+
+    def _listen(self) -> None:
+        """Let peers in: those that waited come at once, and each takes a descriptor."""
+        self._sockets.listen()
+        self.live_pub = endpoint_of(self._publisher.socket)
+        self.chunk_rep = endpoint_of(self._router)
+        self.ingest: str | None = None if self._puller is None else endpoint_of(self._puller)
 
     def _warm(self) -> None:
         """Slots for the streams that recovery found, with their last rows in the rings."""
@@ -235,7 +241,6 @@ class Server:
             Watched(recovered.store, self._store_read),
             failed=self._failed,
         )
-        self.chunk_rep = self._requests.endpoint
         ports.append(self._requests.socket)
         self.memory = MemoryWatch(
             Connections([self._sockets.comings(port) for port in ports]),
@@ -331,7 +336,7 @@ class Server:
         for source in self._inputs:
             source.stop()
         self.loop.stop()
-        projector, committer, heart, loop, memory = self._threads
+        memory, projector, committer, heart, loop = self._threads
         loop.join(left())
         self.memory.stop()  # before a port is closed, and with it what it hears of connections
         memory.join(left())

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from flux.limits import MAX_REASON_CHARS
+from flux.limits import LOOP_LATE_MS, MAX_REASON_CHARS
 from flux.model import State
 
 _LOG = logging.getLogger("flux.server")
@@ -20,6 +20,7 @@ class Vitals:
         self._conditions: dict[str, tuple[State, str]] = {}
         self._changing = threading.Lock()
         self.loop_turned_ns = time.monotonic_ns()
+        self._turns = False  # the loop has begun to
         self.also_turned: Callable[[], int] = lambda: 0
         """When the loop last came round without Python (monotonic, ns)."""
 
@@ -48,17 +49,31 @@ class Vitals:
 
     @property
     def state(self) -> State:
-        return max((state for state, _ in self._conditions.values()), default=State.OK)
+        return max((state for state, _ in self._all()), default=State.OK)
 
     @property
     def reason(self) -> str:
         """The reasons of all conditions, each once, the worst first, cut at MAX_REASON_CHARS; empty: all is well."""
-        found = dict.fromkeys(reason for _, reason in sorted(self._conditions.values(), reverse=True))
+        found = dict.fromkeys(reason for _, reason in sorted(self._all(), reverse=True))
         return "; ".join(found)[:MAX_REASON_CHARS]
 
     def turned(self) -> None:
         """The loop came round."""
         self.loop_turned_ns = time.monotonic_ns()
+        self._turns = True
+
+    def ended(self) -> None:
+        """The loop has ended, as it was told to."""
+        self._turns = False
+
+    def _all(self) -> list[tuple[State, str]]:
+        """What holds now: a loop that hangs cannot report it itself."""
+        found = list(self._conditions.values())
+        if self._turns and (age := self.loop_age_ms()) >= LOOP_LATE_MS:
+            found.append(
+                (State.UNHEALTHY, f"no rows are taken: the loop has not come round for {age // 1_000} s")
+            )
+        return found
 
     def loop_age_ms(self) -> int:
         """How long ago that was."""

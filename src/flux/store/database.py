@@ -45,7 +45,8 @@ class Database:
     """`path` opened for this process alone; `advice` ends the message when the file cannot be used as it is.
 
     `prepare` is called with each new connection, in a transaction: it makes the tables or checks them. With `patient` a
-    file that is damaged or cannot be opened is no error here: `fault` says what it is, and each use tries again.
+    file that is damaged or cannot be opened is no error here: `fault` says what it is, each use tries again, and one
+    that succeeds clears it.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Database:
         if not self.path.exists():
             self._make(settings)
         self._writer = self._open(self.path, settings)
-        self._invalid = False
+        self._invalid, self.fault = False, None
 
     def _make(self, settings: _Settings) -> None:
         """A whole new file under another name, which then gets its own: a disk that refuses, or a power cut, leaves no

@@ -55,11 +55,17 @@ class DuckStore:
         self._headed: set[int] = set()  # streams that have a row in `heads`
         self._uncertain = False
         if self.fault is None:
-            self.position()
+            try:
+                self.position()
+            except (StorageError, DamagedError):
+                self._uncertain = True  # asked before anything is written
+                if not patient:
+                    self._database.close()
+                    raise
 
     @property
     def fault(self) -> FluxError | None:
-        """Why the file could not be opened at first (`patient` alone)."""
+        """Why the file could not be opened so far (`patient` alone)."""
         return self._database.fault
 
     @property

@@ -1,12 +1,16 @@
-"""What the text of an endpoint says."""
+"""What the text of an endpoint says, and its address held for whoever binds it later."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from typing import Final
 
 _MAX_PORT: Final = 65_535
+
+OpenAddress = socket.socket
+"""An address that is held; its `close` gives it back."""
 
 
 def malformed(endpoint: str) -> str:
@@ -41,3 +45,23 @@ def refusal(endpoint: str) -> str:
         f"tcp://127.0.0.1:{port} and let others in through a tunnel (ssh -L); or give both sides CURVE keys "
         f"(flux keygen, in a later version); or say --insecure, and whoever reaches the port may read and ask"
     )
+
+
+def hold(endpoint: str) -> OpenAddress | None:
+    """The address of an endpoint bound, and nobody let in; None where it is not an IPv4 address with its port. Raises
+    `OSError` where it cannot be had.
+
+    libzmq has one call for both, and peers that wait for the port take a descriptor each as soon as it listens.
+    """
+    found = re.fullmatch(r"tcp://(\*|[\d.]+):(\d+|\*)", endpoint)
+    if found is None:
+        return None
+    host, port = "0.0.0.0" if found[1] == "*" else found[1], 0 if found[2] == "*" else int(found[2])
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as libzmq does
+        held.bind((host, port))
+    except OSError:
+        held.close()
+        raise
+    return held

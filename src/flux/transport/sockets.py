@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -35,10 +35,9 @@ from flux.limits import (
     RECONNECT_MAX_MS,
     RECONNECT_MIN_MS,
     REQUEST_HWM,
-    SUBSCRIPTIONS_PER_LOOK,
 )
+from flux.transport.endpoints import OpenAddress, hold, malformed, refusal
 from flux.transport.endpoints import is_local as is_local
-from flux.transport.endpoints import malformed, refusal
 from flux.transport.frames import Socket as Socket
 from flux.transport.frames import receive as receive
 from flux.transport.frames import receive_some as receive_some
@@ -46,7 +45,7 @@ from flux.transport.frames import send as send
 from flux.transport.frames import send_back as send_back
 from flux.transport.frames import writable as writable
 from flux.transport.intake import Intake, Taken, Watched
-from flux.transport.topics import Subscriptions
+from flux.transport.publisher import Publisher as Publisher
 from flux.transport.wake import Wake as Wake
 
 _LOG: Final = logging.getLogger("flux.transport")
@@ -138,38 +137,6 @@ class Link:
         return out
 
 
-class Publisher:
-    """A bound XPUB socket and what its subscribers asked for.
-
-    Plain, never VERBOSE: so the subscription messages of each prefix balance (`topics.Subscriptions`).
-    """
-
-    def __init__(self, socket: Socket) -> None:
-        self.socket = socket
-        self.subscriptions = Subscriptions()
-        self.more = False
-        """Whether `drain` left messages of subscribers waiting."""
-
-    def hear(self, frame: bytes) -> list[bytes]:
-        """Take one frame of a subscriber; the prefix whose topics it changed, if any (`Subscriptions.apply`)."""
-        prefix = self.subscriptions.apply(frame)
-        return [] if prefix is None else [prefix]
-
-    def drain(self) -> list[bytes]:
-        """Take what subscribers sent since the last call, at most `SUBSCRIPTIONS_PER_LOOK` messages (then `more` is
-        True); the changed prefixes."""
-        changed: list[bytes] = []
-        self.more = False
-        for _ in range(SUBSCRIPTIONS_PER_LOOK):
-            frames = receive(self.socket)
-            if frames is None:
-                return changed
-            if len(frames) == 1:
-                changed += self.hear(frames[0])
-        self.more = True
-        return changed
-
-
 class Sockets:
     """One zmq context and the sockets made from it; closing it closes them all.
 
@@ -186,17 +153,19 @@ class Sockets:
         self._intake = Intake()
         self._watched: dict[Socket, Watched] = {}
         self._monitors: dict[Socket, Socket] = {}
+        self._held: list[tuple[Socket, str, OpenAddress]] = []
         weakref.finalize(self, self._intake.stop, wait=False).atexit = False
 
-    def publisher(self, endpoint: str, *, hwm: int = LIVE_HWM) -> Publisher:
-        """A bound XPUB; it never waits: a subscriber that is `hwm` messages behind loses the next ones."""
+    def publisher(self, endpoint: str, *, hwm: int = LIVE_HWM, listen: bool = True) -> Publisher:
+        """A bound XPUB; it never waits: a subscriber that is `hwm` messages behind loses the next ones. `listen` False:
+        nobody is let in before `listen()`."""
         socket = self._make(
             zmq.XPUB, send=hwm, receive=REQUEST_HWM, frame=MAX_SUBSCRIBE_BYTES, linger=LINGER_MS
         )
-        return Publisher(self._bind(socket, endpoint))
+        return Publisher(self._bind(socket, endpoint, listen))
 
-    def router(self, endpoint: str) -> Socket:
-        """A bound ROUTER for requests.
+    def router(self, endpoint: str, *, listen: bool = True) -> Socket:
+        """A bound ROUTER for requests; `listen` as of `publisher`.
 
         ROUTER_MANDATORY makes a reply that cannot be queued an error, so that it is held or counted; without
         it libzmq drops such a reply and says nothing.
@@ -209,12 +178,19 @@ class Sockets:
             linger=LINGER_MS,
         )
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        return self._bind(socket, endpoint)
+        return self._bind(socket, endpoint, listen)
 
-    def puller(self, endpoint: str) -> Socket:
-        """A bound PULL for feeds: its high-water mark is what holds them back."""
+    def puller(self, endpoint: str, *, listen: bool = True) -> Socket:
+        """A bound PULL for feeds: its high-water mark is what holds them back; `listen` as of `publisher`."""
         socket = self._make(zmq.PULL, send=1, receive=INGEST_HWM, frame=MAX_FRAME_BYTES, linger=0)
-        return self._bind(socket, endpoint)
+        return self._bind(socket, endpoint, listen)
+
+    def listen(self) -> None:
+        """Let peers in where `listen` was False. Raises InUseError and ConfigError."""
+        while self._held:
+            socket, endpoint, held = self._held.pop()
+            held.close()
+            self._bind_now(socket, endpoint)
 
     def subscriber(self, endpoint: str, prefixes: Sequence[bytes] = (), *, hwm: int = LIVE_HWM) -> Socket:
         """A SUB that connects, and again by itself; `subscribe`, `unsubscribe` change what it asks for."""
@@ -233,9 +209,9 @@ class Sockets:
         return self._connect(socket, endpoint), Link(watcher)
 
     def comings(self, socket: Socket) -> Callable[[], list[tuple[int, bool]]]:
-        """What gives, at each call, which connections of a socket were made since the last one: (descriptor,
-        False if it is no more)."""
-        watcher = self._monitor(socket, _COMINGS)
+        """What gives, at each call, which connections of a socket were made since the last one, or since it was made
+        with `listen` False: (descriptor, False if it is no more)."""
+        watcher = self._monitors.get(socket) or self._monitor(socket, _COMINGS)
 
         def come() -> list[tuple[int, bool]]:
             return [
@@ -332,6 +308,9 @@ class Sockets:
             watched.disable_monitor()
             watcher.close()
         self._monitors.clear()
+        for _, _, held in self._held:
+            held.close()
+        self._held.clear()
         for socket in self._all:
             socket.close()
         self._all.clear()
@@ -359,21 +338,36 @@ class Sockets:
             socket.setsockopt(option, value)
         return socket
 
-    def _bind(self, socket: Socket, endpoint: str) -> Socket:
+    def _bind(self, socket: Socket, endpoint: str, listen: bool) -> Socket:
         self._check(socket, endpoint)
         if not is_local(endpoint):
             if not self._insecure:
                 self.discard(socket)
                 raise ConfigError(refusal(endpoint))
             _LOG.warning("%s is open to every machine that reaches it: no key is asked for", endpoint)
+        if not listen:
+            self._monitor(socket, _COMINGS)  # whoever comes as soon as they can is heard of
+            try:
+                held = hold(endpoint)
+            except OSError as error:
+                self._refused(socket, endpoint, error)
+            if held is not None:
+                self._held.append((socket, endpoint, held))
+                return socket
+        return self._bind_now(socket, endpoint)
+
+    def _bind_now(self, socket: Socket, endpoint: str) -> Socket:
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
-            self.discard(socket)
-            if error.errno == errno.EADDRINUSE:
-                raise InUseError(f"{endpoint} is in use by another process") from error
-            raise ConfigError(f"cannot bind {endpoint!a}: {error.strerror}") from error
+            self._refused(socket, endpoint, error)
         return socket
+
+    def _refused(self, socket: Socket, endpoint: str, error: OSError | zmq.ZMQError) -> NoReturn:
+        self.discard(socket)
+        if error.errno == errno.EADDRINUSE:
+            raise InUseError(f"{endpoint} is in use by another process") from error
+        raise ConfigError(f"cannot bind {endpoint!a}: {error.strerror}") from error
 
     def _connect(self, socket: Socket, endpoint: str) -> Socket:
         self._check(socket, endpoint)

@@ -25,8 +25,8 @@ from flux.journal.records import (
     StreamRecord,
     is_durable,
     pack,
-    remember,
 )
+from flux.journal.remembered import Sources
 from flux.limits import MAX_RUNS
 from flux.model import State
 from flux.server.identity import Identity
@@ -95,7 +95,7 @@ class Committer:
         self._vitals = vitals
         self._runs = runs
         self._records = records
-        self._sources = sources
+        self._sources = Sources(sources)
         self._faults = faults
         self._closing = threading.Event()
         self._syncer = Syncer(journal, exchange.handover, vitals, disk=disk, failed=failed)
@@ -136,18 +136,24 @@ class Committer:
 
     def claimed(self, name: str) -> int:
         """The last incarnation of a feed's run whose claim is committed; from any thread."""
-        return self._sources.get(name, (0, 0))[1]
+        position = self.source_position(name)
+        return 0 if position is None else position[1]
+
+    def is_known(self, name: str) -> bool:
+        """Whether a feed's run has a place or a position; from any thread."""
+        return self._runs.knows(name) or name in self._sources  # in this order, as in `source_position`
 
     def may_have_forgotten(self, name: str) -> bool:
         """Whether a feed's run of that name may have been here: it is not known, and older ones had to go (from any
         thread)."""
-        return not self._runs.knows(name) and name not in self._sources and len(self._sources) >= MAX_RUNS
+        return not self.is_known(name) and self._sources.full
 
     def may_have_forgotten_durable(self, name: str) -> bool:
         """The same of a durable run with rows, which goes only where nearly all others are such ones too."""
         if not self.may_have_forgotten(name):
             return False
-        kept = self._sources | self._runs.all_committed()
+        live = self._runs.all_committed()
+        kept = self._sources | live
         durable = sum(
             name.startswith(FEED) and at[0] > 0 and is_durable(name, at) for name, at in kept.items()
         )
@@ -221,8 +227,8 @@ class Committer:
     def _take_note(self) -> Order | None:
         """Streams and sources of the group that is in the journal and is shown next, and how it is sent."""
         filled = self._exchange.taken()
-        remember(self._sources, filled.sources)
-        self._runs.settled(filled.sources)
+        self._sources.note(filled.sources)
+        self._runs.recorded(filled.sources)
         self._records.update((record.stream_id, record) for record in filled.streams)
         return self._faults(filled.group) if self._faults else None
 
@@ -236,9 +242,7 @@ class Committer:
         """The committed state of the store, for the first record of a file."""
         heads = self._streams.heads()
         live = self._runs.all_committed()
-        remember(
-            self._sources, {name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))}
-        )
+        self._sources.note({name: at for name, at in live.items() if at > self._sources.get(name, (0, 0))})
         return self._identity.heads(
             [
                 StreamHead(
@@ -249,7 +253,7 @@ class Committer:
                 )
                 for slot, record in self._committed_records()
             ],
-            self._sources,
+            dict(self._sources),
         )
 
     def _committed_records(self) -> list[tuple[int, StreamRecord]]:

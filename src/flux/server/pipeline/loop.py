@@ -13,13 +13,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from flux import journal, limits
 from flux.errors import InvalidNameError
-from flux.journal.records import Position, StreamRecord, feed_name, pack, remember, source_begins
+from flux.journal.records import Position, StreamRecord, feed_name, pack, source_begins
+from flux.journal.remembered import Sources
 from flux.model import StreamKey
 from flux.protocol.sequencer import refusal
 from flux.server.pipeline.inputs import ReplayInput
@@ -78,7 +80,7 @@ class Loop:
         )
         self._inputs: deque[ReplayInput] = deque()
         self._next_stream_id = next_stream_id
-        self._positions = positions
+        self._positions = Sources(positions)
         self._claims = claims
         self._unrecorded: list[StreamRecord] = []
         self._drops = DropLog(self._receiver, "ingest")
@@ -137,42 +139,50 @@ class Loop:
             if self._note_moved():
                 self.held = False
                 before = self._exchange.handover.position
-                turned = self._turns.run(0 if self._more else TURNS_S)
-                self._wake.clear()  # before anything is looked at that it may have been raised for
-                self._decide(turned)
+                self._decide(self._turn())
                 self._offer_inputs()
             self._vitals.turned()
+        self._vitals.ended()
+
+    def _turn(self) -> Turned:
+        """Receive until something is to be decided, and once in any case: nobody who wakes it keeps rows waiting."""
+        turned = self._turns.run(0 if self._more or self._claims.waiting else TURNS_S)
+        self._wake.clear()  # before anything is looked at that it may have been raised for
+        return self._turns.run(0) if turned is Turned.WOKEN else turned
 
     def _carry_out_claims(self) -> None:
-        """Give durable runs to the processes that claim them; what they are told stands in the journal first."""
-        while (due := self._claims.take()) is not None:
-            place = self._runs.find(due.source_id.encode(), due.run)
+        """Give runs to the processes that claim them, a number of them a turn; what they are told stands in the journal
+        first. While too many of earlier turns wait for room no others are."""
+        due = self._claims.take() if len(self._moved) <= limits.CLAIMS_PER_TURN else []
+        if due:
+            self._runs.hear()
+        for claim in due:
+            place = self._runs.find(claim.source_id.encode(), claim.run)
             if place is None:
-                place = self._add_run(due.source_id.encode(), due.run)
+                place = self._add_run(claim.source_id.encode(), claim.run)
             position = self._runs.claim(place)
             self._moved[self._runs.name(place)] = position
-            self._claims.done(due, position[1])
+            self._claims.done(claim, position[1])
 
     def _note_moved(self) -> bool:
         """Put new streams and positions that moved without rows into the group; False while there is no room."""
-        if not self._unrecorded and not self._moved:
-            return True
-        if not self._exchange.wait_for_room(limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S):
-            return False
-        with self._exchange.fill() as filled:
-            for stream in self._unrecorded:
-                filled.group.append(journal.STREAM, pack(stream))
-                filled.streams.append(stream)
-            self._unrecorded.clear()
-            self._put(filled, self._moved)
-            self._moved = {}
+        while self._unrecorded or self._moved:
+            if not self._exchange.wait_for_room(limits.TURN_BYTES, limits.TURN_RECORDS, IDLE_S):
+                return False
+            with self._exchange.fill() as filled:
+                for stream in self._unrecorded[: limits.NOTES_PER_GROUP]:
+                    filled.group.append(journal.STREAM, pack(stream))
+                    filled.streams.append(stream)
+                del self._unrecorded[: limits.NOTES_PER_GROUP]
+                names = list(islice(self._moved, limits.NOTES_PER_GROUP))
+                self._put(filled, {name: self._moved.pop(name) for name in names})
         return True
 
     def _put(self, filled: Filled, moved: dict[str, Position]) -> None:
         for name, position in moved.items():
             filled.group.append_source(source_begins(name), position)
         filled.sources.update(moved)
-        remember(self._positions, moved)
+        self._positions.note(moved)
 
     def _offer_inputs(self) -> None:
         """A turn of what this process reads itself."""
@@ -242,6 +252,7 @@ class Loop:
             self._receiver.discard()
             return
         if place is None:
+            self._runs.hear()
             place = self._add_run(unknown.key[0], unknown.store_id)
         self._receiver.kernel.refuse(place)
         self._moved[self._runs.name(place)] = self._runs.taken(place)
@@ -252,6 +263,7 @@ class Loop:
         if self._is_forgotten(unknown):
             self._receiver.discard()  # its feed is told when it asks
         else:
+            self._runs.hear()
             self._add_run(unknown.key[0], unknown.store_id)
 
     def _is_forgotten(self, unknown: UnknownStream) -> bool:
@@ -259,14 +271,14 @@ class Loop:
         with row 1, and one that was registered (its messages carry an incarnation) was known before its first row."""
         name = feed_name(unknown.key[0].decode(), unknown.store_id)
         began = unknown.start > 1 or unknown.epoch > 0
-        return began and name not in self._positions and len(self._positions) >= limits.MAX_RUNS
+        return began and name not in self._positions and self._positions.full
 
     def _add_run(self, source: bytes, run: int) -> int:
         """Go on with a feed's run where the journal has it; its place in the table."""
         position = self._positions.get(feed_name(source.decode(), run), (0, 0))
         place, gone = self._runs.add(source, run, position, INGEST_OWNER)
         self._moved |= gone
-        remember(self._positions, gone)
+        self._positions.note(gone)
         return place
 
     def _add_stream(self, key: StreamKey, owner: int) -> int:

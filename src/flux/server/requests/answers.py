@@ -24,6 +24,7 @@ from flux import codec
 from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, InvalidNameError
 from flux.limits import (
+    MAX_CLAIMS_WAITING,
     MAX_CORRELATION_BYTES,
     MAX_NEAR_NAMES,
     MAX_REQUEST_BYTES,
@@ -38,7 +39,7 @@ from flux.schema import messages
 from flux.server.requests.backfill import CandlesBackfill, RowsBackfill
 from flux.server.requests.listing import Listing
 from flux.server.requests.refusal import INTERNAL, Refusal, Status
-from flux.server.requests.view import ServerView, StreamView
+from flux.server.requests.view import Claim, ServerView, StreamView
 from flux.transport.drops import Seldom
 
 _LOG: Final = logging.getLogger("flux.requests")
@@ -185,17 +186,25 @@ class Answers:
             StreamKey(request.source_id, "X", "1m").checked()
         except InvalidNameError as error:
             raise Refusal(Status.INVALID_ARGUMENT, str(error)) from error
-        had = self._view.claim_run(request.source_id, request.run, request.claim) if request.claim else True
-        if had is None:
-            raise Refusal(Status.NOT_FOUND, f"unknown run: the last {MAX_RUNS} durable ones are remembered")
-        if not had:
-            raise Refusal(Status.UNAVAILABLE, "the claim is on its way into the journal", CLAIM_RETRY_MS)
+        if request.claim:
+            self._claim(request)
         position = self._view.run_position(request.source_id, request.run, request.refused_after)
         if position is None:
             raise Refusal(Status.NOT_FOUND, f"unknown run: of quiet feeds the last {MAX_RUNS} are remembered")
         return messages.source_position_response(
             source_id=request.source_id, run=request.run, **position._asdict(), **head
         )
+
+    def _claim(self, request: Any) -> None:
+        claim = self._view.claim_run(request.source_id, request.run, request.claim)
+        if claim is Claim.FORGOTTEN:
+            raise Refusal(Status.NOT_FOUND, f"unknown run: the last {MAX_RUNS} durable ones are remembered")
+        if claim is Claim.NOT_TAKEN:
+            why = f"{MAX_CLAIMS_WAITING} registrations of runs wait already"
+            raise Refusal(Status.UNAVAILABLE, why, CLAIM_RETRY_MS)
+        if claim is Claim.ON_ITS_WAY:
+            why = "the run's registration is on its way into the journal"
+            raise Refusal(Status.UNAVAILABLE, why, CLAIM_RETRY_MS)
 
     # What they share
 

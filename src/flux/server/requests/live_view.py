@@ -11,7 +11,7 @@ from flux.errors import DataError, FluxError, StorageError
 from flux.journal.records import FIRST_EPOCH, feed_name
 from flux.limits import MAX_REPLY_ROWS, ONE_LIFE_RUNS
 from flux.model import MAX_SEQUENCE, RowKind, State, StreamKey
-from flux.server.requests.view import Health, RunPosition, StreamView
+from flux.server.requests.view import Claim, Health, RunPosition, StreamView
 from flux.server.storage.losses import CURSOR
 from flux.transport.topics import V1Topics
 
@@ -125,11 +125,21 @@ class LiveView:
         total, refused = self._runs.refused(name, refused_after, committed)
         return RunPosition(committed, incarnation, total, refused)
 
-    def claim_run(self, source_id: str, run: int, token: int) -> bool | None:
-        if run < ONE_LIFE_RUNS and self._committer.may_have_forgotten_durable(feed_name(source_id, run)):
-            return None
+    def claim_run(self, source_id: str, run: int, token: int) -> Claim:
+        name = feed_name(source_id, run)
+        if run < ONE_LIFE_RUNS and self._committer.may_have_forgotten_durable(name):
+            return Claim.FORGOTTEN
         incarnation = self._claims.claim(source_id, run, token)
-        return bool(incarnation) and self._committer.claimed(feed_name(source_id, run)) >= incarnation
+        if incarnation is None:
+            return Claim.NOT_TAKEN
+        if incarnation and self._committer.claimed(name) >= incarnation:
+            return Claim.HELD
+        if incarnation and not self._committer.is_known(
+            name
+        ):  # others came and it had to go: it is claimed anew
+            self._claims.forget(source_id, run, token)
+            self._claims.claim(source_id, run, token)
+        return Claim.ON_ITS_WAY
 
     def journal_rows(
         self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False

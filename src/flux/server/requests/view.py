@@ -8,6 +8,7 @@ None rather than rows that were overwritten meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from numpy.typing import NDArray
@@ -37,6 +38,15 @@ class RunPosition(NamedTuple):
     incarnation: int  # the process that has it; 0 where none ever claimed it
     refused_total: int  # rows refused since this server began
     refused: Rows  # REFUSED rows: committed ones, the last MAX_REFUSED_LISTED
+
+
+class Claim(Enum):
+    """What became of a process's claim to a run."""
+
+    HELD = 0  # it stands in the journal
+    ON_ITS_WAY = 1  # ask again
+    NOT_TAKEN = 2  # too many others wait: ask again
+    FORGOTTEN = 3  # the run may have had rows that are forgotten
 
 
 class Health(NamedTuple):
@@ -88,9 +98,8 @@ class ServerView(Protocol):
     def run_position(self, source_id: str, run: int, refused_after: int) -> RunPosition | None:
         """How far a feed's run is, with the refused rows numbered above `refused_after`; None: it may be forgotten."""
 
-    def claim_run(self, source_id: str, run: int, token: int) -> bool | None:
-        """Whether the process with this token has the run: false until that stands in the journal. None: it may have
-        had rows that are forgotten."""
+    def claim_run(self, source_id: str, run: int, token: int) -> Claim:
+        """Whether the process with this token has the run."""
 
     def journal_rows(
         self, stream_id: int, kind: RowKind, after: int, last: int, *, all_files: bool = False

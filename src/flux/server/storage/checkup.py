@@ -6,6 +6,8 @@ being written, and its database is its own.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,7 +15,7 @@ from typing import Final, NamedTuple
 import duckdb
 
 from flux import journal
-from flux.errors import DataError, FluxError
+from flux.errors import FluxError, StorageError
 from flux.named_files import check_regular
 from flux.server.storage.damage import decision
 from flux.server.storage.directory import holder, read_identity
@@ -21,6 +23,9 @@ from flux.server.storage.losses import Losses
 from flux.server.storage.scan import missing_between, scan_file
 
 DATABASE: Final = "flux.duckdb"
+
+_OF_THE_SYSTEM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES)
+"""These say nothing of the file: another one would not open either."""
 
 
 class Trouble(NamedTuple):
@@ -33,7 +38,11 @@ class Trouble(NamedTuple):
 
 def troubles(directory: Path) -> Iterator[Trouble]:
     """All that shows of a data directory, each with the command to type; none where there is no journal yet."""
-    files = journal.files(directory)
+    try:
+        files = journal.files(directory)
+    except StorageError as error:
+        yield Trouble("journal", True, str(error))
+        return
     if not files:
         return
     running = holder(directory)
@@ -59,7 +68,7 @@ def troubles(directory: Path) -> Iterator[Trouble]:
 def _copy(directory: Path) -> Iterator[Trouble]:
     try:
         found = read_identity(directory)
-    except DataError as error:
+    except FluxError as error:
         yield Trouble("identity", True, str(error))
         return
     why = found.copy if found else "identity is missing"
@@ -81,8 +90,6 @@ def _database(path: Path) -> Iterator[Trouble]:
             connection.execute("SELECT store_id FROM meta").fetchall()
     except (OSError, duckdb.Error) as error:
         said = str(error).splitlines()[0]
-        yield Trouble(
-            "database",
-            True,
-            f"{path} does not open: {said}. `flux rebuild {path.parent}` fills it anew from the journal",
-        )
+        of_the_system = any(os.strerror(number) in said for number in _OF_THE_SYSTEM)
+        advice = "" if of_the_system else f". `flux rebuild {path.parent}` fills it anew from the journal"
+        yield Trouble("database", True, f"{path} does not open: {said}{advice}")

@@ -19,8 +19,8 @@ from flux.errors import ConfigError, DataError, InUseError, StorageError
 from flux.journal.fence import sync_folder
 from flux.journal.files import files
 from flux.journal.records import FORMAT
-from flux.named_files import read_regular
-from flux.server.storage.origin import Marks, make_origin, marks_of, why_a_copy
+from flux.named_files import UNFIT, check_opened, read_regular
+from flux.server.storage.origin import Marks, make_origin, mark_of, marks_of, why_a_copy
 
 IDENTITY_BYTES: Final = 1_024
 
@@ -40,8 +40,10 @@ class DirectoryLock:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._take(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), directory)
-            fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+            fd = os.open(directory / "lock", flags, 0o644)
             self._take(fd, directory)
+            check_opened(fd, directory / "lock")
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
@@ -116,12 +118,19 @@ class Found(NamedTuple):
 
 
 def machine_boot() -> str:
-    """The id that the kernel made when this machine was started."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    """The id that the kernel made when this machine was started. Raises StorageError."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise StorageError.of(path, error) from error
 
 
 def read_identity(directory: Path) -> Found | None:
-    """What the identity file says, and whether this is the original; None where there is none."""
+    """What the identity file says, and whether this is the original; None where there is none.
+
+    Raises DataError where it does not read, StorageError where the system does not let it be read.
+    """
     path = directory / "identity"
     try:
         content = read_regular(path)
@@ -130,17 +139,20 @@ def read_identity(directory: Path) -> Found | None:
         said = msgspec.json.decode(content, type=IdentityFile)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (*UNFIT, msgspec.MsgspecError) as error:
         raise DataError(
             f"{path} does not read: {error}; without it the directory counts as a copy: move it away"
         ) from error
+    except OSError as error:
+        raise StorageError.of(path, error) from error
     if said.format > FORMAT:
         raise DataError(
             f"{directory} has format {said.format}, this flux reads {FORMAT}: upgrade flux-marketdata"
         )
     if said.marks is not None:
         return Found(said, why_a_copy(said.marks, marks_of(directory)))
-    return Found(said, "" if said.inode == path.stat().st_ino else "identity is another file")
+    now = mark_of(path)
+    return Found(said, "" if now and said.inode == now.inode else "identity is another file")
 
 
 def write_identity(

@@ -22,7 +22,7 @@ import msgspec
 from flux.errors import DataError, StorageError
 from flux.journal.fence import sync_folder
 from flux.journal.records import EpochRecord
-from flux.named_files import read_regular
+from flux.named_files import UNFIT, read_regular
 
 _LOG = logging.getLogger("flux.server")
 
@@ -64,7 +64,8 @@ class Losses:
 
     def open(self, epochs: Sequence[EpochRecord], store_id: int, parent_store_id: int = 0) -> dict[str, str]:
         """Condition -> reason, of all that is not acknowledged: `epochs` are those of the store `store_id`, which begin
-        with its parent's. Raises DataError when the file does not read."""
+        with its parent's. Raises DataError when the file does not read, StorageError when the system does not let it
+        be read."""
         seen = self.acknowledged()
         upto = seen.epoch if seen.store_id in (0, store_id, parent_store_id) else 0
         found = {loss.name: self.told(loss.reason) for loss in self._noted() if loss.number > seen.number}
@@ -122,10 +123,12 @@ class Losses:
             return msgspec.json.decode(read_regular(self._path), type=list[Loss])
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.MsgspecError) as error:
+        except (*UNFIT, msgspec.MsgspecError) as error:
             raise DataError(
                 f"{self._path} does not read: {error}. It says what was lost: look at it, then move it away"
             ) from error
+        except OSError as error:
+            raise StorageError.of(self._path, error) from error
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -61,14 +61,16 @@ def marks_of(directory: Path) -> Marks:
 
 
 def mark_of(path: Path) -> Mark | None:
-    """What the file system says of a file, None where there is none."""
+    """What the file system says of a file, None where there is none. Raises StorageError."""
     try:
-        found = os.stat(path)
+        found, born = os.stat(path), birth_ns(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageError.of(path, error) from error
     return Mark(
         found.st_ino,
-        birth_ns(path),
+        born,
         found.st_ctime_ns,
         found.st_uid,
         found.st_gid,

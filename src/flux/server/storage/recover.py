@@ -9,14 +9,14 @@
                  somebody may have seen are lost
     6 cut        what stands after the last COMMIT was shown to nobody
     7 project    what the store lacks
-      ready      whatever else can refuse the start: ports are bound, files to replay are opened
+      ready      whatever else can refuse the start: ports are held, files to replay are opened
     8 epoch      after a loss: a new one for the whole store, said loudly until it is acknowledged
       branch     of a copy, since another may go on from the same rows: another store, in a new journal file
     9 sync       journal and fence, before anything of them is shown: whoever wrote them may have been killed before
                  they were on the disk
    10 identity   last, after all that can refuse a start
 
-Warming the rings and the first heartbeat follow in `service.py`.
+Warming the rings, listening at the ports and the first heartbeat follow in `service.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Final
 import msgspec
 
 from flux import journal
-from flux.errors import DamagedError, DataError, StorageError
+from flux.errors import DamagedError, DataError, FluxError, StorageError
 from flux.journal import Fence, Journal, Position, Projected, projected_mark
 from flux.journal.fence import sync_folder
 from flux.journal.records import (
@@ -99,7 +99,10 @@ def recover(
     the database: no identity, no epoch.
     """
     with ExitStack() as undo:
-        recovered = _recover(directory, undo, ready, disk=disk, file_bytes=file_bytes)
+        try:
+            recovered = _recover(directory, undo, ready, disk=disk, file_bytes=file_bytes)
+        except OSError as error:
+            raise StorageError.of(error.filename or directory, error) from error
         undo.pop_all()
         return recovered
 
@@ -122,11 +125,11 @@ def _recover(directory: Path, undo: ExitStack, ready: Ready, *, disk: bool, file
     if found and not found.copy:
         _compare(directory, scanned.heads, found, fence)
     copy = "" if found and not found.copy else found.copy if found else "identity is missing"
-    store, beyond = _open_store(directory, scanned)
+    store, beyond, unread = _open_store(directory, scanned)
     undo.callback(store.close)
     loss = loss_of(scanned, fence, projected_mark(directory), found.said if found else None, beyond)
-    if (loss.reason or copy) and store.fault is not None:
-        store = _set_aside_unread(directory, scanned, store)
+    if (loss.reason or copy) and unread is not None:
+        store = _set_aside_unread(directory, scanned, store, unread)
         undo.callback(store.close)
     log = Journal.open(directory, file=scanned.end.file, offset=scanned.end.offset, file_bytes=file_bytes)
     undo.callback(log.close, clean=False)
@@ -264,9 +267,9 @@ def _compare(directory: Path, heads: HeadsRecord, found: Found, fence: Fence) ->
             )
 
 
-def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | None]:
-    """The database, and what it proves of rows that the journal lost: one that was filled beyond the journal's end is
-    set aside, and another begun.
+def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | None, FluxError | None]:
+    """The database, what it proves of rows that the journal lost, and why it could not be asked for that, if so. One
+    that was filled beyond the journal's end is set aside, and another begun.
 
     The name it gets says of which store it is and where the journal ended: as long as that is still the end, a start
     that failed meanwhile has not told anybody of the loss.
@@ -275,31 +278,32 @@ def _open_store(directory: Path, scanned: Scanned) -> tuple[DuckStore, Beyond | 
     of, also, epoch = scanned.heads.store_id, scanned.heads.parent_store_id, scanned.epoch
     suffix = f"beyond-{of:016x}-{end.file}-{end.offset}"
     store = DuckStore(path, of, also=also, patient=True)
-    position = None
-    with suppress(StorageError, DamagedError):  # else it is asked when it opens; the journal has the rows
+    position, unread = None, None
+    try:
         position = store.position()
-        if position is not None and Position(*position) > end:
-            epoch = store.highest_epoch()
+    except (StorageError, DamagedError) as error:  # it is asked when it opens; the journal has the rows
+        unread = error
     if position is not None and Position(*position) > end:
+        with suppress(StorageError, DamagedError):  # then the marks alone say it
+            epoch = store.highest_epoch()
         store.close()
         aside = _moved(path, suffix)
         _LOG.error("%s holds rows that the journal lost; set aside as %s and filled anew", path, aside.name)
         store = DuckStore(path, of, also=also, patient=True)
     aside = path.with_name(f"{path.name}.{suffix}")
-    return store, Beyond(aside.name, epoch) if aside.exists() else None
+    return store, Beyond(aside.name, epoch) if aside.exists() else None, unread
 
 
-def _set_aside_unread(directory: Path, scanned: Scanned, store: DuckStore) -> DuckStore:
-    """Begin another database beside one that does not open, where an epoch ends: nobody knows whether it has rows of
+def _set_aside_unread(directory: Path, scanned: Scanned, store: DuckStore, unread: FluxError) -> DuckStore:
+    """Begin another database beside one that does not read, where an epoch ends: nobody knows whether it has rows of
     that epoch which the journal lost, and it must not be asked for them once it opens."""
     path, of, also = directory / DATABASE, scanned.heads.store_id, scanned.heads.parent_store_id
-    fault = store.fault
     store.close()
     if path.exists():
         aside = _moved(path, f"unread-{of:016x}-{scanned.end.file}-{scanned.end.offset}")
         _LOG.error(
-            "%s does not open, and may hold rows that the journal lost; set aside as %s and filled anew: %s",
-            *(path, aside.name, fault),
+            "%s does not read, and may hold rows that the journal lost; set aside as %s and filled anew: %s",
+            *(path, aside.name, unread),
         )
     return DuckStore(path, of, also=also, patient=True)
 
