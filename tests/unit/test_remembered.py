@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from flux.journal.records import feed_name
+from pathlib import Path
+
+from flux.journal.records import feed_name, source_begins
 from flux.journal.remembered import Order, Sources
 from flux.limits import MAX_ROWLESS_RUNS, MAX_RUNS, ONE_LIFE_PLACES, ONE_LIFE_RUNS
+from tests.unit.live_server import eventually
+from tests.unit.lives import BTC, Life
 
 
 def named(number: int) -> str:
@@ -77,3 +81,31 @@ def test_the_line_that_a_run_stands_in_changes_with_it() -> None:
     assert (len(order), order.one_life, order.least()) == (3, 2, named(0))
     order.drop(named(0))
     assert order.least() == unnamed(1)
+
+
+def test_those_that_moved_last_are_remembered_over_a_restart() -> None:
+    """As HEADS has them: the order in which names were first seen says nothing."""
+    sources = Sources({"csv:a": (1, 2)} | {unnamed(n): (1, 1) for n in range(MAX_RUNS)})
+    sources.note({unnamed(0): (2, 1)})
+    again = Sources(Sources(sources.in_order()))
+    assert again == sources
+    again.note({unnamed(MAX_RUNS): (1, 1)})
+    assert unnamed(0) in again
+    assert unnamed(1) not in again
+
+
+def test_a_start_remembers_no_more_than_a_running_server(tmp_path: Path) -> None:
+    """A flood leaves records of far more runs in the journal than there are places."""
+    with Life(tmp_path) as life:
+        for first in range(0, 3 * MAX_RUNS, 256):
+            with life._exchange.fill() as filled:
+                names = [unnamed(number) for number in range(first, first + 256)]
+                for name in names:
+                    filled.group.append_source(source_begins(name), (1, 1))
+                filled.sources.update(dict.fromkeys(names, (1, 1)))
+            eventually(lambda last=first + 255: life.committer.source_position(unnamed(last)) is not None)
+            life.write(BTC, 1)
+    with Life(tmp_path) as life:
+        assert len(life.recovered.sources) == MAX_RUNS + 1
+        assert unnamed(3 * MAX_RUNS - 1) in life.recovered.sources
+        assert "file:BTC" in life.recovered.sources

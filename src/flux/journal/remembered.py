@@ -13,7 +13,8 @@ No call takes longer where there are more of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Final
 
 from flux.journal.records import FEED, Position, is_durable
@@ -40,6 +41,10 @@ class Order:
 
     def __len__(self) -> int:
         return len(self._line)
+
+    def __iter__(self) -> Iterator[str]:
+        """Of each line in the order in which they were put there."""
+        return chain(*self._lines)
 
     @property
     def one_life(self) -> int:
@@ -78,12 +83,17 @@ class Sources(dict[str, Position]):
     def __init__(self, known: Mapping[str, Position]) -> None:
         super().__init__()
         self._order = Order()
-        self.note(known)
+        self.note(known.in_order() if isinstance(known, Sources) else known)
 
     @property
     def full(self) -> bool:
         """Whether a run may have been forgotten."""
         return len(self._order) >= MAX_RUNS
+
+    def in_order(self) -> dict[str, Position]:
+        """All of them; of runs those come last that moved last. Of the thread that notes."""
+        files = {name: position for name, position in self.items() if not name.startswith(FEED)}
+        return files | {name: self[name] for name in self._order}
 
     def note(self, moved: Mapping[str, Position]) -> None:
         """Where sources have moved to."""

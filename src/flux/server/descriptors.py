@@ -57,25 +57,27 @@ class DescriptorWatch:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if most == resource.RLIM_INFINITY:
             return
-        free = min(limits.FREE_DESCRIPTORS, most // 8)
+        wanted = min(limits.FREE_DESCRIPTORS, most // 8)
         self._ended = [ended for ended in self._ended if _is_open(ended)]
-        over = count_open() - len(self._ended) - (most - free)
-        if over <= 0:
+        taken = count_open() - len(self._ended)
+        if taken <= most - wanted:
             self._calm += 1
             if self._calm == CALM_LOOKS:
                 self._vitals.clear("descriptors")
             return
         self._calm = 0
-        if over <= len(self._connections):  # else it is not they that take them
-            ended = self._connections.drop_newest(over)
-            self._ended += ended
-            self.dropped += len(ended)
-        self._vitals.set(
-            "descriptors",
-            State.DEGRADED,
-            f"{most} descriptors (ulimit -n) are not enough for all who connect, and {free} are kept free: the newest "
-            "connections are dropped",
-        )
+        # Where files alone leave fewer than that, half of what they leave is for connections: an end of all is no help.
+        others = taken - len(self._connections)
+        ended = self._connections.drop_newest(max(0, taken - most + min(wanted, (most - others) // 2)))
+        self._ended += ended
+        self.dropped += len(ended)
+        if ended:
+            why = f"not enough for all who connect, and {wanted} are to be free: the newest connections are dropped"
+        elif not self._vitals.has("descriptors"):
+            why = f"too few: files take them, fewer than {wanted} are free, and no connection is dropped for that"
+        else:
+            return
+        self._vitals.set("descriptors", State.DEGRADED, f"{most} descriptors (ulimit -n) are {why}")
 
 
 def _is_open(ended: Connection) -> bool:

@@ -184,7 +184,7 @@ class Server:
             vitals=self.vitals,
             runs=runs,
             records=records,
-            sources=dict(recovered.sources),
+            sources=recovered.sources,
             disk=config.durability == "disk",
             failed=self._failed,
             faults=self._faults,
@@ -198,7 +198,7 @@ class Server:
             wake=self._wake,
             puller=puller,
             next_stream_id=max(records, default=0) + 1,
-            positions=dict(recovered.sources),
+            positions=recovered.sources,
             claims=self._claims,
         )
         self.vitals.also_turned = self.loop.turned_ns

@@ -253,7 +253,7 @@ class Committer:
                 )
                 for slot, record in self._committed_records()
             ],
-            dict(self._sources),
+            self._sources.in_order(),
         )
 
     def _committed_records(self) -> list[tuple[int, StreamRecord]]:

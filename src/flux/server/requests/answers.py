@@ -20,6 +20,8 @@ from itertools import islice
 from operator import eq
 from typing import Any, Final
 
+import zstandard  # noqa: F401  the codec loads it at the first large reply: there may be no descriptor left then
+
 from flux import codec
 from flux.codec.bounds import beyond_bounds
 from flux.errors import DecodeError, InvalidNameError

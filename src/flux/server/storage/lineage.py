@@ -97,7 +97,7 @@ def begin_epoch(identity: Identity, log: Journal, scanned: Scanned, loss: Loss) 
     group = journal.Group(len(body) + 4_096)
     group.append(journal.EPOCH, body)
     if not log.fits(group):
-        log.rotate(pack(identity.heads(list(scanned.streams.values()), scanned.sources)))
+        log.rotate(pack(identity.heads(list(scanned.streams.values()), scanned.sources.in_order())))
     log.commit(group, sync=True)
     identity.epoch = record.epoch
     identity.epochs.append(record)
@@ -116,7 +116,7 @@ def branch(identity: Identity, log: Journal, scanned: Scanned, loss: Loss, copy:
     )
     identity.epoch = identity.branch_epoch = record.epoch
     identity.epochs.append(record)
-    log.rotate(pack(identity.heads(list(scanned.streams.values()), scanned.sources)))
+    log.rotate(pack(identity.heads(list(scanned.streams.values()), scanned.sources.in_order())))
 
 
 def _epoch_record(scanned: Scanned, epoch: int, reason: str) -> EpochRecord:

@@ -275,7 +275,7 @@ def go_on_from(directory: Path, old: DuckStore) -> int:
                     pack(
                         HeadsRecord(
                             scanned.heads.format, scanned.heads.store_id, scanned.epoch, heads, scanned.epochs,
-                            scanned.sources, scanned.heads.parent_store_id, scanned.heads.branch_epoch,
+                            scanned.sources.in_order(), scanned.heads.parent_store_id, scanned.heads.branch_epoch,
                         )
                     )
                 )  # fmt: skip

@@ -25,7 +25,7 @@ from flux.journal.records import (
     pack,
     unpack,
 )
-from flux.journal.records import Position as SourcePosition
+from flux.journal.remembered import Sources
 from flux.limits import PROJECT_MAX_ROWS
 from flux.model import RowKind
 from flux.server.storage.damage import Damage, Missing, assess
@@ -47,7 +47,7 @@ class Scanned:
 
     heads: HeadsRecord
     streams: dict[int, StreamHead]
-    sources: dict[str, SourcePosition]
+    sources: Sources
     epoch: int
     epochs: list[EpochRecord]
     end: Position
@@ -106,7 +106,7 @@ def _scanned(
         scanned = Scanned(
             heads=heads,
             streams={head.stream.stream_id: head for head in heads.streams},
-            sources=dict(heads.sources),
+            sources=Sources(heads.sources),
             epoch=heads.epoch,
             epochs=list(heads.epochs),
             end=Position(file.number, found.committed),
@@ -195,7 +195,7 @@ def _apply(body: memoryview, kind: int, scanned: Scanned) -> None:
         scanned.streams[stream.stream_id] = StreamHead(stream, 0, 0, lowest)
     elif kind == journal.SOURCE:
         source = unpack(body, SourceRecord)
-        scanned.sources[source.name] = source.position
+        scanned.sources.note({source.name: source.position})
     elif kind == journal.HOLE:
         hole = unpack(body, HoleRecord)
         scanned.holed_now |= hole.spans.keys()
