@@ -16,6 +16,12 @@ GIB: Final = 1024 * MIB
 # Frames
 MAX_LIVE_ROWS: Final = 64  # rows in a message that we publish
 MAX_REPLY_ROWS: Final = 10_000  # rows in a reply
+MAX_RANGE_ROWS: Final = (
+    1 << 25
+)  # rows that Historical.get_range puts together: 2 GiB of candles; iter_range has no bound
+RANGE_SPARE_ROWS: Final = (
+    10 * MAX_REPLY_ROWS
+)  # rows that may be superseded by others before they are let go of
 MAX_REPLY_BYTES: Final = 4 * MIB
 MAX_REQUEST_BYTES: Final = 64 * KIB
 MAX_FRAME_BYTES: Final = 4 * MIB  # any frame we accept (MAXMSGSIZE)
@@ -148,6 +154,10 @@ PROJECT_MAX_ROWS: Final = 200_000
 STORE_WAL_BYTES: Final = 64 * MIB  # write-ahead log at which a commit checkpoints
 STORE_IDLE_WAL_BYTES: Final = 1 * MIB  # write-ahead log at which an idle moment is used for it
 STORE_MEMORY_BYTES: Final = 512 * MIB  # DuckDB's own buffers, per open file
+STORE_FRAME_BYTES: Final = 64 * MIB  # a message between a server and its store's process
+STORE_TOLD_MS: Final = 500  # the process says how it is at least this often
+STORE_SILENT_MS: Final = 3_000  # one that says nothing for so long is not asked any more
+STORE_ANSWER_MS: Final = 1_000  # a read of it may take so long
 STORE_REOPEN_S: Final = 10.0  # wait for other threads' statements before a failed file is opened again
 
 # Client

@@ -12,9 +12,9 @@ import pytest
 from flux.errors import DamagedError, StorageError
 from flux.journal import FILE_HEADER_BYTES, Position
 from flux.model import RowKind
-from flux.server.storage.projection import Projection
 from flux.store.base import StoreBatch
 from flux.store.duck import DuckStore
+from flux.store.projection import Projection
 from tests.unit.lives import BTC, Life, rows_of
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from flux.client.historical import Historical
 from flux.client.ranges import Bounds, History, Page, Range
 from flux.client.starting import TimeStart, begin_of
-from flux.errors import AnswerError, FluxError, StorageError
+from flux.errors import AnswerError, FluxError, RequestTimeout, StorageError
 from flux.model import TRADE, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.schema import messages
@@ -96,6 +97,79 @@ def test_a_server_in_another_epoch_every_time_ends_the_call() -> None:
 
     with pytest.raises(FluxError, match="another epoch every time"):
         wanted.fetch(page_of)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_what_is_kept_of_a_range_is_what_it_gives(limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server sends revisions of few candles for ever: with every page of 100 rows, 5 of its last 6 candles."""
+    monkeypatch.setattr("flux.client.ranges.RANGE_SPARE_ROWS", 100)
+    rng = np.random.default_rng(7)
+    times: list[int] = []
+    kept: list[int] = []
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        kept.append(sum(len(part) for part, _ in wanted._parts))
+        some = [T0 + MINUTE * int(n) for n in rng.integers(0, 6, 100)]
+        inside = [time for time in some if bounds.end_ms is None or time < bounds.end_ms]
+        made = rows_at([*inside, T0])
+        made["volume"] += len(times)
+        times.extend([*inside, T0])
+        return Page(after + 1, made, len(kept) < 60, history=History(STORE_ID, 1))
+
+    wanted = Range(KEY, Bounds(None, None, limit, False))
+    found = wanted.fetch(page_of)
+    assert max(kept) <= 400, "not 60 pages of them"
+    last = {time: sequence for sequence, time in enumerate(times, 1)}
+    assert found.sequences.tolist() == [last[time] for time in sorted(last)][:limit]
+
+
+def test_a_range_of_too_many_rows_is_an_error_before_they_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.client.ranges.RANGE_SPARE_ROWS", 10)
+    monkeypatch.setattr("flux.client.ranges.MAX_RANGE_ROWS", 50)
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        times = [T0 + MINUTE * n for n in range(after, after + 10)]
+        return Page(after + 1, rows_at(times), True, history=History(STORE_ID, 1))
+
+    for every in (False, True):
+        wanted = Range(KEY, Bounds(None, None, None, every))
+        with pytest.raises(FluxError, match="more than 50 rows: take them batch by batch with iter_range"):
+            wanted.fetch(page_of)
+        assert wanted.count <= 2 * 50 + 10
+
+
+def test_a_server_that_had_answered_is_not_asked_for(long_server: LiveServer) -> None:
+    with Historical(rep=long_server.rep, timeout=PATIENCE_S) as hist:
+        ask = hist._requester.ask
+
+        def silent_then(build: Callable[..., bytes], **slots: Any) -> Any:
+            if slots["from_sequence_exclusive"]:
+                raise RequestTimeout("no answer")
+            return ask(build, **slots)
+
+        hist._requester.ask = silent_then  # type: ignore[method-assign]  # silent from the second page on
+        with pytest.raises(
+            RequestTimeout, match=r"10,000 rows came in time.* it had answered before"
+        ) as found:
+            hist.get_range("BTCUSDT", interval="1m", timeout=0.3)
+        assert "is a server there" not in str(found.value)
+
+
+@pytest.mark.parametrize("way", ["get", "iter"])
+def test_what_an_epoch_had_is_not_asked_of_the_next(way: str) -> None:
+    """The server said that it has 5 rows, gave 2, and is in an epoch that has no more than these when asked again."""
+    first, second = History(STORE_ID, 1), History(STORE_ID, 2)
+
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        if not after:
+            return Page(1, rows_at([T0, T0 + MINUTE]), False, epoch=1, history=first, watermark=5)
+        if history == first:
+            return Page(3, rows_at([]), False, PageStatus.EPOCH_ENDED, history=second, epoch_end=2)
+        return Page(3, rows_at([]), False, epoch=2, history=second, watermark=2)
+
+    wanted = Range(KEY, Bounds(None, None, None, True))
+    parts = [wanted.fetch(page_of)] if way == "get" else list(wanted.batches(page_of))
+    assert [sequence for part in parts for sequence in part.sequences.tolist()] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from flux.client.cache import Cache, CacheBatch
 from flux.client.deliver import Delivery, Tenure
 from flux.client.keeper import Keeper
 from flux.client.live import Live
+from flux.client.warmup import OnCacheError
 from flux.errors import ConfigError, DataError, FluxError, InUseError, StorageError
 from flux.model import CANDLE, Cursor
+from flux.protocol.stream_state import StreamState
 from tests.patience import PATIENCE_S
 from tests.unit.followed import KEY, check, follow, live_of, rows_until
 from tests.unit.live_server import LiveServer, eventually
@@ -157,6 +159,62 @@ def test_without_it_the_client_goes_on(
     ]
 
 
+@pytest.mark.parametrize("how", ["deleted", "another"])
+@pytest.mark.parametrize("on_cache_error", ["raise", "without"])
+def test_a_cache_whose_file_lost_its_name_is_noticed(
+    how: str,
+    on_cache_error: OnCacheError,
+    server: LiveServer,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Acks would go into a file without a name, and all would come again after a restart; nothing needs to be acked for
+    it to be noticed."""
+    with live_of(server, cache, on_cache_error) as live:
+        follow(server, live)
+        rows_until(live, 100)
+        if how == "deleted":
+            cache.unlink()
+        else:
+            cache.rename(cache.with_name("moved"))
+            cache.write_bytes(b"")
+        said = f"{cache} {'was deleted' if how == 'deleted' else 'is another file now'}, while it was in use"
+        eventually(lambda: said in live.status(KEY).reason)
+        if on_cache_error == "raise":
+            assert live.status(KEY).state is StreamState.FAILED
+            with pytest.raises(DataError, match="while it was in use"):
+                list(live)
+            with pytest.raises(DataError, match="while it was in use"):
+                live.block_for_close(PATIENCE_S)
+        else:
+            server.publish(KEY, 100)
+            check(rows_until(live, 200), server, 101, 200)
+            assert [r.levelno for r in caplog.records if said in r.message] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("way", ["with", "stop"])
+def test_a_cache_that_was_deleted_before_the_last_ack_is_an_error_at_the_end(
+    way: str, server: LiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.client.keeper.CACHE_FLUSH_MS", 1_000 * PATIENCE_S)  # the end alone looks
+    live = live_of(server, cache)
+    follow(server, live)
+    rows_until(live, 100)
+    cache.unlink()
+
+    def leave() -> None:
+        if way == "with":
+            with live:
+                return
+        live.stop()
+        live.block_for_close(PATIENCE_S)
+
+    with pytest.raises(DataError, match="while it was in use"):
+        leave()
+    live.terminate()
+    assert live.status(KEY).state is StreamState.FAILED
+
+
 def test_a_disk_that_is_full_for_a_while_makes_the_cache_late_and_nothing_else(
     server: LiveServer, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,6 +260,9 @@ class Slow:
 
     def begin_anew(self, *_: object) -> None: ...
     def idle(self) -> None: ...
+    def gone(self) -> str:
+        return ""
+
     def close(self) -> None: ...
 
 

@@ -16,8 +16,9 @@ from flux.journal import Position, reader
 from flux.limits import PROJECT_MAX_ROWS, SLICE_NS
 from flux.model import State
 from flux.server.storage import projection as project
-from flux.server.storage.projection import Persisted, Projection, Projector
+from flux.server.storage.projection import Projector
 from flux.server.vitals import Vitals
+from flux.store.projection import Persisted, Projection
 from tests.patience import PATIENCE_S
 from tests.unit.lives import BTC, Life
 

@@ -15,6 +15,7 @@ from flux.errors import FluxError
 from flux.feed.push import Feed
 from flux.feed.synth import candles
 from flux.model import State
+from flux.protocol.stream_state import StreamState
 from flux.server.service import Server
 from flux.threads import WatchedThread
 from tests.no_descriptors import no_descriptors
@@ -141,6 +142,31 @@ def test_a_live_whose_callbacks_thread_meets_the_unforeseen_ends(
         live.start()
         with pytest.raises(FluxError, match="Unforeseen"):
             live.block_for_close(PATIENCE_S)
+        live.terminate()
+
+
+def leave(_: object) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("which", ["rows", "states"])
+def test_a_live_whose_callback_ends_its_thread_says_so_for_good(which: str) -> None:
+    """The status stays what it is after `stop`, as what `block_for_close` raises does."""
+    with LiveServer() as server:
+        server.add(KEY, 10)
+        live = flux.Live(pub=server.pub, rep=server.rep)
+        live.add_callback(leave if which == "rows" else lambda _: None)
+        live.add_state_callback(leave if which == "states" else lambda _: None)
+        live.subscribe(KEY.symbol, interval=KEY.interval, source=KEY.source_id, start="oldest")
+        live.start()
+        with pytest.raises(FluxError, match="SystemExit: 3"):
+            live.block_for_close(PATIENCE_S)
+        live.stop()
+        status = live.status(KEY)
+        assert (status.state, status.reason) == (
+            StreamState.FAILED,
+            "a thread of this Live ended: SystemExit: 3",
+        )
         live.terminate()
 
 

@@ -82,6 +82,7 @@ class Cache:
         self._path = Path(path)
         _look_at(self._path)
         self._database = Database(self._path, _ADVICE, self._prepare)
+        self._file = _file_at(self._path)
         self._known: list[Stream] | None = None  # of the writing thread; None: to be read
 
     def append(
@@ -271,6 +272,14 @@ class Cache:
             with self._changing() as writer:
                 delete(writer, stream)
 
+    def gone(self) -> str:
+        """Why nothing that is written now will be found again; "" while the file that was opened has its name."""
+        now = _file_at(self._path)
+        if now == self._file:
+            return ""
+        what = "was deleted" if now is None else "is another file now"
+        return f"{self._path} {what}, while it was in use as a cache: what is acked from now on comes again"
+
     def idle(self) -> bool:
         """A good moment to move the write-ahead log into the file; True when that was done."""
         return self._database.checkpoint(above=STORE_IDLE_WAL_BYTES)
@@ -327,6 +336,15 @@ class Cache:
             )
         for table in TABLES.values():
             probe(connection, table)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _look_at(path: Path) -> None:

@@ -94,6 +94,8 @@ class Handover:
         self._lent = False  # who took the last item is not done with it
         self._taker: int | None = None
         self._error: FluxError | None = None
+        self.told = False
+        """Whether somebody was given the error that ended it."""
 
     def room(self) -> bool:
         """Whether a batch would be taken; after False the loop is woken when half of the queue is free."""
@@ -122,6 +124,7 @@ class Handover:
                 self._changed.wait_for(lambda: self._items or self._closed, timeout)
             if not self._items:
                 if self._error is not None:
+                    self.told = True
                     raise self._error
                 return None
             item, self._lent = self._taken(), True

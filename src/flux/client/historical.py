@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flux.batch import Batch
-from flux.client.ranges import Bounds, History, Page, Range
+from flux.client.ranges import NO_HISTORY, Bounds, History, Page, Range
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import AnswerError, ConfigError, FluxError, RequestTimeout, UnavailableError, VersionError
 from flux.limits import ASK_TIMEOUT_MS, MAX_LIST_STREAMS
@@ -23,6 +23,7 @@ from flux.model import Cursor, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
 from flux.protocol.schedule import MS, backoff_ns
 from flux.schema import messages
+from flux.transport.forked import OfOneProcess, ending
 from flux.transport.outbox import answered_rows
 from flux.transport.requester import Requester
 from flux.transport.sockets import Sockets
@@ -46,7 +47,7 @@ class StreamStatus:
     stream_id: int
 
 
-class Historical:
+class Historical(OfOneProcess):
     """Requests to one server (`rep`: default FLUX_CHUNK_REP, else this machine's). Any thread may call, one
     at a time.
 
@@ -54,7 +55,7 @@ class Historical:
     or that gets no answer, is asked again with growing pauses. Methods raise `RequestTimeout` or `UnavailableError`
     after that, `NotFoundError` for a stream that the server does not know, `VersionError` for a server of
     another major version, `AnswerError` for an answer that cannot be (`FloodError`: for more bytes than any answer has;
-    the connection is made again), `FluxError` after `close`.
+    the connection is made again), `FluxError` after `close`, and in a process that was forked since it was made.
     """
 
     def __init__(self, *, rep: str | None = None, timeout: float = 10.0) -> None:
@@ -86,9 +87,10 @@ class Historical:
 
         Of candles the latest revision of each, in order of time; `revisions=True`, and trades and quotes always:
         every row in order of sequence. `batch.sequences` is true for every row; the batch's epoch is 0 where its
-        rows are of several. `timeout`: seconds for all of it
-        (None: the object's). Raises `StorageError` where the server has lost rows in the middle of the range, and where
-        it became another store, or lost rows that were fetched already, between two pages: ask again then.
+        rows are of several. `timeout`: seconds for all of it (None: the object's). More than `limits.MAX_RANGE_ROWS`
+        rows are a `FluxError`: `iter_range` has no bound. Raises `StorageError` where the server has lost rows in the
+        middle of the range, and where it became another store, or lost rows that were fetched already, between two
+        pages: ask again then.
         """
         key, bounds = self._wanted(symbol, interval, source, start, end, limit, revisions)
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
@@ -172,6 +174,7 @@ class Historical:
                     reply = self._ask(
                         messages.stream_list_request,
                         deadline=deadline,
+                        answered=bool(found),
                         prefix=prefix,
                         after_stream_id=after,
                         limit=MAX_LIST_STREAMS,
@@ -191,6 +194,7 @@ class Historical:
                         f"{self._endpoint} lists no streams after id {after}, and has more to list"
                     )
 
+    @ending
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         with self._lock:
@@ -217,6 +221,7 @@ class Historical:
     def __enter__(self) -> Self:
         return self
 
+    @ending
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -239,9 +244,16 @@ class Historical:
             raise ConfigError(f"limit {limit} is negative")
         return key, Bounds(first, beyond, limit, every)
 
-    def _ask(self, build: Callable[..., bytes], *, deadline: float | None = None, **slots: Any) -> Any:
+    def _ask(
+        self,
+        build: Callable[..., bytes],
+        *,
+        deadline: float | None = None,
+        answered: bool = False,
+        **slots: Any,
+    ) -> Any:
         """The reply; asked again while the server cannot serve it, until the time is over: the object's, and no
-        longer than `deadline` (monotonic s).
+        longer than `deadline` (monotonic s). `answered`: whether it has answered to what this call asked before.
         """
         began = time.monotonic()
         deadline = min(began + self._timeout, math.inf if deadline is None else deadline)
@@ -264,9 +276,10 @@ class Historical:
                     continue
                 if isinstance(error, UnavailableError):
                     raise
+                advice = "it had answered before: give it more time" if answered else "is a server there?"
                 raise RequestTimeout(
                     f"{self._endpoint} did not answer {build.__name__} within {now - began:.1f} s, asked "
-                    f"{failures} time{'s' * (failures > 1)}: is a server there?"
+                    f"{failures} time{'s' * (failures > 1)}: {advice}"
                 ) from error
 
     def _fall_back(self, error: VersionError) -> None:
@@ -282,6 +295,7 @@ class Historical:
                 reply = self._ask(
                     messages.backfill_rows_request,
                     deadline=deadline,
+                    answered=after > 0 or history != NO_HISTORY,
                     key=key,
                     from_sequence_exclusive=after,
                     limit=rows,
@@ -308,6 +322,7 @@ class Historical:
         reply = self._ask(
             messages.backfill_candles_request,
             deadline=deadline,
+            answered=after > 0,
             key=key,
             has_from_sequence=after > 0,
             from_sequence_exclusive=after,

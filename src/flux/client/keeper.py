@@ -6,9 +6,9 @@ thread.
 So the cache's cursor is that of the last acked batch, and its rows are exactly those up to it: what was
 delivered but not acked comes again after a restart, nothing is skipped.
 
-A disk that is full for a while only makes the cache late. A cache that is damaged while it is used ends the client
-with a `DataError`, for a consumer that relies on it would begin at the wrong place; one that asked to go on without
-(`on_cache_error="without"`) does so, and that is logged once.
+A disk that is full for a while only makes the cache late. A cache that is damaged while it is used, or whose file loses
+its name (a look every CACHE_FLUSH_MS), ends the client with a `DataError`, for a consumer that relies on it would begin
+at the wrong place; one that asked to go on without (`on_cache_error="without"`) does so, and that is logged once.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Keeper:
         self._changed = threading.Condition()
         self._closing = False
         self._broken = False
+        self.failure: FluxError | None = None
+        """Why the cache can be used no longer."""
         self._log_next_ns = 0
         self._thread = WatchedThread(self._run, name="flux cache", failed=self._failed)
         self._thread.start()
@@ -190,6 +192,8 @@ class Keeper:
                 steps = list(self._steps)
                 closing = self._closing
             done = self._write(steps)
+            if gone := self._cache.gone():
+                self._break(DataError(gone))
             with self._changed:
                 for _ in range(0 if self._broken else done):
                     step = self._steps.popleft()
@@ -247,7 +251,7 @@ class Keeper:
         with self._changed:
             if self._broken:
                 return
-            self._broken = True
+            self._broken, self.failure = True, error
             self._steps.clear()
             self._pending = 0
             self._changed.notify_all()

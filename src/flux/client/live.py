@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,9 @@ from flux.client.warmup import OnCacheError, Warmup, past
 from flux.config import DEFAULT_SOURCE_ID, endpoints, value
 from flux.errors import ConfigError, FluxError, NotFoundError
 from flux.model import StreamKey
+from flux.protocol.stream_state import StreamState
 from flux.threads import WatchedThread
+from flux.transport.forked import OfOneProcess, ending
 from flux.transport.sockets import Wake
 
 T = TypeVar("T")
@@ -33,7 +36,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S: Final = 30.0  # the loop turns far more often; a machine that is stalled is no fault of it
 
 
-class Live:
+class Live(OfOneProcess):
     """Follows streams of one server: each row once, in order, repaired, also over restarts of either side.
 
     `pub` and `rep` are the server's endpoints (default: FLUX_LIVE_PUB, FLUX_CHUNK_REP, else this machine's).
@@ -45,7 +48,8 @@ class Live:
     Batches come by iteration (`for`, `async for`), or to callbacks in a thread of their own; not by both. `with` and
     `async with` close it; one that is left in the middle of a loop without them has the cache until `stop` and
     `block_for_close` (`wait_for_close`). A
-    consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing.
+    consumer that does not ask for the next batch holds back its streams, at bounded cost, and loses nothing. In a
+    process that was forked since it was made every call raises `FluxError`.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Live:
     ) -> None:
         if on_cache_error not in ("raise", "without"):
             raise ConfigError(f"on_cache_error is 'raise' or 'without', not {on_cache_error!r}")
-        without = on_cache_error == "without"
+        without = self._without = on_cache_error == "without"
         self._has_cache = cache is not None
         self._rep = rep
         self._keeper = None if cache is None else Keeper.open(Path(cache), without=without)
@@ -189,9 +193,20 @@ class Live:
         self._state_callbacks.append(callback)
 
     def status(self, key: StreamKey | str) -> LiveStatus:
-        """Where a stream stands. Raises `NotFoundError` if it is not followed."""
+        """Where a stream stands; FAILED, with the reason, once something ended this Live. Raises `NotFoundError` if the
+        stream is not followed."""
         slot = self._slot(key)
-        return self._call(lambda: self._loop.status(slot))
+        found = self._call(lambda: self._loop.status(slot))
+        if self._failure is not None:
+            return replace(found, state=StreamState.FAILED, reason=str(self._failure))
+        if (
+            self._without
+            and not found.reason
+            and self._keeper is not None
+            and self._keeper.failure is not None
+        ):
+            return replace(found, reason=f"without the cache: {self._keeper.failure}")
+        return found
 
     def counters(self) -> dict[str, int]:
         """Messages and rows received since the start, and what was dropped, by reason (`checksum`, `verify`, ...).
@@ -216,10 +231,12 @@ class Live:
             if self._state_callbacks:
                 self._spawn("flux-states", self._run_state_callbacks)
 
+    @ending
     def stop(self) -> None:
         """End: no more is received, consumers get what is there already. From any thread; does not wait."""
         self._finish(drain=True)
 
+    @ending
     def terminate(self) -> None:
         """End at once: what was not taken yet is dropped (and comes again after a restart from the cache)."""
         self._finish(drain=False)
@@ -230,32 +247,39 @@ class Live:
         The cache is closed by then if no other thread takes batches; else once that one has taken the last."""
         if not self._ended.wait(timeout):
             return False
-        self._consumer.let_go(leaving=True)
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         return True
 
     async def wait_for_close(self) -> None:
         """`block_for_close` for event loops."""
         await until(self._when_ended)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """What ended it, or the cache after its last ack."""
         self._consumer.let_go(leaving=True)
+        if self._failure is None and self._keeper is not None and not self._without:
+            self._failure = self._keeper.failure
         if self._failure is not None:
+            self._handover.told = True
             raise self._failure
 
     def __enter__(self) -> Self:
         return self
 
+    @ending
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:  # who left because of one is not done with the batch
             self._consumer.leave()
         self.terminate()
-        self._close()
+        self._close(raising=error is None)
 
     async def __aenter__(self) -> Self:
         return self
 
+    @ending
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -263,15 +287,17 @@ class Live:
         if error is None:
             self._consumer.leave()
         self.terminate()
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self._close, raising=error is None)
 
-    def _close(self) -> None:
-        """Wait until all has ended, and give back what it had."""
+    def _close(self, *, raising: bool) -> None:
+        """Wait until all has ended, and give back what it had; `raising`: also that the cache has not the last acks."""
         for thread in self._threads:
             thread.join()
+        self._wake.close()
         if self._keeper is not None:
             self._keeper.close()
-        self._wake.close()
+            if raising and not self._without and self._keeper.failure is not None and not self._handover.told:
+                self._raise_failure()
 
     # -- threads ---------------------------------------------------------------------------------------------
 

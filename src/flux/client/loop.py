@@ -193,8 +193,8 @@ class Loop:
         if event is LinkEvent.UP:
             self.coordinator.link_up(now)
         elif event is LinkEvent.DOWN:
-            dropped, self._drops = intake.dropped > self._drops, intake.dropped
-            self.coordinator.link_down(now, intake.why if dropped else "")
+            before, self._drops = self._drops, intake.dropped
+            self.coordinator.link_down(now, intake.why if self._drops > before else "")
         else:
             self.coordinator.refuse(
                 f"{self._endpoints.live_pub} refused this client's keys: check them on both sides", now

@@ -3,7 +3,8 @@
     page ──► inside the times ──► parts (rows, sequences) ──► latest revision of every candle ──► one batch
 
 Everything is done once per page, whatever came before: a range of a million rows costs a hundred times one of ten
-thousand.
+thousand. What is superseded (an earlier revision, a candle after the last that the limit has room for) is let go of
+whenever it may be half of what is kept, so that no server makes a client keep more than it asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from flux.batch import Batch
 from flux.client.deliver import BATCHES
 from flux.errors import AnswerError, FluxError, StorageError
-from flux.limits import MAX_REPLY_ROWS
+from flux.limits import MAX_RANGE_ROWS, MAX_REPLY_ROWS, RANGE_SPARE_ROWS
 from flux.model import MAX_SEQUENCE, ROW_DTYPES, RowKind, StreamKey
 from flux.protocol.replies import PageStatus
 
@@ -89,7 +90,9 @@ class Range:
         self._bounds = bounds
         self._end = bounds.end
         self._parts: list[tuple[Rows, Sequences]] = []
-        self._count = 0  # rows among the parts
+        self._count = 0  # rows within the times
+        self._kept = 0  # rows among the parts, once what is superseded was let go of
+        self._since = 0  # rows among them that came later
         self._newest = np.iinfo(np.int64).min
         self._rising = 0  # rows that were newer than all before them: times that are there for sure
         self._narrowed = False
@@ -108,6 +111,9 @@ class Range:
             part = self._inside(page)
             self._parts.append(part)
             self._count += len(part[1])
+            self._since += len(part[1])
+            if self._since > max(self._kept, RANGE_SPARE_ROWS):
+                self._let_go()
             if len(part[1]):
                 self._epochs.add(page.epoch)
             self._look_at(part[0])
@@ -136,10 +142,13 @@ class Range:
             page = page_of(self._key, after, self._room(), wanted, self._history)
             changed = self._goes_on(page, after, changed)
             if changed:
+                goal = 0  # of the epoch before, which may have had more
                 continue
             if page.status is PageStatus.HOLE or page.status is PageStatus.RETENTION_EXCEEDED:
                 if page.first_available <= after + 1:
-                    raise FluxError(f"{self._key}: the server has nothing after {after}, and says so wrongly")
+                    raise AnswerError(
+                        f"{self._key}: the server has nothing after {after}, and says so wrongly"
+                    )
                 if some:
                     last = page.first_available - 1
                     raise StorageError(f"{self._key}: the server no longer has {after + 1} to {last}")
@@ -149,7 +158,7 @@ class Range:
             if len(page.rows):
                 last = page.first + len(page.rows) - 1
                 if not after < page.first <= last <= MAX_SEQUENCE:
-                    raise FluxError(
+                    raise AnswerError(
                         f"{self._key}: the server answers with {page.first} to {last} after {after}"
                     )
                 some, after = True, last
@@ -204,7 +213,7 @@ class Range:
             )
         if page.status is PageStatus.EPOCH_ENDED and after <= page.epoch_end and before.epoch < now.epoch:
             if changed:
-                raise FluxError(f"{self._key}: the server is in another epoch every time it is asked")
+                raise AnswerError(f"{self._key}: the server is in another epoch every time it is asked")
             self._history = now
             return True
         still = f", only what is up to {page.epoch_end}" if page.status is PageStatus.EPOCH_ENDED else ""
@@ -239,6 +248,19 @@ class Range:
             self._rising += int(np.count_nonzero(times[1:] > highest[:-1])) + int(times[0] > self._newest)
             self._newest = max(self._newest, int(highest[-1]))
 
+    def _let_go(self) -> None:
+        """Of what is superseded; what is left stands in order of time, before what comes later. Raises FluxError where
+        more is left than one batch may have.
+        """
+        rows, sequences = self._joined()
+        if not self._bounds.every:
+            rows, sequences = rows[: self._bounds.limit].copy(), sequences[: self._bounds.limit].copy()
+        self._parts, self._kept, self._since = [(rows, sequences)], len(rows), 0
+        if self._kept > MAX_RANGE_ROWS:
+            raise FluxError(
+                f"{self._key}: more than {MAX_RANGE_ROWS:,} rows: take them batch by batch with iter_range, or in parts"
+            )
+
     def _full(self) -> bool:
         """Whether no later page matters. Later revisions of what is wanted do: then the end moves closer
         instead, once, when as many candles as wanted are there for sure.
@@ -254,17 +276,22 @@ class Range:
             self._end = newest * _NS_PER_MS + 1  # candles alone come here
         return False
 
-    def _batch(self) -> Batch:
+    def _joined(self) -> tuple[Rows, Sequences]:
+        """The parts as one, which are no longer kept; of candles the latest revisions, unless every row is wanted."""
         empty = np.empty(0, ROW_DTYPES[self._key.kind]), np.empty(0, np.uint64)
         parts, self._parts = [empty, *self._parts], []
-        if len(self._epochs) > 1:
-            self._epoch = 0  # a batch has one epoch
         rows = np.concatenate([rows for rows, _ in parts])
         sequences = np.concatenate([sequences for _, sequences in parts])
         if not self._bounds.every:
             chosen = latest_revisions(rows)
             if chosen is not None:
                 rows, sequences = rows[chosen], sequences[chosen]
+        return rows, sequences
+
+    def _batch(self) -> Batch:
+        if len(self._epochs) > 1:
+            self._epoch = 0  # a batch has one epoch
+        rows, sequences = self._joined()
         if self._bounds.limit is not None and len(rows) > self._bounds.limit:
             rows, sequences = rows[: self._bounds.limit].copy(), sequences[: self._bounds.limit].copy()
         return self._made(rows, sequences)

@@ -28,6 +28,7 @@ from flux.feed.position import FeedPosition as FeedPosition
 from flux.feed.position import last_committed
 from flux.model import StreamKey
 from flux.tables import Table, rows_of
+from flux.transport.forked import OfOneProcess, ending
 from flux.transport.outbox import NO_ROOM, QUEUED, WOKEN, faults, reason
 
 if TYPE_CHECKING:
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 CLOSE_S: Final = 5.0
 
 
-class Feed:
+class Feed(OfOneProcess):
     """Sends rows of source `source` to a server; safe to use from several threads.
 
     `run`: the name of a durable run. The process that makes a Feed with it last has it, `committed` begins where the
     one before ended, and that one's next call raises InUseError. Without a name every Feed is a run of its own.
 
     `ingest` and `chunk_rep` are the server's PULL and ROUTER endpoints (default FLUX_INGEST_PULL, FLUX_CHUNK_REP, this
-    machine). At most `limits.FEED_PENDING_BYTES` wait for the server; beyond that `send` waits.
+    machine). At most `limits.FEED_PENDING_BYTES` wait for the server; beyond that `send` waits. In a process that was
+    forked since it was made every call raises FluxError.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Feed:
         """Rows of this feed that are in the server's journal."""
         return self._delivery.committed
 
+    @ending
     def close(self) -> None:
         """Take no more rows, flush for at most 5 s, then let go. Raises RequestTimeout when rows were left uncommitted,
         a second call too.
@@ -161,6 +164,7 @@ class Feed:
     def __enter__(self) -> Feed:
         return self
 
+    @ending
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -36,12 +36,13 @@ from flux.server.pipeline.sessions import Runs
 from flux.server.requests.answers import Answers
 from flux.server.requests.live_view import LiveView, Watched
 from flux.server.requests.router import Requests
-from flux.server.storage.projection import Persisted, Projector, without_database
+from flux.server.storage.projection import Projector, without_database
 from flux.server.storage.recover import recover
 from flux.server.storage.warm import warm
 from flux.server.vitals import Vitals
 from flux.server.watch import DIRECTORY, Watch
 from flux.slices import short_slices
+from flux.store.projection import Persisted
 from flux.threads import WatchedThread
 from flux.transport.pump import Receiver, Streams
 from flux.transport.sockets import Socket, Sockets, Wake, endpoint_of

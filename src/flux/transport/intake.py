@@ -69,8 +69,8 @@ class Watched:
         look: Callable[[], None] | None = None,
         most: int = limits.CLIENT_PARTIAL_BYTES,
     ) -> None:
-        self.dropped = 0
-        """Connections that were ended."""
+        self._dropped = 0
+        self._ending = threading.Lock()
         self.why = ""
         """A sentence about the last of them."""
         self._endpoint = endpoint
@@ -83,6 +83,13 @@ class Watched:
         self._messages, self._bytes, self._odd = 0, 0, 0  # as they were at the last look
         self._found: _Open | None = None
         self._seldom = Seldom()
+
+    @property
+    def dropped(self) -> int:
+        """Connections that were ended. Whoever sees the end of one finds it counted, however soon that is: else the
+        reason would go to the next one."""
+        with self._ending:
+            return self._dropped
 
     def look(self) -> None:
         """Follow the connection, and end it when it is over a bound."""
@@ -121,11 +128,15 @@ class Watched:
 
     def _drop(self, made: Connection, still: int, why: str) -> None:
         self._made, self._found = None, None
-        self.why = f"{self._endpoint} sent {still / limits.MIB:.1f} MiB, {why}: its connection was dropped"
-        if end(made):
-            self.dropped += 1
-            if self._seldom.due("dropped"):
-                _LOG.warning("%s (%d since the start)", self.why, self.dropped)
+        with self._ending:
+            if not end(made):
+                return
+            self.why = (
+                f"{self._endpoint} sent {still / limits.MIB:.1f} MiB, {why}: its connection was dropped"
+            )
+            self._dropped += 1
+        if self._seldom.due("dropped"):
+            _LOG.warning("%s (%d since the start)", self.why, self._dropped)
 
 
 class Intake:

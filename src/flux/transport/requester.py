@@ -153,6 +153,7 @@ class Requester:
         Returns the id that the `Outcome` will carry. More than MAX_ASKS at once, or a peer that takes
         nothing, end at once as UnavailableError.
         """
+        self._sockets.check()
         request, self._next_id = self._next_id, self._next_id + 1
         payload = build(correlation_id=str(request), schema_version=version or self.version, **slots)
         now = self._clock()
@@ -168,6 +169,7 @@ class Requester:
 
         What is no outcome (a stray, a bad frame) does not end the wait.
         """
+        self._sockets.check()
         until = self._clock() + timeout
         self._take_all()
         while not self._ended and (patience := min(until, self.next_deadline()) - self._clock()) > 0:
@@ -226,8 +228,9 @@ class Requester:
             self._take(frames)
         if found < ANSWERS_PER_LOOK:
             self._taken.emptied = self._taken.looks
-        if self._drops != self._watched.dropped:
-            self._drops = self._watched.dropped
+        drops = self._watched.dropped
+        if self._drops != drops:
+            self._drops = drops
             asked, self._asked = self._asked, {}
             self.flood = self._watched.why
             self._ended += [Outcome(request, None, FloodError(self.flood)) for request in asked]

@@ -38,6 +38,7 @@ from flux.limits import (
 )
 from flux.transport.endpoints import OpenAddress, hold, malformed, refusal
 from flux.transport.endpoints import is_local as is_local
+from flux.transport.forked import only_here
 from flux.transport.frames import Socket as Socket
 from flux.transport.frames import receive as receive
 from flux.transport.frames import receive_some as receive_some
@@ -149,6 +150,7 @@ class Sockets:
         except zmq.ZMQError as error:
             raise FluxError(f"cannot begin with sockets: {error.strerror}") from error
         self._insecure = insecure
+        self.check: Final = only_here("connection")  # raises FluxError in a forked process
         self._all: list[Socket] = []
         self._intake = Intake()
         self._watched: dict[Socket, Watched] = {}
@@ -323,6 +325,7 @@ class Sockets:
         self.close()
 
     def _make(self, kind: int, *, send: int, receive: int, frame: int, linger: int) -> Socket:
+        self.check()
         try:
             socket = self._context.socket(kind)
         except zmq.ZMQError as error:

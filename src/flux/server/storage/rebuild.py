@@ -20,10 +20,10 @@ from flux.errors import ConfigError, DamagedError, DataError, StorageError
 from flux.journal import JournalFile, Position, Projected
 from flux.server.storage.damage import Damage, decision
 from flux.server.storage.directory import DirectoryLock, read_identity
-from flux.server.storage.projection import Projection
 from flux.server.storage.salvage import fill, go_on_from, has_holes, holes, open_old, salvage
 from flux.server.storage.scan import missing_between, scan_file
 from flux.store.duck import DuckStore
+from flux.store.projection import Projection
 
 DATABASE: Final = "flux.duckdb"
 SAY_S: Final = 1.0

@@ -49,9 +49,10 @@ from flux.server.storage.damage import decision
 from flux.server.storage.directory import DirectoryLock, Found, read_identity, write_identity
 from flux.server.storage.lineage import Beyond, begin_epoch, branch, loss_of
 from flux.server.storage.losses import JOURNAL, Losses
-from flux.server.storage.projection import Projection, without_database
+from flux.server.storage.projection import without_database
 from flux.server.storage.scan import Scanned, higher, missing_between, scan_file
 from flux.store.duck import DuckStore
+from flux.store.projection import Projection
 
 _LOG = logging.getLogger("flux.server")
 
