@@ -219,13 +219,18 @@ def test_the_window_opens_at_a_time_and_not_with_a_message(line: Line) -> None:
     """What waits when the measured time begins came before it (L3): 3 messages a second read as 3.1 to 4.3."""
     poller = Poller(line.socket)
     line.row(1)
-    assert poller.wait(PATIENCE_S), "the first message did not come"
-    while not line.run.measuring:  # once: a stream that is new takes another call
-        line.run.drain(line.start_ns)
-    assert line.run.watch.received == 1
-    for sequence in (2, 3, 4):
+    while line.run.watch.received == 0:  # before the measured time: the stream is learned
+        assert poller.wait(PATIENCE_S), "the first message did not come"
+        line.run.drain(time.monotonic_ns() + NS_PER_S)
+    assert not line.run.measuring
+    line.row(2)
+    assert poller.wait(PATIENCE_S), "the second message did not come"
+    line.run.drain(time.monotonic_ns())
+    assert line.run.measuring
+    assert line.run.watch.received == 2
+    for sequence in (3, 4, 5):
         line.row(sequence)
-    line.take_until(lambda now: now["received"] == 4)
+    line.take_until(lambda now: now["received"] == 5)
     line.run.end()
     result = line.result()
-    assert (result["measured_messages"], result["measured_rows"], result["received"]) == (3, 3, 4)
+    assert (result["measured_messages"], result["measured_rows"], result["received"]) == (3, 3, 5)
