@@ -85,6 +85,7 @@ static inline int flux_streams_init(flux_streams *t, uint32_t limit) {
 }
 
 static inline void flux_streams_forget_routes(flux_streams *t) {
+    if (t->route_count == 0) return; /* the table is large, and runs come many at a time */
     for (uint32_t i = 0; t->routes && i <= t->route_mask; i++) {
         free(t->routes[i]);
         t->routes[i] = NULL;

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 
 
 def no_name(path: Path | str) -> str:
-    """A sentence where a file of this name is not given to DuckDB, else ""."""
+    """A sentence where a file of this name is not taken, by DuckDB or into the journal, else ""."""
     name = os.fspath(path)
     try:
         name.encode()

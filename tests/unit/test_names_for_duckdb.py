@@ -9,8 +9,9 @@ import pytest
 
 from flux.cli import doctor, get
 from flux.client.cache import Cache
-from flux.config import ServeConfig
+from flux.config import Replay, ServeConfig
 from flux.errors import ConfigError, FluxError
+from flux.feed import synth
 from flux.server.service import Server
 from flux.server.storage.checkup import troubles
 from tests.unit.live_server import LiveServer
@@ -76,3 +77,11 @@ def test_get_writes_a_file_of_that_name(tmp_path: Path, monkeypatch: pytest.Monk
 def test_get_refuses_what_is_not_utf8(suffix: str) -> None:
     with pytest.raises(FluxError, match="not UTF-8"):
         get.run(get.parser().parse_args([str(KEY), "-o", NOT_UTF8 + suffix]))
+
+
+def test_a_file_to_replay_whose_name_the_journal_cannot_hold_is_refused_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / f"{NOT_UTF8}.csv"
+    synth.write_csv(file, synth.candles(10))
+    server = Server(ServeConfig(tmp_path / "data", ENDS, ENDS, replays=(Replay(file, key="SIM/X/1m"),)))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        server.start()

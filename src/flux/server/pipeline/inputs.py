@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from flux.errors import FluxError
+from flux.errors import ConfigError, FluxError
 from flux.feed.pacing import Pacing
 from flux.feed.replay import CsvSource
 from flux.journal.records import Position
 from flux.model import StreamKey
+from flux.named_files import no_name
 from flux.slices import usual_slice
 from flux.threads import WatchedThread
 
@@ -147,7 +148,9 @@ class ReplayInput:
 
 
 def open_replay(replay: Replay, source_id: str) -> CsvSource:
-    """A file to replay. Raises SourceFileError where it does not open."""
+    """A file to replay. Raises SourceFileError where it does not open, ConfigError where the journal cannot name it."""
+    if why := no_name(replay.path):
+        raise ConfigError(why)
     return CsvSource(
         replay.path,
         None if replay.key is None else StreamKey.parse(replay.key),
