@@ -27,6 +27,27 @@ from tests.patience import PATIENCE_S
 from tests.unit.served import KEY
 
 
+@pytest.mark.parametrize("zstd", [False, True])
+@pytest.mark.parametrize(
+    ("slots", "named"),
+    [
+        ({}, ""),
+        ({"watermark_sequence": 8, "has_more": True}, ""),
+        ({"rows_epoch": 2}, ""),
+        ({"watermark_sequence": 6}, "watermark_sequence"),
+        ({"watermark_sequence": 7, "has_more": True}, "has_more"),
+        ({"epoch": 0}, "epoch"),
+        ({"rows_epoch": 4}, "rows_epoch"),
+        ({"status": 5}, "status"),
+    ],
+)
+def test_a_page_that_contradicts_itself_is_no_answer(slots: dict[str, Any], named: str, zstd: bool) -> None:
+    """Rows 5 to 7 of epoch 3."""
+    said = {"store_id": 9, "epoch": 3, "watermark_sequence": 7, "zstd": zstd} | slots
+    frame = codec.encode_backfill(KEY, 5, np.zeros(3, CANDLE), **said)
+    assert beyond_bounds(codec.decode(frame)) == named
+
+
 @pytest.mark.parametrize(
     ("slots", "named"),
     [

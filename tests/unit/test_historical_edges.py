@@ -99,6 +99,24 @@ def test_a_server_in_another_epoch_every_time_ends_the_call() -> None:
         wanted.fetch(page_of)
 
 
+@pytest.mark.parametrize("way", ["get", "iter"])
+def test_an_epoch_that_falls_from_page_to_page_is_an_error(way: str) -> None:
+    def page_of(key: StreamKey, after: int, rows: int, bounds: Bounds, history: History) -> Page:
+        made = rows_at([T0 + MINUTE * after])
+        return Page(after + 1, made, True, epoch=3 - after, history=History(STORE_ID, 3))
+
+    wanted = Range(KEY, Bounds(None, None, None, True))
+    with pytest.raises(AnswerError, match="rows of epoch 2 after those of 3"):
+        wanted.fetch(page_of) if way == "get" else list(wanted.batches(page_of))
+
+
+@pytest.mark.parametrize("status", [PageStatus.EPOCH_ENDED, PageStatus.CURSOR_AHEAD])
+def test_an_epoch_that_nobody_asked_for_cannot_have_ended(status: PageStatus) -> None:
+    wanted = Range(KEY, Bounds(None, None, None, True))
+    with pytest.raises(AnswerError, match=f"{status.name} to a request that names no epoch"):
+        wanted.fetch(lambda *_: Page(1, rows_at([]), False, status, history=History(5, 1)))
+
+
 @pytest.mark.parametrize("limit", [None, 3])
 def test_what_is_kept_of_a_range_is_what_it_gives(limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server sends revisions of few candles for ever: with every page of 100 rows, 5 of its last 6 candles."""

@@ -161,6 +161,10 @@ class Range:
                     raise AnswerError(
                         f"{self._key}: the server answers with {page.first} to {last} after {after}"
                     )
+                if page.epoch < self._epoch:
+                    raise AnswerError(
+                        f"{self._key}: the server answers with rows of epoch {page.epoch} after those of {self._epoch}"
+                    )
                 some, after = True, last
                 self._epoch = page.epoch
                 yield page
@@ -203,6 +207,10 @@ class Range:
         be asked for again. Raises StorageError where it is not right any more: one range is of one history.
         """
         before, now = self._history, page.history
+        if before == NO_HISTORY and not after and page.status in _OTHER_HISTORY:
+            raise AnswerError(
+                f"{self._key}: the server answers {page.status.name} to a request that names no epoch and no sequence"
+            )
         if before in (NO_HISTORY, now) and page.status not in _OTHER_HISTORY:
             self._history = now
             return False

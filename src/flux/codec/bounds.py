@@ -36,8 +36,8 @@ _NESTED: Final = ("cursor", "streams", "gaps")
 
 def beyond_bounds(message: Any) -> str:
     """The name of a slot whose value cannot be meant; "" when there is none. `message` is what `decode` gave."""
-    if isinstance(message, BackfillRowsResponse) and message.status > _LAST_PAGE_STATUS:
-        return "status"
+    if isinstance(message, BackfillRowsResponse) and (slot := _contradicting(message)):
+        return slot
     names = getattr(message, "__slots__", ()) or getattr(message, "_fields", ())
     for name in names:
         value = getattr(message, name)
@@ -48,4 +48,21 @@ def beyond_bounds(message: Any) -> str:
             for item in items:
                 if found := beyond_bounds(item):
                     return f"{name}.{found}"
+    return ""
+
+
+def _contradicting(page: BackfillRowsResponse) -> str:
+    """A slot of a page that is none of its kind, or says other than those beside it; a watermark of 0 says nothing."""
+    count = len(page.rows) if page.zstd is None else page.row_count
+    last = page.start_sequence + count - 1
+    if page.status > _LAST_PAGE_STATUS:
+        return "status"
+    if page.store_id and not page.epoch:  # the first epoch of a store is 1
+        return "epoch"
+    if page.rows_epoch > page.epoch:
+        return "rows_epoch"
+    if count and 0 < page.watermark_sequence < last:
+        return "watermark_sequence"
+    if count and page.has_more and page.watermark_sequence == last:
+        return "has_more"
     return ""
