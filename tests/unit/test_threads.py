@@ -60,15 +60,20 @@ def test_a_thread_does_not_wait_for_itself() -> None:
     assert ended == [False]
 
 
+def breaks(owner: object, name: str) -> None:
+    assert hasattr(owner, name), f"{name} has another name now"
+    setattr(owner, name, fail)
+
+
 # Where each thread of a server meets something unforeseen.
 BREAKS: dict[str, Callable[[Server], None]] = {
-    "loop": lambda server: setattr(server.loop, "_note_moved", fail),
-    "committer": lambda server: setattr(server.committer, "_next", fail),
-    "heart": lambda server: setattr(server.committer.heart, "frames", fail),
-    "projector": lambda server: setattr(server.projector, "_tidy", fail),
-    "requests": lambda server: setattr(server._requests, "_take", fail),
+    "loop": lambda server: breaks(server.loop, "_note_moved"),
+    "committer": lambda server: breaks(server.committer, "_turn"),
+    "heart": lambda server: breaks(server.committer.heart, "frames"),
+    "projector": lambda server: breaks(server.projector, "_tidy"),
+    "requests": lambda server: breaks(server._requests, "_take"),
     "store": lambda server: server._requests._to_store.put(None),  # it ends, and was not to
-    "syncer": lambda server: setattr(server.committer._syncer, "_turn", fail),
+    "syncer": lambda server: breaks(server.committer._syncer, "_turn"),
 }
 
 
