@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flux import testing
-from flux.errors import InUseError
+from flux.errors import InUseError, RequestTimeout
 from flux.feed import synth
 from flux.feed.push import Feed
 from flux.model import StreamKey
 from tests.patience import PATIENCE_S
 from tests.system.feeding import SOURCE, truth_of
-from tests.system.processes import wait_until
+from tests.system.processes import free_port, wait_until
 from tests.system.test_feed import check_kept
 
 KEY = StreamKey(SOURCE, "X", "1m")
@@ -101,6 +102,30 @@ def test_the_newest_process_has_the_run_and_the_older_one_is_told(tmp_path: Path
                 older.close()
         assert server.loop.counters["older_claim"] >= 1
     check_kept(tmp_path, {KEY: rows})
+
+
+def test_a_run_that_goes_on_is_as_far_as_it_was_from_its_first_look(tmp_path: Path) -> None:
+    """Whoever begins at `committed` sends nothing twice: trades without an id would be numbered again."""
+    rows = synth.candles(100)
+    with testing.server(data=tmp_path) as server:
+        for begin, end in ((0, 40), (40, 100)):
+            with Feed(SOURCE, run="r", ingest=server.ingest, chunk_rep=server.chunk_rep) as feed:
+                assert feed.committed == begin
+                feed.send("X", "1m", rows[begin:end])
+                feed.flush(PATIENCE_S)
+        assert server.loop.counters["repeats"] == 0
+    check_kept(tmp_path, {KEY: rows})
+
+
+def test_a_run_of_which_the_server_says_nothing_is_not_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flux.feed.push.BEGIN_S", 0.05)
+    monkeypatch.setattr("flux.feed.push.CLOSE_S", 0.05)
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+    feed = Feed(SOURCE, run="r", ingest=nobody, chunk_rep=nobody)
+    with pytest.raises(RequestTimeout, match="how far this run is"):
+        _ = feed.committed
+    with suppress(RequestTimeout):
+        feed.close()
 
 
 def test_a_claim_outlives_the_server(tmp_path: Path) -> None:

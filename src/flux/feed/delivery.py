@@ -77,6 +77,8 @@ class Delivery:
         """Why nothing is committed, as far as it is known, to be put after a sentence."""
         self.ended = False
         """Nobody waits any more."""
+        self.durable = name is not None
+        """A later process may go on with this run."""
         self._name = name
         self._token = secrets.randbits(63) + 1
         self._incarnation = 0

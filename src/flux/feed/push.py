@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLOSE_S: Final = 5.0
+BEGIN_S: Final = 2.0  # for a named run to begin where the one before ended
 
 
 class Feed(OfOneProcess):
@@ -141,8 +142,22 @@ class Feed(OfOneProcess):
 
     @property
     def committed(self) -> int:
-        """Rows of this feed that are in the server's journal."""
-        return self._delivery.committed
+        """Rows of this feed that are in the server's journal.
+
+        Of a named run it waits, once, up to 2 s until the server has said how far the run is, and raises RequestTimeout
+        where it does not: a 0 would be taken for a run that begins, and all its rows be sent again.
+        """
+        delivery = self._delivery
+        if delivery.durable and not delivery.begun:
+            with self._changed:
+                self._changed.wait_for(lambda: delivery.begun or delivery.failure or delivery.ended, BEGIN_S)
+            delivery.raise_failure()
+            if not delivery.begun:
+                raise RequestTimeout(
+                    f"{self._chunk_rep}: the server has not said in {BEGIN_S:g} s how far this run is"
+                    + delivery.trouble
+                )
+        return delivery.committed
 
     @ending
     def close(self) -> None:
