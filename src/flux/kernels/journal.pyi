@@ -3,7 +3,7 @@
 from typing import Any, Final, TypeAlias, final
 
 import numpy as np
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 # numpy declares its arrays as buffers from Python 3.12 on only.
 _Buffer: TypeAlias = Buffer | np.ndarray[Any, Any]
@@ -41,6 +41,7 @@ class Group(Buffer):
     @property
     def capacity(self) -> int: ...
 
+@disjoint_base
 class End:
     fd: int
     synced: int
@@ -56,6 +57,7 @@ class End:
     @property
     def offset(self) -> int: ...
 
+@disjoint_base
 class Fence:
     def __new__(cls, fd: int, slot: int, serial: int, mark: tuple[int, int, int, int]) -> Fence: ...
     def address(self) -> int: ...
