@@ -61,7 +61,7 @@ def clone(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
     shutil.copytree(ROOT / "ext", made / "ext", ignore=ignored)
     shutil.copytree(ROOT / "benchmarks", made / "benchmarks", ignore=ignored)
-    for name in ("CMakeLists.txt", ".gitignore"):
+    for name in ("CMakeLists.txt", "pyproject.toml", ".gitignore"):
         shutil.copy(ROOT / name, made)
     git(folder, "init", "-q", str(made))
     commit_all(made, "all of it")
