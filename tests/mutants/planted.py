@@ -150,8 +150,8 @@ _PROMISES: Final = (
     Planted(
         "a-cache-that-broke",
         "src/flux/client/keeper.py",
-        "            if self._broken:\n                return\n            self._broken = True\n",
-        "            if not self._broken:\n                return\n            self._broken = True\n",
+        "            if self._broken:\n                return\n            self._broken, self.failure",
+        "            if not self._broken:\n                return\n            self._broken, self.failure",
         ("unit/test_keeper*", "unit/test_cache*", "unit/test_live*"),
     ),
     Planted(
