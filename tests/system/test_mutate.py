@@ -14,7 +14,7 @@ from tests.mutants.trial import Copy, Verdict
 pytestmark = pytest.mark.system
 
 PATH, TESTS = "src/flux/server/pipeline/exchange.py", "tests/unit/test_exchange.py"
-TAKES = b"return None if taken is None else self._filled[taken]"
+FILLS = b"yield self._filled[index]"
 EMPTY = b"return self.handover.kernel.empty"
 
 
@@ -35,11 +35,11 @@ def test_a_change_is_judged_by_the_tests_that_run_it(tmp_path: Path) -> None:
         def judged(change: Change) -> Verdict:
             return judge(copy, change, known, collected)
 
-        takes, empty = changed(TAKES, b"return None"), changed(EMPTY, b"return None")
-        assert 0 < len(known.running(PATH, empty.lines)) < len(known.running(PATH, takes.lines))
-        verdict = judged(takes)
+        fills, empty = changed(FILLS, b"yield None"), changed(EMPTY, b"return None")
+        assert 0 < len(known.running(PATH, empty.lines)) < len(known.running(PATH, fills.lines))
+        verdict = judged(fills)
         assert verdict.killed
-        assert verdict.test in known.running(PATH, takes.lines)
-        assert not judged(changed(TAKES, TAKES + b"  # as it was")).killed
+        assert verdict.test in known.running(PATH, fills.lines)
+        assert not judged(changed(FILLS, FILLS + b"  # as it was")).killed
         assert (copy.root / PATH).read_bytes() == (ROOT / PATH).read_bytes()
         assert judged(empty).killed
