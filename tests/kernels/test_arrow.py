@@ -189,6 +189,7 @@ def test_a_schemas_child_may_outlive_it() -> None:
 
 
 def test_parts_may_be_released_by_many_threads() -> None:
+    before = kernel.live()
     for _ in range(50):
         parent = Held.taken(ArrowArray, Candles(KEY, 1, sample(CANDLE, 100)).__arrow_c_array__()[1])
         parts = [Held(parent.struct.children[i].contents) for i in range(parent.struct.n_children)]
@@ -197,6 +198,8 @@ def test_parts_may_be_released_by_many_threads() -> None:
             thread.start()
         for thread in threads:
             thread.join()
+        del parent, parts, threads
+    assert kernel.live() == before
 
 
 def test_a_hundred_thousand_exports_take_no_memory() -> None:

@@ -105,8 +105,12 @@ class Line:
             assert heard.wait(PATIENCE_S), "nobody subscribed"
             self.publisher.drain()
 
-    def row(self, sequence: int, *, store_id: int = STORE, epoch: int = EPOCH) -> None:
+    def row(
+        self, sequence: int, *, store_id: int = STORE, epoch: int = EPOCH, close: float | None = None
+    ) -> None:
         rows = synth.candles(1, interval="1s")
+        if close is not None:
+            rows["close"] = close
         told = {"store_id": store_id, "epoch": epoch, "stream_id": 10, "recorded_ns": time.time_ns()}
         frame = codec.encode(rows, KEY, sequence, **told)
         assert isinstance(frame, bytes)
@@ -234,3 +238,15 @@ def test_the_window_opens_at_a_time_and_not_with_a_message(line: Line) -> None:
     line.run.end()
     result = line.result()
     assert (result["measured_messages"], result["measured_rows"], result["received"]) == (3, 3, 5)
+
+
+def test_a_message_refused_for_its_values_is_corrupt_and_says_why(line: Line) -> None:
+    """Sequence 2 is missing as rows, and not as if the network had lost it."""
+    line.row(1)
+    line.row(2, close=float("nan"))
+    line.row(3)
+    line.take_until(lambda now: now["received"] == 2)
+    line.run.end()
+    result = line.result()
+    assert (result["received"], result["missing"], result["corrupt"]) == (2, 1, 1)
+    assert result["refused"] == {"values": 1}

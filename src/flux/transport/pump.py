@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 OTHERS_BYTES: Final = 2 * limits.MAX_FRAME_BYTES
 
+# The counters of a receiver, in messages, of what a client refuses for what it is.
+_UNREADABLE = "short size checksum verify frames version sequence rows kind key values"
+UNREADABLE: Final = tuple(_UNREADABLE.split())
+
 _ROW = {RowKind.CANDLE: CANDLE, RowKind.TRADE: TRADE, RowKind.QUOTE: QUOTE}
 
 assert kernel.REFUSED_KEPT == limits.MAX_REFUSED_LISTED

@@ -29,7 +29,7 @@ from flux.loadgen.plan import HWM, NS_PER_S, Plan
 from flux.loadgen.process import Commands, Message, Usage, packed, settle, tell
 from flux.loadgen.workers.work import Seconds, work
 from flux.model import RowKind, StreamKey
-from flux.transport.pump import Drained, Receiver, Streams
+from flux.transport.pump import UNREADABLE, Drained, Receiver, Streams
 from flux.transport.sockets import Link, LinkEvent, Poller, Socket, Sockets, libzmq_version
 from flux.transport.topics import BEAT, TopicKind, v2_prefix
 
@@ -38,18 +38,6 @@ OPENING_NS: Final = NS_PER_S // 10  # so long the window waits until what came b
 UNDER_WAY_S: Final = 0.5  # behind the end: rows older than a mark may come so long after it
 BACKLOG_LIMIT_S: Final = 10.0  # and so long while there is always more to read
 WINDOW_MIN: Final = 16_384  # sequences that are told apart: more than any one message has rows
-UNREADABLE: Final = (
-    "short",
-    "size",
-    "checksum",
-    "verify",
-    "frames",
-    "version",
-    "sequence",
-    "rows",
-    "kind",
-    "key",
-)
 _NOBODY: Final = (2**64 - 1, 2**32 - 1)  # a store and an epoch that no frame has: so no row is kept in a ring
 _KINDS: Final[dict[RowKind, TopicKind]] = {
     RowKind.CANDLE: "candles",

@@ -20,7 +20,7 @@ from flux.loadgen.histogram import Histogram, Tally, percentile, sleep_until
 from flux.loadgen.plan import NS_PER_S, Plan
 from flux.loadgen.process import Commands, Usage, packed, settle, tell
 from flux.loadgen.streams import INTERVAL, SOURCE, ready_topic, streams_of
-from flux.transport.pump import Receiver, Streams
+from flux.transport.pump import UNREADABLE, Receiver, Streams
 from flux.transport.sockets import Socket, Sockets
 from flux.transport.topics import v2_prefix
 
@@ -30,18 +30,6 @@ QUIET_WAITS: Final = (
 )
 MAX_STREAMS_LISTED: Final = 100  # of those that have something to say
 _NEVER: Final = 2**63 - 1
-_REFUSED: Final = (
-    "short",
-    "size",
-    "checksum",
-    "verify",
-    "frames",
-    "version",
-    "sequence",
-    "rows",
-    "kind",
-    "key",
-)
 
 
 class Receiving:
@@ -83,7 +71,7 @@ class Receiving:
     def refused(self) -> int:
         """Rows of messages refused for what they are: nobody can say whose they were."""
         counters = self._receiver.counters
-        return sum(counters[name] for name in _REFUSED) * self.plan.rows
+        return sum(counters[name] for name in UNREADABLE) * self.plan.rows
 
     def tell_second(self, t_s: float) -> None:
         interval, tally = self._interval, self.tally
